@@ -1,0 +1,47 @@
+"""Fashion-MNIST: 60,000 and 10,000 grey images of 28 px. ``data_root``: the folder with ``FashionMNIST/raw``, or of the
+idx files. Debian's and Ubuntu's package dataset-fashion-mnist is found without it.
+"""
+
+data_root = 'data'
+batch_size = 128
+
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=0,  # a batch is built as a whole, in a few milliseconds
+    drop_last=True,
+    sampler=dict(type='EpochSampler', shuffle=True),
+    collate_fn=dict(type='collate'),
+    dataset=dict(
+        type='FashionMNIST',
+        data_root=data_root,
+        split='train',
+        pipeline=dict(
+            type='BatchMultiView',
+            num_views=2,
+            transforms=[
+                dict(type='BatchAffine', scale=(0.6, 1.0), ratio=(1 / 1.2, 1.2), flip_prob=0.5, degrees=0),
+                # With crops and jitter alone the features end below raw pixels.
+                dict(type='BatchGamma', gamma=0.7),
+                dict(type='BatchColorJitter', brightness=0.4, contrast=0.4),
+                dict(type='BatchNoise', max_std=0.3 * 255),
+            ],
+        ),
+    ),
+)
+val_dataloader = dict(
+    batch_size=1000,
+    num_workers=0,
+    sampler=dict(type='EpochSampler', shuffle=False),
+    collate_fn=dict(type='collate'),
+    dataset=dict(type='FashionMNIST', data_root=data_root, split='test'),
+)
+bank_dataloader = dict(val_dataloader, dataset=dict(type='FashionMNIST', data_root=data_root, split='train'))
+# Of the training images.
+data_preprocessor = dict(type='DataPreprocessor', mean=[72.94], std=[90.02])
+
+knn = dict(type='KNN', k=20, temperature=0.1)
+val_cfg = dict(type='FeatureLoop', bank_dataloader=bank_dataloader)
+val_evaluator = [knn]
+test_dataloader = val_dataloader
+test_cfg = dict(type='FeatureLoop', bank_dataloader=bank_dataloader, controls=True)
+test_evaluator = [knn, dict(type='LinearProbe'), dict(type='LinearProbe', labels_per_class=10)]

@@ -1,0 +1,4 @@
+"""MoCo of the CMC repository, ImageNet + Un-Mix. No figure is published; ours: not measured."""
+
+_base_ = './moco-cmc_resnet50_4xb32-steplr-200e_in1k.py'
+model = dict(unmix=dict(type='UnMix'))

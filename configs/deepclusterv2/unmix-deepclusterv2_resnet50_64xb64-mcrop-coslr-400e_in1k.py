@@ -1,0 +1,5 @@
+"""DeepCluster-v2 + Un-Mix, ResNet-50, ImageNet, 2x160 + 4x96 crops, 400 epochs;
+our proposal. No number, published or ours."""
+
+_base_ = './deepclusterv2_resnet50_64xb64-mcrop-coslr-400e_in1k.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

@@ -1,0 +1,5 @@
+"""DeepCluster-v2 + Un-Mix, ResNet-50, ImageNet, 2x224 + 6x96 crops, 800 epochs;
+our proposal. No number, published or ours."""
+
+_base_ = './deepclusterv2_resnet50_64xb64-mcrop-coslr-800e_in1k.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

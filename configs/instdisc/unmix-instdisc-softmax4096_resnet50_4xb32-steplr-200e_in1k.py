@@ -1,0 +1,4 @@
+"""InstDisc of the CMC repository, softmax, ImageNet + Un-Mix. No figure is published; ours: not measured."""
+
+_base_ = './instdisc-softmax4096_resnet50_4xb32-steplr-200e_in1k.py'
+model = dict(unmix=dict(type='UnMix'))

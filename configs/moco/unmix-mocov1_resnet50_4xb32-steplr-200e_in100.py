@@ -1,0 +1,4 @@
+"""MoCo v1 + Un-Mix on ImageNet-100, 200 epochs; region only, the script's default. No number, published or ours."""
+
+_base_ = './mocov1_resnet50_4xb32-steplr-200e_in100.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

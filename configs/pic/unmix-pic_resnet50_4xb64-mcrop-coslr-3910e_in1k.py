@@ -1,0 +1,4 @@
+"""PIC, 400 epochs + Un-Mix. No figure is published; ours: not measured."""
+
+_base_ = './pic_resnet50_4xb64-mcrop-coslr-3910e_in1k.py'
+model = dict(unmix=dict(type='UnMix'))

@@ -1,0 +1,21 @@
+"""SwAV on scikit-learn's handwritten digits (1,257 images of 16 px to train on), about a minute on a CPU.
+
+python tools/train.py configs/quickstart/swav_digits.py
+"""
+
+_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+
+max_epochs, dim = 100, 64
+num_threads = 1  # small tensors: a second thread gains little, and results depend on the number
+
+model = dict(
+    type='SwAV',
+    backbone=dict(
+        type='ResNet', depth=8, in_channels=1, width=16, stem=dict(kernel_size=3, stride=2, padding=1, maxpool=False)
+    ),
+    neck=dict(type='MLPNeck', in_dim=64, hidden_dim=256, out_dim=dim, norm=True),
+    head=dict(type='SwAVHead', dim=dim, num_prototypes=60, temperature=0.1, epsilon=0.05, freeze_steps=50),
+)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='LARC', lr=0.6, momentum=0.9, weight_decay=1e-6))
+param_scheduler = [dict(type='RampCosineLR', warmup=5, eta_min=0.0006, convert_to_iter_based=True)]
+train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)

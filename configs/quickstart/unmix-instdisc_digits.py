@@ -1,0 +1,4 @@
+"""InstDisc + Un-Mix on the digits, with region mixtures only."""
+
+_base_ = './instdisc_digits.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

@@ -1,0 +1,4 @@
+"""MoCo with alignment and uniformity + Un-Mix on the digits, with region mixtures only."""
+
+_base_ = './moco-align-uniform_digits.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

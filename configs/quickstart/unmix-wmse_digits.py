@@ -1,0 +1,4 @@
+"""W-MSE + Un-Mix on the digits, with region mixtures only."""
+
+_base_ = './wmse_digits.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

@@ -1,0 +1,58 @@
+"""SimCLR on CIFAR-100, ResNet-18, 1000 epochs.
+
+python tools/train.py configs/simclr/simclr_resnet18_1xb512-steplr-1000e_cifar100.py
+
+Source: https://github.com/htdt/self-supervised, on https://arxiv.org/abs/2002.05709.
+Linear / 5-NN top-1: 66.83 / 56.56 published, see README.md; ours not measured.
+"""
+
+_base_ = ['../_base_/datasets/cifar100.py', '../_base_/default_runtime.py']
+
+dim, batch_size, max_epochs = 64, 512, 1000
+
+model = dict(
+    type='SimCLR',
+    joint_neck=True,  # its BatchNorm sees all views at once
+    backbone=dict(type='ResNet', depth=18, stem='cifar'),
+    neck=dict(
+        type='MLPNeck',
+        in_dim=512,
+        hidden_dim=1024,
+        out_dim=dim,
+        norm=True,
+        hidden_bias=True,
+        last_norm=True,
+        last_affine=True,
+    ),
+    head=dict(type='NTXentHead', temperature=0.5),
+)
+data_preprocessor = dict(
+    mean=[0.5071 * 255, 0.4867 * 255, 0.4408 * 255],
+    std=[0.2675 * 255, 0.2565 * 255, 0.2761 * 255],
+)
+
+# In the order of the released code: colours first, on the whole image.
+augmentation = [
+    dict(
+        type='RandomApply',
+        p=0.8,
+        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
+    ),
+    dict(type='RandomGrayscale', p=0.1),
+    dict(type='RandomResizedCrop', size=32, scale=(0.2, 1.0), interpolation='bicubic'),
+    dict(type='RandomHorizontalFlip'),
+]
+train_dataloader = dict(
+    batch_size=batch_size,
+    dataset=dict(pipeline=dict(type='MultiView', num_views=2, transforms=augmentation)),
+)
+
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=3e-3, weight_decay=1e-6))
+# 500 iterations of warm-up, a fifth of the rate 50 and 25 epochs before the end.
+param_scheduler = [dict(type='WarmupStepLR', convert_to_iter_based=True, milestones=[max_epochs - 50, max_epochs - 25])]
+train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=20, dynamic_intervals=[(max_epochs - 50, 5)])
+auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
+
+# The published protocol: 5 nearest neighbours by majority.
+val_evaluator = [dict(type='EuclideanKNN', k=5)]
+test_evaluator = [*val_evaluator, dict(type='LinearProbe')]

@@ -1,0 +1,4 @@
+"""SimCLR + Un-Mix on STL-10. No published number; ours not measured."""
+
+_base_ = './simclr_resnet18_1xb512-steplr-2000e_stl10.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

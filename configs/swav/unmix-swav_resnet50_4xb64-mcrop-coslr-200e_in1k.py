@@ -1,0 +1,5 @@
+"""SwAV + Un-Mix, ResNet-50, ImageNet, 2x224 + 6x96 crops, batch 256, 200 epochs;
+region only, the default of the release. No number, published or ours."""
+
+_base_ = './swav_resnet50_4xb64-mcrop-coslr-200e_in1k.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

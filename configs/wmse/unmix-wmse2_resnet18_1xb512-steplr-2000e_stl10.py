@@ -1,0 +1,4 @@
+"""W-MSE with 2 views + Un-Mix on STL-10. No published number; ours not measured."""
+
+_base_ = './wmse2_resnet18_1xb512-steplr-2000e_stl10.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

@@ -1,0 +1,47 @@
+"""W-MSE with 4 views on ImageNet-100, ResNet-18, 240 epochs.
+
+python tools/train.py configs/wmse/wmse4_resnet18_1xb256-steplr-240e_in100.py
+
+Source: https://github.com/htdt/self-supervised.
+Published numbers: none at hand; ours not measured.
+"""
+
+_base_ = ['../_base_/datasets/imagenet100.py', '../_base_/default_runtime.py']
+
+dim, batch_size, num_views, max_epochs = 128, 256, 4, 240
+
+model = dict(
+    type='WMSE',
+    num_views=num_views,
+    joint_neck=True,  # its BatchNorm sees all views at once
+    backbone=dict(type='ResNet', depth=18),
+    neck=dict(type='MLPNeck', in_dim=512, hidden_dim=1024, out_dim=dim, norm=True, hidden_bias=True),
+    head=dict(type='WMSEHead', sub_batch=2 * dim),
+)
+
+# In the order of the released code: colours first, on the whole image.
+augmentation = [
+    dict(
+        type='RandomApply',
+        p=0.8,
+        transforms=[dict(type='ColorJitter', brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)],
+    ),
+    dict(type='RandomGrayscale', p=0.2),
+    dict(type='RandomResizedCrop', size=224, scale=(0.08, 1.0), interpolation='bicubic'),
+    dict(type='RandomHorizontalFlip'),
+    dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]),
+]
+train_dataloader = dict(
+    batch_size=batch_size,
+    dataset=dict(pipeline=dict(type='MultiView', num_views=num_views, transforms=augmentation)),
+)
+
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6))
+# 500 iterations of warm-up, a fifth of the rate 50 and 25 epochs before the end.
+param_scheduler = [dict(type='WarmupStepLR', convert_to_iter_based=True, milestones=[max_epochs - 50, max_epochs - 25])]
+train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=20, dynamic_intervals=[(max_epochs - 50, 5)])
+auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
+
+# The published protocol: 5 nearest neighbours by majority.
+val_evaluator = [dict(type='EuclideanKNN', k=5)]
+test_evaluator = [*val_evaluator, dict(type='LinearProbe')]

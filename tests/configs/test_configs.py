@@ -1,0 +1,124 @@
+"""Each config is complete, built, named by the scheme and listed in a metafile."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from torch.utils.flop_counter import FlopCounterMode
+
+from unmix.apis.config import config_root, load_config
+from unmix.registry import MODELS
+
+ROOT = config_root()
+LEAVES = sorted(path for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
+METAFILES = sorted(ROOT.rglob('metafile.yml'))
+# {method}_{backbone}_{gpus}xb{batch}-{schedule}-{epochs}e_{data}
+NAME = re.compile(r'(unmix-)?[a-z0-9-]+_[a-z0-9-]+_\d+xb\d+-[a-z]+(-[a-z]+)*-\d+e_[a-z0-9-]+')
+SHORT_NAME = re.compile(r'(unmix-)?[a-z0-9-]+_[a-z0-9-]+')  # {method}_{data}: quickstart, kNN on a checkpoint
+
+
+SIDES = {'in1k': 224, 'in100': 224, 'cifar10': 32, 'cifar100': 32, 'stl10': 64, 'tiny-imagenet': 64}
+SIDES |= {'digits': 16, 'fashion-mnist': 28, 'folder': 64}
+
+
+@cache
+def load(path: Path) -> Config:
+    return load_config(str(path))
+
+
+def costs(backbone: dict, side: int) -> tuple[int, int]:
+    """Multiply-adds of one image, and parameters."""
+    with torch.device('meta'), torch.no_grad():
+        net = MODELS.build(backbone).eval()
+        with FlopCounterMode(display=False) as counter:
+            channels = sum(net.channels) if hasattr(net, 'channels') else net.conv1.in_channels
+            net(torch.empty(1, channels, side, side))
+    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in net.parameters())
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=name_of)
+def test_config_is_complete(path: Path) -> None:
+    """Types and arguments are checked by load_config; the model builds (without memory) from what it says."""
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), 'a config begins with its source, command and numbers'
+    assert not any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree)), 'not a text config'
+    scheme = SHORT_NAME if path.parent.name == 'quickstart' or path.stem.startswith('knn-') else NAME
+    assert scheme.fullmatch(path.stem)
+    cfg = load(path)
+    with torch.device('meta'):
+        MODELS.build(cfg.model)
+    assert cfg.default_scope == 'unmix'
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=name_of)
+def test_command_in_docstring_names_the_config(path: Path) -> None:
+    for command in re.findall(r'^(?:python|bash) tools/\S+ (\S+\.py)', path.read_text(), re.MULTILINE):
+        assert ROOT.parent / command == path
+
+
+def test_twins_are_short() -> None:
+    for path in LEAVES:
+        if path.name.startswith('unmix-') and (path.parent / path.name.removeprefix('unmix-')).is_file():
+            assert 2 <= len(path.read_text().splitlines()) <= 5, path.name
+
+
+def test_names_match_the_numbers() -> None:
+    for path in LEAVES:
+        match = re.search(r'_(\d+)xb(\d+)-.*-(\d+)e_', path.name)
+        if match:
+            cfg = load(path)
+            processes, batch_size, epochs = map(int, match.groups())
+            assert cfg.train_dataloader.batch_size == batch_size, path.name
+            assert cfg.train_cfg.max_epochs == epochs, path.name
+            assert cfg.auto_scale_lr.base_batch_size == processes * batch_size, path.name
+
+
+def test_index_imports_every_metafile() -> None:
+    index = yaml.safe_load((ROOT.parent / 'model-index.yml').read_text())
+    assert sorted(index['Import']) == sorted(str(path.relative_to(ROOT.parent)) for path in METAFILES)
+
+
+@pytest.mark.parametrize('metafile', METAFILES, ids=name_of)
+def test_metafile(metafile: Path) -> None:
+    """One collection; each config of the folder once; numbers are the config's; no result without its source."""
+    content = yaml.safe_load(metafile.read_text())
+    (collection,) = content['Collections']
+    assert (ROOT.parent / collection['README']).is_file()
+    assert collection['Paper']['Title']
+    assert collection['Paper']['URL'].startswith('https://arxiv.org/abs/')
+    configs = [model['Config'] for model in content['Models']]
+    folder = metafile.parent
+    assert sorted(configs) == sorted(str(p.relative_to(ROOT.parent)) for p in LEAVES if p.parent == folder)
+    for model in content['Models']:
+        assert Path(model['Config']).stem == model['Name']
+        assert model['In Collection'] == collection['Name']
+        cfg = load(ROOT.parent / model['Config'])
+        metadata = model['Metadata']
+        assert metadata['Epochs'] == cfg.train_cfg.max_epochs
+        processes = int(match[1]) if (match := re.search(r'_(\d+)xb', model['Name'])) else 1
+        assert metadata['Batch Size'] == processes * cfg.train_dataloader.batch_size
+        side = SIDES[model['Name'].rsplit('_', 1)[1]]
+        assert (metadata['FLOPs'], metadata['Parameters']) == costs(cfg.model.backbone, side)
+        for result in model['Results'] or []:
+            assert all('published' in name for name in result['Metrics']) is result['Published']
+            assert result['Source'].startswith('https://')
+
+
+def test_every_config_is_in_a_metafile() -> None:
+    folders = {path.parent for path in LEAVES} - {ROOT / 'benchmarks'}  # protocols, not models
+    assert folders == {path.parent for path in METAFILES}
+
+
+def test_types_of_mmcv_do_not_hide_ours() -> None:
+    """MMCV registers transforms of the same names, with other arguments, as soon as anything imports it."""
+    pytest.importorskip('mmcv.transforms')
+    load_config('unmix::moco/moco-sym_resnet18_1xb512-coslr-1000e_cifar10.py')

@@ -1,0 +1,88 @@
+"""What a run leaves behind."""
+
+import io
+import json
+
+import pytest
+import torch
+from feature_toy import feature_runner
+from PIL import Image
+from rich.console import Console
+
+from unmix.engine.hooks import ReportHook
+from unmix.engine.hooks.report_hook import group_metrics, results_table
+
+EVALUATOR = [dict(type='KNN', k=5), dict(type='LinearProbe'), dict(type='LinearProbe', labels_per_class=2)]
+
+
+def report_runner(work_dir, **overrides):
+    overrides = dict(custom_hooks=[dict(type='ReportHook', name='toy run')], test_evaluator=EVALUATOR) | overrides
+    return feature_runner(work_dir, dict(controls=True), **overrides)
+
+
+def test_a_training_ends_with_table_results_curves_and_views(tmp_path, capsys):
+    runner = report_runner(tmp_path)
+    runner.train()
+    metrics = runner.test()
+    results = json.loads((tmp_path / 'results.json').read_text())
+    for name in ('knn', 'linear', 'linear_2_per_class'):
+        fields = {'top1': name, 'random_init_top1': f'random_init/{name}', 'raw_pixels_top1': f'raw_pixels/{name}'}
+        assert results[name] == {
+            field: pytest.approx(metrics[f'{key}/top1'], abs=1e-4) for field, key in fields.items()
+        }
+        assert 0 <= results[name]['top1'] <= 100
+    assert (results['seed'], results['epochs'], results['threads']) == (3, 2, torch.get_num_threads())
+    assert set(results['versions']) == {'unmix', 'python', 'torch', 'torchvision', 'mmengine', 'numpy'}
+    assert results['versions']['torch'] == torch.__version__
+    assert isinstance(results['config'], str)
+    out = capsys.readouterr().out
+    for text in ('raw pixels', 'random initialisation', 'toy run', 'kNN', 'linear', '2 labels a class'):
+        assert text in out
+    for picture in ('curves.png', 'views.png'):
+        assert Image.open(tmp_path / picture).size > (100, 100)
+    assert not list(tmp_path.glob('.*'))  # no temporary file is left
+
+
+def test_a_test_alone_reports_the_epochs_and_seed_of_the_checkpoint(tmp_path):
+    runner = report_runner(tmp_path)
+    runner.train()
+    trained = runner.test()
+    (tmp_path / 'results.json').unlink()
+    runner = report_runner(tmp_path, load_from=str(tmp_path / 'epoch_2.pth'), randomness=dict(seed=77))
+    tested = runner.test()
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert (results['epochs'], results['seed']) == (2, 3)
+    assert tested['knn/top1'] == trained['knn/top1']
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path):
+    for picture in ('curves.png', 'views.png'):
+        (tmp_path / picture / 'in the way').mkdir(parents=True)
+    runner = report_runner(tmp_path)
+    runner.train()
+    runner.test()
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert log.count('views.png could not be drawn') == 1
+    assert log.count('curves.png could not be drawn') == 1
+    assert (tmp_path / 'results.json').exists()
+
+
+def test_without_metrics_nothing_is_reported(tmp_path):
+    runner = report_runner(tmp_path)
+    ReportHook().after_test_epoch(runner, metrics={})
+    assert not (tmp_path / 'results.json').exists()
+
+
+def test_metrics_are_grouped_and_laid_out():
+    metrics = {'knn/top1': 98.123456, 'knn/top5': 99.0, 'random_init/knn/top1': 84.6, 'accuracy/top1': 50, 'auc': 1}
+    results = group_metrics(metrics)
+    assert results == {
+        'knn': {'top1': 98.1235, 'top5': 99.0, 'random_init_top1': 84.6},
+        'accuracy': {'top1': 50.0},
+        'auc': {'value': 1.0},
+    }
+    text = io.StringIO()
+    Console(file=text, width=120).print(results_table(group_metrics({**metrics, 'linear_10_per_class/top1': 7}), 'run'))
+    rows = [[cell.strip() for cell in line.split('│')[1:-1]] for line in text.getvalue().splitlines() if '│' in line]
+    assert rows == [['random initialisation', '84.6', '', '', ''], ['run', '98.1', '50.0', '', '7.0']]
+    assert 'linear, 10 labels a class' in text.getvalue()

@@ -1,0 +1,23 @@
+"""Top-k accuracy through MMEngine's evaluator."""
+
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+
+from unmix.evaluation import Accuracy
+
+
+def test_ranks_ties_and_batches():
+    scores = torch.tensor([[0.1, 0.9, 0.5], [0.5, 0.5, 0.1], [0.5, 0.5, 0.1], [3.0, 2.0, 1.0]])
+    label = torch.tensor([2, 0, 1, 2])  # ranks 1, 0 (tie, smaller label first), 1, 2
+    evaluator = Evaluator(Accuracy(topk=(1, 2, 5)))
+    for rows in (slice(0, 3), slice(3, 4)):
+        evaluator.process([dict(scores=s, label=y) for s, y in zip(scores[rows], label[rows], strict=True)])
+    # the last image of a fifth, padded by a sampler, is dropped
+    evaluator.process([dict(scores=scores[0], label=torch.tensor(1))])
+    assert evaluator.evaluate(size=4) == {'accuracy/top1': 25.0, 'accuracy/top2': 75.0, 'accuracy/top5': 100.0}
+
+
+def test_without_labels_it_refuses():
+    with pytest.raises(ValueError, match='needs labels'):
+        Accuracy().process(None, [dict(scores=torch.zeros(3), label=None)])

@@ -1,0 +1,194 @@
+"""Linear evaluation and fine-tuning."""
+
+import copy
+import math
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from unmix.models import ClassificationHead, Classifier
+from unmix.registry import DATASETS, MODELS
+
+
+@MODELS.register_module(force=True)
+class ToyBackbone(nn.Sequential):
+    def __init__(self, width: int = 5) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(16, width), nn.BatchNorm1d(width), nn.Dropout(0.5))
+
+
+@DATASETS.register_module(force=True)
+class Squares(Dataset):
+    """Dark, middle and bright squares."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> dict:
+        rng = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 50, (1, 4, 4), generator=rng) + 100 * (index % 3)
+        return dict(inputs=image.to(torch.uint8), index=index, label=index % 3)
+
+
+def classifier(width=5, **kwargs):
+    return Classifier(
+        backbone=dict(type='ToyBackbone', width=width, _scope_='unmix'),
+        head=dict(type='ClassificationHead', in_dim=width, num_classes=3, _scope_='unmix'),
+        data_preprocessor=dict(type='DataPreprocessor', mean=[120.0], std=[80.0], _scope_='unmix'),
+        **kwargs,
+    )
+
+
+def run(work_dir, **model):
+    loader = dict(
+        batch_size=10,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+        dataset=dict(type='Squares'),
+    )
+    cfg = dict(
+        default_scope='unmix',
+        model=dict(
+            type='Classifier',
+            backbone=dict(type='ToyBackbone'),
+            head=dict(type='ClassificationHead', in_dim=5, num_classes=3),
+            data_preprocessor=dict(type='DataPreprocessor', mean=[120.0], std=[80.0]),
+            **model,
+        ),
+        train_dataloader=loader,
+        val_dataloader=loader,
+        val_cfg=dict(type='ValLoop'),
+        val_evaluator=dict(type='Accuracy', topk=(1, 2)),
+        train_cfg=dict(by_epoch=True, max_epochs=5, val_interval=5),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.5, momentum=0.9)),
+        work_dir=str(work_dir),
+        randomness=dict(seed=0),
+        log_level='WARNING',
+    )
+    return Runner.from_cfg(Config(cfg))
+
+
+def save(model, path, **rest):
+    torch.save(dict(state_dict={**{f'backbone.{k}': v for k, v in model.backbone.state_dict().items()}, **rest}), path)
+    return str(path)
+
+
+def test_the_head_starts_as_mocos_and_its_loss_is_the_cross_entropy():
+    head = ClassificationHead(400, 100)
+    assert head.fc.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert not head.fc.bias.any()
+    features, label = torch.randn(7, 400), torch.arange(7)
+    logits = features @ head.fc.weight.T
+    naive = sum(math.log(sum(math.exp(x) for x in row)) - row[y] for row, y in zip(logits.tolist(), label, strict=True))
+    assert head(features, label).item() == pytest.approx(float(naive) / 7, rel=1e-5)
+
+
+def test_a_frozen_backbone_has_no_gradient_and_stays_in_eval_mode():
+    model = classifier()
+    before = copy.deepcopy(model.backbone.state_dict())
+    model.train()
+    assert model.training
+    assert model.head.training
+    assert not any(module.training for module in model.backbone.modules())
+    loss = model(torch.randn(8, 1, 4, 4), label=torch.arange(8) % 3, mode='loss')['loss_classification']
+    loss.backward()
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
+    assert model.head.fc.weight.grad.abs().sum() > 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.backbone.state_dict().items())
+
+
+def test_an_unfrozen_backbone_is_trained():
+    model = classifier(freeze=False).train()
+    assert all(module.training for module in model.modules())
+    model(torch.randn(8, 1, 4, 4), label=torch.arange(8) % 3, mode='loss')['loss_classification'].backward()
+    assert all(parameter.grad is not None for parameter in model.backbone.parameters())
+    assert model.backbone[2].num_batches_tracked == 1
+
+
+def test_linear_evaluation_in_a_runner_trains_the_head_on_the_loaded_backbone(tmp_path):
+    source = classifier()
+    with torch.no_grad():
+        source.backbone[2].running_mean.fill_(0.1)
+    path = save(source, tmp_path / 'moco.pth', **{'neck.weight': torch.zeros(2)})
+    runner = run(tmp_path / 'work', pretrained=path)
+    runner.train()
+    for name, tensor in source.backbone.state_dict().items():
+        assert torch.equal(runner.model.backbone.state_dict()[name], tensor), name
+    assert runner.message_hub.get_scalar('val/accuracy/top1').current() == 100.0
+    assert runner.message_hub.get_scalar('val/accuracy/top2').current() == 100.0
+
+
+def test_loading_reports_the_share_that_matched(tmp_path):
+    MMLogger.get_instance('test_classifier', log_file=str(tmp_path / 'log'), log_level='INFO')  # now the current one
+    model = classifier(pretrained=save(classifier(), tmp_path / 'a.pth'))
+    model.init_weights()
+    assert f'Loaded 7 backbone tensors (100% of the model) from {tmp_path / "a.pth"}' in (tmp_path / 'log').read_text()
+
+
+def test_a_frozen_backbone_without_weights_is_a_warning(tmp_path):
+    MMLogger.get_instance('test_frozen', log_file=str(tmp_path / 'log'), log_level='INFO')
+    classifier(freeze=False).init_weights()
+    assert 'model.pretrained' not in (tmp_path / 'log').read_text()
+    classifier().init_weights()
+    assert 'model.pretrained is not set' in (tmp_path / 'log').read_text()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda state: {k: v for k, v in state.items() if '2.weight' not in k},
+            r'86% of the 7 .* 1 missing: 2\.weight',
+        ),
+        (
+            lambda state: {**state, 'backbone.9.weight': torch.zeros(1)},
+            r'100% of the 7 .* 1 not in the model: 9\.weight',
+        ),
+        (
+            lambda state: {**state, 'backbone.1.bias': torch.zeros(3)},
+            r'1 of another shape: 1\.bias \(3,\) instead of \(5,\)',
+        ),
+        (
+            lambda state: {k.replace('backbone', 'encoder_q'): v for k, v in state.items()},
+            r'0% of the 7 .* 7 missing: .*, \.\.\.',
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, message):
+    path = save(classifier(), tmp_path / 'a.pth')
+    torch.save(dict(state_dict=change(torch.load(path)['state_dict'])), path)
+    model = classifier(pretrained=path)
+    before = copy.deepcopy(model.backbone.state_dict())
+    with pytest.raises(ValueError, match=message) as error:
+        model.init_weights()
+    assert 'a.pth' in str(error.value)
+    assert set(before) == set(model.backbone.state_dict())
+
+
+def test_a_missing_checkpoint_names_the_config_key():
+    with pytest.raises(FileNotFoundError, match=r"model.pretrained='nowhere.pth'"):
+        classifier(pretrained='nowhere.pth').init_weights()
+
+
+def test_modes_and_bad_input():
+    model = classifier().eval()
+    images, label = torch.randn(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
+    scores = model(images)
+    torch.testing.assert_close(scores, model.backbone(images) @ model.head.fc.weight.T + model.head.fc.bias)
+    predictions = model(images, label=label, mode='predict')
+    assert torch.equal(torch.stack([p['scores'] for p in predictions]), scores)
+    assert [int(p['label']) for p in predictions] == label.tolist()
+    assert torch.equal(model([images]), scores)
+    with pytest.raises(ValueError, match='2 views'):
+        model([images, images])
+    with pytest.raises(ValueError, match='no labels'):
+        model(images, mode='loss')
+    with pytest.raises(ValueError, match="'guess'"):
+        model(images, mode='guess')
+    with pytest.raises(ValueError, match="'neck'"):
+        model.extract_feat(images, stage='neck')

@@ -1,0 +1,199 @@
+"""A checkpoint never executes code, whatever it comes from; MMEngine's own checkpoints load all the same."""
+
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from unmix import compat
+from unmix.checkpoint_loading import allowed_globals
+
+
+class Touch:
+    """Pickles to a call of ``os.system`` that makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f'touch {self.path}',)
+
+
+class Getattr:
+    """Pickles to ``getattr(*args)``."""
+
+    def __init__(self, *args: Any):
+        self.args = args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, self.args
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address at which the files of ``tmp_path`` are served; torch's download cache is a folder of the test."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch_home'))
+    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+        monkeypatch.delenv(name, raising=False)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    http = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f'http://127.0.0.1:{http.server_port}'
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def malicious(tmp_path: Path) -> Path:
+    path = tmp_path / 'malicious.pth'
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'meta': Touch(tmp_path / 'touched')}, path)
+    return path
+
+
+def load(filename: str | Path) -> Any:
+    return CheckpointLoader.load_checkpoint(str(filename), map_location='cpu', logger='silent')
+
+
+def test_the_malicious_file_does_execute_when_unpickled_freely(malicious: Path):
+    """Else the tests below would prove nothing."""
+    torch.load(malicious, weights_only=False)
+    assert malicious.with_name('touched').exists()
+
+
+REFUSAL = r"is refused: it holds '(posix|nt)\.system'.* re-save it with weights only"
+
+
+def test_a_malicious_local_file_is_refused(malicious: Path):
+    with pytest.raises(ValueError, match=REFUSAL):
+        load(malicious)
+    assert not malicious.with_name('touched').exists()
+
+
+def test_a_malicious_download_is_refused(malicious: Path, server: str):
+    with pytest.raises(ValueError, match=rf"checkpoint '{server}/malicious.pth' {REFUSAL}"):
+        load(f'{server}/malicious.pth')
+    assert not malicious.with_name('touched').exists()
+
+
+@pytest.mark.parametrize('scheme', ['torchvision', 'modelzoo'])
+def test_names_that_become_downloads_are_loaded_safely(
+    scheme: str, malicious: Path, server: str, monkeypatch: pytest.MonkeyPatch
+):
+    urls = {'resnet18': f'{server}/malicious.pth'}
+    monkeypatch.setattr(mmengine_checkpoint, 'get_torchvision_models', lambda: urls)
+    with pytest.raises(ValueError, match=REFUSAL):
+        load(f'{scheme}://resnet18')
+    assert not malicious.with_name('touched').exists()
+
+
+@pytest.mark.parametrize('call', ['load_from_local', 'load_from_http'])
+def test_mmengine_functions_of_the_same_name_are_safe_too(call: str, malicious: Path, server: str):
+    filename = str(malicious) if call == 'load_from_local' else f'{server}/malicious.pth'
+    with pytest.raises(ValueError, match=REFUSAL):
+        getattr(mmengine_checkpoint, call)(filename, map_location='cpu')
+    assert not malicious.with_name('touched').exists()
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'pavi://x.pth',
+        's3://bucket/x.pth',
+        'cluster:s3://bucket/x.pth',
+        'petrel://x.pth',
+        'open-mmlab://resnet50',
+        'openmmlab://resnet50',
+        'mmcls://resnet50',
+    ],
+)
+def test_unsafe_schemes_are_refused_by_name(name: str):
+    scheme = name.partition('://')[0]
+    with pytest.raises(ValueError, match=f"checkpoint '{name}': {scheme}:// is refused.*Download the file"):
+        load(name)
+
+
+def test_schemes_of_other_packages_are_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+
+    def load_from_mine(filename: str, map_location: Any = None) -> str:
+        return filename
+
+    CheckpointLoader.register_scheme(prefixes='mine://', loader=load_from_mine)
+    compat.install()
+    assert load('mine://x') == 'mine://x'
+
+
+def test_an_ordinary_download_loads(server: str, tmp_path: Path):
+    torch.save({'w': torch.arange(3.0)}, tmp_path / 'weights.pth')
+    assert load(f'{server}/weights.pth')['w'].tolist() == [0, 1, 2]
+
+
+def test_getattr_is_allowed_for_the_statistics_of_history_buffer_only(tmp_path: Path):
+    path = tmp_path / 'x.pth'
+    torch.save([Getattr(HistoryBuffer, name) for name in ('min', 'max', 'current', 'mean')], path)
+    assert load(path) == [HistoryBuffer.min, HistoryBuffer.max, HistoryBuffer.current, HistoryBuffer.mean]
+    for args in [(np.ndarray, 'tofile'), (HistoryBuffer, '__init__'), (HistoryBuffer([1], [1]), 'mean')]:
+        torch.save(Getattr(*args), path)
+        with pytest.raises(ValueError, match=rf"is refused: it holds .getattr\(\w+, '{args[1]}'\)"):
+            load(path)
+
+
+def test_the_allowed_types_do_not_leak_into_other_calls_of_torch_load(tmp_path: Path):
+    path = tmp_path / 'x.pth'
+    torch.save(HistoryBuffer([1.0], [1]), path)
+    assert load(path).mean() == 1.0
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize('dtype', ['bool', 'int8', 'uint8', 'int32', 'uint32', 'int64', 'uint64', 'float16', 'float64'])
+def test_numeric_arrays_and_scalars_load_unchanged(dtype: str, tmp_path: Path):
+    array = np.array([[0, 1], [1, 0]], dtype=dtype)
+    torch.save({'array': array, 'scalar': array[0, 1]}, tmp_path / 'x.pth')
+    loaded = load(tmp_path / 'x.pth')
+    np.testing.assert_array_equal(loaded['array'], array, strict=True)
+    assert (loaded['scalar'], type(loaded['scalar'])) == (array[0, 1], type(array[0, 1]))
+
+
+def test_arrays_of_objects_are_refused(tmp_path: Path):
+    torch.save(np.array([{}, None], dtype=object), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='checkpoint'):
+        load(tmp_path / 'x.pth')
+
+
+def test_numpy_functions_are_allowed_under_both_spellings():
+    """Files travel between numpy 1 (numpy.core) and numpy 2 (numpy._core)."""
+    cores = ('core', '_core')
+    names = {entry[1] for entry in allowed_globals() if isinstance(entry, tuple)}
+    assert {f'numpy.{core}.multiarray.{name}' for core in cores for name in ('_reconstruct', 'scalar')} < names
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"checkpoint 'nowhere/x\.pth' does not exist"):
+        load('nowhere/x.pth')
+
+
+@pytest.mark.parametrize('kind', ['empty', 'text', 'cut off'])
+def test_what_is_no_checkpoint_is_said_to_be_none(kind: str, tmp_path: Path):
+    path = tmp_path / 'x.pth'
+    torch.save({'w': torch.ones(1000)}, path)
+    path.write_bytes({'empty': b'', 'text': b'<html>not found</html>', 'cut off': path.read_bytes()[:2000]}[kind])
+    with pytest.raises(ValueError, match=r"'.*x\.pth' cannot be read: expected a file written by torch\.save"):
+        load(path)

@@ -1,0 +1,66 @@
+"""The shape of the code: imports run one way and in no circle, modules are short, nothing of a machine stands in it."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = {
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
+    for path in sorted((ROOT / 'unmix').rglob('*.py'))
+    if '.mim' not in path.parts
+}
+# Rooms, from the one that everything may import to the ones that nothing below may.
+LEVELS = [{'registry', 'version', 'utils', 'compat', 'checkpoint_loading'}, {'mixing'}, {'datasets', 'models'},
+          {'evaluation', 'visualization'}, {'engine', 'apis'}]  # fmt: skip
+
+
+def imports(name: str, everywhere: bool = False) -> set[str]:
+    """Modules of the package that a module imports, at its top level or anywhere."""
+    tree = ast.parse(MODULES[name].read_text())
+    found = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = name if MODULES[name].name == '__init__.py' else name.rpartition('.')[0]
+            for _ in range(node.level - 1):
+                package = package.rpartition('.')[0]
+            base = f'{package}.{node.module}' if node.level and node.module else package if node.level else node.module
+            found |= {f'{base}.{alias.name}' if f'{base}.{alias.name}' in MODULES else base for alias in node.names}
+    return {target for target in found if target in MODULES and target != name}
+
+
+def test_no_import_circles():
+    graph = {name: imports(name) for name in MODULES}
+    while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    assert not graph, f'these modules import each other in a circle: {sorted(graph)}'
+
+
+def test_imports_run_one_way():
+    level = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
+    for name in MODULES:
+        if name.count('.') == 0:
+            continue
+        own = level[name.split('.')[1]]
+        for target in imports(name, everywhere=True) - {'unmix'}:
+            assert level[target.split('.')[1]] <= own, f'{name} imports {target}, which lies above it'
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_modules_are_short(name):
+    assert len(MODULES[name].read_text().splitlines()) <= 200
+
+
+def test_nothing_of_a_machine_is_in_the_project():
+    listed = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    pattern = re.compile(r'(?<![\w.])/(?:home|root|Users)/\w')
+    for name in listed:
+        path = ROOT / name
+        if path.suffix in {'.py', '.md', '.yml', '.toml', '.sh', '.cfg', '.cff', '.in'} and path != Path(__file__):
+            match = pattern.search(path.read_text())
+            assert match is None, f'{name} names {match.group()}'

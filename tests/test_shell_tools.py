@@ -1,0 +1,120 @@
+"""The shell tools hand every argument on unchanged. A stub that prints its arguments stands in for python and srun."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / 'tools'
+SPACED = ['--cfg-options', 'model.head.temperature=0.2', 'work_dir=a b', '', '*', '$HOME']
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    """An executable that prints PYTHONPATH, then one argument a line."""
+    for name in ('stub', 'srun'):
+        path = tmp_path / name
+        path.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$PYTHONPATH" "$@"\n')
+        path.chmod(0o755)
+    return tmp_path / 'stub'
+
+
+def run(script: Path, args: list[str], stub: Path, **env: str) -> tuple[str, list[str]]:
+    """Run a script from another directory; returns PYTHONPATH and the arguments the stub was called with."""
+    known = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS')
+    clean = {key: value for key, value in os.environ.items() if key not in (*known, 'PYTHONPATH')}
+    environment = clean | {'PYTHON': str(stub), 'PATH': f'{stub.parent}:{os.environ["PATH"]}'} | env
+    out = subprocess.run(
+        [script, *args], cwd=stub.parent, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    pythonpath, *seen = out[:-1].split('\n')
+    return pythonpath, seen
+
+
+@pytest.mark.parametrize(
+    ('script', 'args'),
+    [
+        ('dist_train.sh', ['config.py']),
+        ('dist_train.sh', ['config.py', '--work-dir', 'x']),
+        ('dist_train.sh', ['config.py', '0']),
+        ('dist_test.sh', ['config.py', 'checkpoint.pth']),
+        ('dist_test.sh', ['config.py', '2', '--work-dir']),
+        ('slurm_train.sh', ['partition', 'job']),
+        ('slurm_train.sh', ['partition', 'job', '--work-dir', 'config.py']),
+        ('slurm_test.sh', ['partition', 'job', 'config.py']),
+        ('slurm_test.sh', ['partition', 'job', 'config.py', '--work-dir']),
+    ],
+)
+def test_missing_arguments_print_usage(script: str, args: list[str], stub: Path):
+    done = subprocess.run(
+        [TOOLS / script, *args], capture_output=True, text=True, env=os.environ | {'PYTHON': str(stub)}
+    )
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert done.stderr.startswith(f'Usage: tools/{script} ')
+
+
+@pytest.mark.parametrize(('script', 'checkpoint'), [('train', []), ('test', ['last epoch.pth'])])
+def test_dist_tools_call_torchrun(script: str, checkpoint: list[str], stub: Path):
+    pythonpath, seen = run(TOOLS / f'dist_{script}.sh', ['my config.py', *checkpoint, '2', *SPACED], stub)
+    assert seen[:2] == ['-m', 'torch.distributed.run']
+    assert sorted(seen[2:7]) == [
+        '--master_addr=127.0.0.1',
+        '--master_port=29500',
+        '--nnodes=1',
+        '--node_rank=0',
+        '--nproc_per_node=2',
+    ]
+    assert seen[7:] == [f'{TOOLS}/{script}.py', 'my config.py', *checkpoint, '--launcher', 'pytorch', *SPACED]
+    assert pythonpath == str(ROOT)
+
+
+def test_dist_tools_take_the_nodes_from_the_environment(stub: Path):
+    nodes = {'NNODES': '3', 'NODE_RANK': '1', 'MASTER_ADDR': 'first host', 'PORT': '1234', 'PYTHONPATH': '/other'}
+    pythonpath, seen = run(TOOLS / 'dist_train.sh', ['config.py', '8'], stub, **nodes)
+    assert {'--nnodes=3', '--node_rank=1', '--master_addr=first host', '--master_port=1234'} < set(seen)
+    assert pythonpath == f'{ROOT}:/other'
+
+
+def test_dist_train_works_through_a_link_to_the_tools(stub: Path):
+    """An editable install links unmix/.mim/tools to tools."""
+    (stub.parent / 'tools').symlink_to(TOOLS)
+    pythonpath, seen = run(stub.parent / 'tools' / 'dist_train.sh', ['config.py', '1'], stub)
+    assert f'{TOOLS}/train.py' in seen
+    assert pythonpath == str(ROOT)
+
+
+@pytest.mark.parametrize(('script', 'checkpoint'), [('train', []), ('test', ['last epoch.pth'])])
+def test_slurm_tools_call_srun(script: str, checkpoint: list[str], stub: Path):
+    env = {'GPUS': '4', 'SRUN_ARGS': '--quotatype=auto  --exclude=node1'}
+    args = ['gpu part', 'a job', 'my config.py', *checkpoint, *SPACED]
+    _, seen = run(TOOLS / f'slurm_{script}.sh', args, stub, **env)
+    assert seen == [
+        '--partition=gpu part',
+        '--job-name=a job',
+        '--gres=gpu:4',
+        '--ntasks=4',
+        '--ntasks-per-node=4',
+        '--cpus-per-task=5',
+        '--kill-on-bad-exit=1',
+        '--quotatype=auto',
+        '--exclude=node1',
+        str(stub),
+        '-u',
+        f'{TOOLS}/{script}.py',
+        'my config.py',
+        *checkpoint,
+        '--launcher',
+        'slurm',
+        *SPACED,
+    ]
+
+
+def test_slurm_defaults_and_nodes(stub: Path):
+    _, default = run(TOOLS / 'slurm_train.sh', ['p', 'j', 'c.py'], stub)
+    assert default[2:6] == ['--gres=gpu:8', '--ntasks=8', '--ntasks-per-node=8', '--cpus-per-task=5']
+    env = {'GPUS': '16', 'GPUS_PER_NODE': '4', 'CPUS_PER_TASK': '12'}
+    _, many = run(TOOLS / 'slurm_train.sh', ['p', 'j', 'c.py'], stub, **env)
+    assert many[2:6] == ['--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4', '--cpus-per-task=12']

@@ -1,0 +1,95 @@
+"""From what a user names to a config that can be run."""
+
+import copy
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+import unmix
+from unmix.apis.check_config import check_config, check_options
+
+
+def config_root() -> Path:
+    """Directory of the configs: the checkout's, or the copy inside an installed package.
+
+    Raises:
+        FileNotFoundError: If neither is there.
+    """
+    package = Path(unmix.__file__).resolve().parent
+    for root in (package.parent / 'configs', package / '.mim' / 'configs'):
+        if (root / '_base_').is_dir():
+            return root
+    raise FileNotFoundError(
+        f'No configs beside or inside {package}; install unmix again, or give the path of a config.'
+    )
+
+
+def find_config(name: str) -> Path:
+    """Return the file of a config given by path, or as ``unmix::moco/...`` below the project's configs.
+
+    Raises:
+        FileNotFoundError: If there is none; names the nearest ones.
+    """
+    if not name.startswith('unmix::'):
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+        raise FileNotFoundError(f'The config {name} does not exist. {_near(name)}')
+    path = config_root() / name.removeprefix('unmix::')
+    path = path if path.suffix == '.py' else path.with_name(path.name + '.py')
+    if path.is_file():
+        return path
+    raise FileNotFoundError(f'unmix has no config {name}. {_near(name.removeprefix("unmix::"))}')
+
+
+def _near(name: str) -> str:
+    root = config_root()
+    names = {path.stem: path.relative_to(root) for path in root.rglob('*.py') if '_base_' not in path.parts}
+    near = difflib.get_close_matches(Path(name).stem, names, n=3)
+    return f'Did you mean {" or ".join(f"unmix::{names[stem]}" for stem in near)}?' if near else f'See {root}.'
+
+
+def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config, merge ``--cfg-options`` into it, and check it.
+
+    A top-level ``data_root`` option reaches every data set that used the old value, and a top-level
+    ``data_preprocessor`` becomes the model's.
+
+    Raises:
+        FileNotFoundError: If the config does not exist.
+        ValueError: If it, or an option, has an unknown key, type or argument.
+    """
+    cfg = Config.fromfile(str(find_config(name)))
+    for node in _dicts(cfg._cfg_dict):
+        if node.get('_scope_') == 'unmix':  # set by `_base_ = 'unmix::...'`; functions do not take it
+            del node['_scope_']
+    if options:
+        before = copy.deepcopy(cfg._cfg_dict)
+        cfg.merge_from_dict(dict(options))
+        check_options(before, cfg._cfg_dict)
+        if 'data_root' in options and 'data_root' in before:
+            for node in _dicts(cfg._cfg_dict):
+                if node.get('data_root') == before['data_root']:
+                    node['data_root'] = options['data_root']
+    if 'data_preprocessor' in cfg and 'model' in cfg:
+        cfg.model.setdefault('data_preprocessor', cfg.pop('data_preprocessor'))
+    check_config(cfg._cfg_dict)
+    return cfg
+
+
+def _dicts(node: Any) -> Iterator[ConfigDict]:
+    if isinstance(node, Mapping):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from _dicts(value)
+
+
+def use_amp(cfg: Config) -> None:
+    """Turn on automatic mixed precision: float16 with loss scaling on CUDA, bfloat16 elsewhere."""
+    cfg.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'

@@ -1,0 +1,91 @@
+"""What the tools share: arguments, the Runner, and errors that a user can act on."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+
+from unmix.apis.config import load_config
+from unmix.compat import init_cpu_distributed
+from unmix.engine.runner import Runner
+
+# Errors whose message says what to do; everything else is a defect and keeps its traceback.
+USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError, KeyError, TypeError)
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments that every tool with a Runner has, as OpenMMLab users know them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of a config, or unmix::METHOD/NAME')
+    parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/CONFIG_NAME)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='changes to the config, e.g. model.unmix.type=UnMix train_dataloader.batch_size=64',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """Read the config that the arguments name, and merge them into it."""
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the Runner of a config, on whatever devices there are.
+
+    Raises:
+        PermissionError: If the work dir cannot be written to.
+    """
+    check_writable(cfg.work_dir)
+    if cfg.get('num_threads'):
+        torch.set_num_threads(cfg.num_threads)
+    init_cpu_distributed(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def check_writable(directory: str) -> None:
+    """Create ``directory`` and a file in it.
+
+    Raises:
+        PermissionError: If either fails.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f'The work dir {directory} cannot be written to ({error.strerror}). Give another one by --work-dir.'
+        ) from error
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; an error that the user can mend becomes one message on stderr and exit status 1.
+
+    ``UNMIX_DEBUG=1`` in the environment shows the traceback.
+    """
+    try:
+        main()
+    except USER_ERRORS as error:
+        if os.environ.get('UNMIX_DEBUG'):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f'\nerror: {message}\n(UNMIX_DEBUG=1 shows the traceback)', file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,155 @@
+"""Safe checkpoint loading: every scheme of MMEngine unpickles with ``weights_only=True`` or is refused.
+
+MMEngine 0.10.7 cannot read its own checkpoints that way, onedl-mmengine falls back to executing the pickle, and both
+execute what comes over http. One loader with a list of allowed types replaces them all.
+"""
+
+import os
+import os.path as osp
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+_HISTORY_METHODS = ('min', 'max', 'current', 'mean')
+_LOCAL, _HTTP = ('',), ('http://', 'https://')
+_BY_HTTP = (
+    'modelzoo://',
+    'torchvision://',
+)  # MMEngine resolves the name and calls its load_from_http, which is replaced
+_REFUSED = re.compile(
+    r'(?:GLOBAL|unsupported GLOBAL) (\S+) (?:was not an allowed|whose module)|(getattr\(.*?\)) is not'
+)
+
+
+def _history_method(obj: Any, name: str) -> Any:
+    """Stand in for ``builtins.getattr`` while unpickling: HistoryBuffer pickles its statistics as ``getattr`` calls."""
+    if obj is HistoryBuffer and name in _HISTORY_METHODS:
+        return getattr(obj, name)
+    raise pickle.UnpicklingError(f'getattr({getattr(obj, "__name__", type(obj).__name__)}, {name!r}) is not allowed')
+
+
+def allowed_globals() -> list[Any]:
+    """What a checkpoint may name besides tensors and plain containers: HistoryBuffer and numeric numpy arrays.
+
+    numpy's rebuild functions are listed under their numpy 1 and numpy 2 names, so that files travel between the two.
+    """
+    # numpy 1.26 has a hollow np._core: take the functions from an array, not from a module path.
+    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, (_history_method, 'builtins.getattr')]
+    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+    numeric = '?' + np.typecodes['AllInteger'] + np.typecodes['Float']
+    return allowed + sorted({type(np.dtype(code)) for code in numeric}, key=lambda dtype: dtype.__name__)
+
+
+def _read(source: str, load: Callable[[], Any]) -> Any:
+    """Call ``load`` with the allowed types; turn torch's page of advice into one message that names ``source``."""
+    try:
+        with torch.serialization.safe_globals(allowed_globals()):
+            return load()
+    except pickle.UnpicklingError as error:
+        refused = _REFUSED.search(str(error))
+        if refused is None:
+            raise _unreadable(source, error) from error
+        raise ValueError(
+            f'checkpoint {source!r} is refused: it holds {refused[1] or refused[2]!r}, which is neither weights nor '
+            'the log of a run, and unpickling it could execute code. If you trust its origin, convert it or re-save it '
+            "with weights only where it was made: torch.save({'state_dict': model.state_dict()}, path)"
+        ) from error
+    except EOFError as error:
+        raise _unreadable(source, error) from error
+    except RuntimeError as error:
+        if 'PytorchStreamReader' not in str(error):  # what torch says about devices is clear enough
+            raise
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: str, error: Exception) -> ValueError:
+    reason = str(error).strip().splitlines()[-1:] or ['the file ends too early']
+    return ValueError(
+        f'checkpoint {source!r} cannot be read: expected a file written by torch.save, got one that is cut off, '
+        f'damaged or of another kind ({reason[0]}). Copy or download it again'
+    )
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Load a checkpoint file without executing what it pickles.
+
+    Raises:
+        FileNotFoundError: ``filename`` is no file.
+        ValueError: The file holds more than weights and logs, or is no checkpoint.
+    """
+    path = osp.expanduser(filename)
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'checkpoint {filename!r} does not exist; give the path of a file that torch.save wrote'
+        )
+    return _read(filename, lambda: torch.load(path, map_location=map_location, weights_only=True))
+
+
+def load_from_http(
+    filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool | None = None
+) -> Any:
+    """Download a checkpoint to torch's cache and load it as :func:`load_from_local` does.
+
+    The first process of each machine downloads, the others then read its cache.
+
+    Raises:
+        ValueError: The file holds more than weights and logs, or is no checkpoint.
+    """
+    rank, world_size = get_dist_info()
+    first = int(os.environ.get('LOCAL_RANK', rank)) == 0
+
+    def load() -> Any:
+        # torch's own default here is weights_only=False
+        return torch.hub.load_state_dict_from_url(
+            filename,
+            model_dir=model_dir,
+            map_location=map_location,
+            progress=first if progress is None else progress,
+            weights_only=True,
+        )
+
+    if world_size == 1:
+        return _read(filename, load)
+    try:
+        checkpoint = _read(filename, load) if first else None
+    finally:
+        barrier()  # also after an error: the others must not wait for ever
+    return checkpoint if first else _read(filename, load)
+
+
+def load_from_refused_scheme(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
+    """Refuse a scheme whose loader unpickles without ``weights_only``.
+
+    Raises:
+        ValueError: Always.
+    """
+    scheme = filename.partition('://')[0]
+    raise ValueError(
+        f'checkpoint {filename!r}: {scheme}:// is refused, since MMEngine would execute what the file pickles. '
+        'Download the file and give its path, or give its http(s):// address'
+    )
+
+
+def register_safe_loaders() -> None:
+    """Replace MMEngine's loaders, in its registry of schemes and under the names by which they call each other.
+
+    Schemes that another package registered are left alone.
+    """
+    register = CheckpointLoader.register_scheme
+    for prefix, loader in list(CheckpointLoader._schemes.items()):
+        if loader.__module__ == mmengine_checkpoint.__name__ and prefix not in _BY_HTTP:
+            register(prefixes=prefix, loader=load_from_refused_scheme, force=True)
+    register(prefixes=_LOCAL, loader=load_from_local, force=True)
+    register(prefixes=_HTTP, loader=load_from_http, force=True)
+    mmengine_checkpoint.load_from_local = load_from_local
+    mmengine_checkpoint.load_from_http = load_from_http

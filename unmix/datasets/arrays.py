@@ -1,0 +1,96 @@
+"""Data sets in memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unmix.datasets.base import BaseDataset, Pipeline
+from unmix.datasets.samplers import SampleKey
+from unmix.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ArrayDataset(BaseDataset):
+    """Images in memory. Without a pipeline, or with one of batch transforms, a batch is built as a whole.
+
+    Args:
+        images: (N, C, H, W), uint8, or floats in units of 0 to 255.
+        labels: (N,) integers from 0, or None.
+        pipeline: As for :class:`BaseDataset`.
+
+    Raises:
+        ValueError: If the shapes do not fit, or there is no image.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray | Sequence[int] | None = None,
+        pipeline: dict[str, Any] | Pipeline | None = None,
+    ) -> None:
+        super().__init__(pipeline)
+        self.images = torch.as_tensor(images)
+        self.labels = None if labels is None else torch.as_tensor(labels).long()
+        name = type(self).__name__
+        if self.images.ndim != 4 or len(self.images) == 0:
+            raise ValueError(f'{name}: images are (N, C, H, W) with N > 0, not {tuple(self.images.shape)}.')
+        if self.labels is not None and self.labels.shape != self.images.shape[:1]:
+            raise ValueError(f'{name}: {len(self.images)} images, but labels of shape {tuple(self.labels.shape)}.')
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, index: int) -> tuple[Tensor, int | None]:
+        """Return an image (C, H, W) and its label."""
+        return self.images[index], None if self.labels is None else int(self.labels[index])
+
+    def __getitems__(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return a batch, or a list of items if the pipeline takes one image at a time."""
+        if self.pipeline is not None and not hasattr(self.pipeline, 'batch'):
+            return [self[key] for key in keys]
+        full_keys = [SampleKey.of(key) for key in keys]
+        index = torch.tensor([key.index for key in full_keys])
+        images = self.images[index]
+        batch = dict(inputs=images if self.pipeline is None else self.pipeline.batch(images, full_keys), index=index)
+        return batch if self.labels is None else batch | {'label': self.labels[index]}
+
+
+@DATASETS.register_module()
+class Digits(ArrayDataset):
+    """The 8x8 handwritten digits inside scikit-learn: 1,257 to train, 540 to test, grey, by different writers.
+
+    The file is ordered by writer, so its first 70 % and last 30 % have (nearly) no writer in common; harder, and more
+    honest, than a random split.
+
+    Args:
+        split: 'train' or 'test'.
+        size: Side in pixels; bicubic upsampling, clamped to [0, 255]. 8 leaves the images as they are.
+        pipeline: As for :class:`BaseDataset`.
+    """
+
+    num_train = 1257
+
+    def __init__(self, split: str = 'train', size: int = 16, pipeline: dict[str, Any] | Pipeline | None = None) -> None:
+        from sklearn.datasets import load_digits  # takes a second, and the other data sets do not need it
+
+        data = load_digits()
+        rows = slice(self.num_train) if is_train(split) else slice(self.num_train, None)
+        images = torch.from_numpy(data.images[rows]).float()[:, None] / 16
+        if size != images.shape[-1]:
+            images = F.interpolate(images, size=(size, size), mode='bicubic', align_corners=False).clamp(0, 1)
+        super().__init__(images * 255, data.target[rows], pipeline)
+
+
+def is_train(split: str) -> bool:
+    """Whether a split is 'train'.
+
+    Raises:
+        ValueError: If it is neither 'train' nor 'test'.
+    """
+    if split not in ('train', 'test'):
+        raise ValueError(f"dataset.split is {split!r}; expected 'train' or 'test'.")
+    return split == 'train'

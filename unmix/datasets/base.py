@@ -1,0 +1,73 @@
+"""What all data sets have in common."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from unmix.datasets.samplers import SampleKey
+from unmix.datasets.transforms import to_tensor
+from unmix.registry import TRANSFORMS
+
+Pipeline = Callable[[Any, SampleKey], Any]
+
+
+class BaseDataset(Dataset):
+    """A data set of images. A new one defines ``__len__`` and ``load``::
+
+        @DATASETS.register_module()
+        class Stripes(BaseDataset):
+            def __len__(self):
+                return 100
+
+            def load(self, index):
+                return Image.new('RGB', (32, 32), (2 * index, 0, 0)), index % 2
+
+    An item is a dict with ``inputs`` (what the pipeline makes of the image: a list of views, or a tensor), ``index``
+    and, for a labelled image, ``label``. Images are in units of 0 to 255.
+
+    Args:
+        pipeline: Config of a pipeline (``MultiView``, ``SingleView``, ``BatchMultiView``), or a callable
+            ``(image, key) -> inputs``. None: the image as a tensor.
+
+    Attributes:
+        labels: (N,) int64, or None if there are none or they are not known beforehand.
+        classes: Names of the classes, if they have any.
+    """
+
+    labels: Tensor | None = None
+    classes: tuple[str, ...] | None = None
+    pipeline: Pipeline | None = None
+
+    def __init__(self, pipeline: dict[str, Any] | Pipeline | None = None) -> None:
+        self.pipeline = TRANSFORMS.build(pipeline) if isinstance(pipeline, dict) else pipeline
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def load(self, index: int) -> tuple[Image.Image | Tensor, int | None]:
+        """Return an image, PIL (RGB or L) or tensor (C, H, W), and its label; None if it has none."""
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        key = SampleKey.of(key)
+        image, label = self.load(key.index)
+        inputs = to_tensor(image) if self.pipeline is None else self.pipeline(image, key)
+        item = dict(inputs=inputs, index=key.index)
+        return item if label is None else item | {'label': int(label)}
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes; None without labels."""
+        if self.classes is not None:
+            return len(self.classes)
+        return None if self.labels is None else int(self.labels.max()) + 1
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """What MMEngine hands to the visualizer."""
+        return {} if self.classes is None else dict(classes=self.classes)

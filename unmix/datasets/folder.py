@@ -1,0 +1,158 @@
+"""Images in folders."""
+
+import os
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from unmix.datasets.base import BaseDataset, Pipeline
+from unmix.registry import DATASETS
+
+LISTS = Path(__file__).parent  # class lists that come with the package
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image file as RGB.
+
+    Raises:
+        ValueError: If it is truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert('RGB')
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f'The image {path} cannot be read ({error}). Replace or delete the file.') from error
+
+
+@DATASETS.register_module()
+class ImageFolder(BaseDataset):
+    """The images below a folder, as RGB.
+
+    Labelled: each sub-folder is a class, numbered in the order of their names, with images at any depth. Unlabelled:
+    the images at any depth, in the order of their paths.
+
+    Args:
+        data_root: The folder.
+        labelled: Whether the images have labels. None: if all images lie in sub-folders, and these are at least two.
+        class_list: File with a name of a class in each line: take these sub-folders only. ``imagenet100.txt`` (the
+            classes of `CMC <https://arxiv.org/abs/1906.05849>`_) comes with the package.
+        pipeline: As for :class:`BaseDataset`.
+
+    Raises:
+        FileNotFoundError: If the folder, or a class of the list, does not exist, or there is no image.
+        ValueError: If labels are wanted of a folder without sub-folders.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        labelled: bool | None = None,
+        class_list: str | Path | None = None,
+        pipeline: dict[str, Any] | Pipeline | None = None,
+    ) -> None:
+        super().__init__(pipeline)
+        self.data_root = Path(data_root).expanduser()
+        if not self.data_root.is_dir():
+            raise FileNotFoundError(
+                f'dataset.data_root: there is no folder {self.data_root} (looked in {Path.cwd()}). Correct the path '
+                '(--cfg-options data_root=DIR).'
+            )
+        folders = sorted(entry.name for entry in os.scandir(self.data_root) if entry.is_dir())
+        if class_list is not None:
+            folders = self._take(folders, _read_list(class_list))
+        flat = any(entry.is_file() and _is_image(entry.name) for entry in os.scandir(self.data_root))
+        images = {folder: _scan(self.data_root, folder) for folder in folders}
+        if labelled is None:
+            labelled = class_list is not None or (not flat and sum(map(bool, images.values())) > 1)
+        paths = list(chain.from_iterable(images.values())) if labelled else _scan(self.data_root, '')
+        if not paths:
+            raise FileNotFoundError(
+                f'dataset.data_root: the folder {self.data_root} holds no image ({", ".join(IMG_EXTENSIONS)})'
+                + (' in a sub-folder' if flat else '')
+                + ('; labels need one sub-folder for each class, or set dataset.labelled=False.' if flat else '.')
+            )
+        if labelled:
+            self._label(images)
+        self.paths = np.array([os.fsencode(path) for path in paths])  # workers share an array, not a list
+
+    def _take(self, folders: Sequence[str], wanted: Sequence[str]) -> list[str]:
+        missing = sorted(set(wanted) - set(folders))
+        if missing:
+            raise FileNotFoundError(
+                f'dataset.class_list: {len(missing)} of its {len(wanted)} classes have no folder in {self.data_root}: '
+                f'{", ".join(missing[:4])}{", ..." if len(missing) > 4 else ""}.'
+            )
+        return sorted(wanted)
+
+    def _label(self, images: dict[str, list[str]]) -> None:
+        empty = [folder for folder, paths in images.items() if not paths]
+        if empty:
+            raise FileNotFoundError(
+                f'{self.data_root}: no image in the class folders {", ".join(empty[:4])}'
+                f'{", ..." if len(empty) > 4 else ""}. Delete them, or set dataset.labelled=False.'
+            )
+        self.classes = tuple(images)
+        counts = torch.tensor([len(paths) for paths in images.values()])
+        self.labels = torch.arange(len(counts)).repeat_interleave(counts)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, index: int) -> tuple[Image.Image, int | None]:
+        """Return an image and its label."""
+        image = read_image(self.data_root / os.fsdecode(self.paths[index]))
+        return image, None if self.labels is None else int(self.labels[index])
+
+
+@DATASETS.register_module()
+class ImageNet(ImageFolder):
+    """ImageNet, or another data set with the folders ``train`` and ``val`` of class folders.
+
+    Args:
+        data_root: Folder that holds ``train`` and ``val``.
+        split: 'train' or 'val'.
+        class_list: As for :class:`ImageFolder`; ``imagenet100.txt`` is ImageNet-100.
+        pipeline: As for :class:`BaseDataset`.
+
+    Raises:
+        ValueError: If the split is another.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path = 'data/imagenet',
+        split: str = 'train',
+        class_list: str | Path | None = None,
+        pipeline: dict[str, Any] | Pipeline | None = None,
+    ) -> None:
+        if split not in ('train', 'val'):
+            raise ValueError(f"dataset.split is {split!r}; expected 'train' or 'val'.")
+        super().__init__(Path(data_root) / split, True, class_list, pipeline)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMG_EXTENSIONS)
+
+
+def _scan(root: Path, folder: str) -> list[str]:
+    """Paths, relative to ``root``, of the images at any depth below ``root / folder``, in order."""
+    found = []
+    for place, _, names in sorted(os.walk(root / folder, followlinks=True)):
+        found += [os.path.relpath(os.path.join(place, name), root) for name in sorted(names) if _is_image(name)]
+    return found
+
+
+def _read_list(path: str | Path) -> list[str]:
+    """Read the names in a file, one a line, without comments (#)."""
+    candidates = [Path(path).expanduser(), LISTS / path]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f'dataset.class_list: there is no file {" or ".join(map(str, candidates))}.')
+    lines = (line.split('#')[0].strip() for line in file.read_text().splitlines())
+    return [line for line in lines if line]

@@ -1,0 +1,23 @@
+"""What reaches the terminal; the log file has everything."""
+
+import logging
+
+
+def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler]:
+    """Handlers of a logger that print, and do not write to a file."""
+    handlers = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
+    return [handler for handler in handlers if not isinstance(handler, logging.FileHandler)]
+
+
+def quiet(logger: logging.Logger) -> None:
+    """Keep banners, LoggerHook's lines and MMEngine's talk with itself off the terminal."""
+    for handler in console_handlers(logger):
+        handler.addFilter(_for_console)  # a second time changes nothing
+
+
+def _for_console(record: logging.LogRecord) -> bool:
+    """Refuse environment, config and order of hooks, LoggerHook's lines, and MMEngine's own deprecations."""
+    message = record.getMessage()
+    banner = record.levelno <= logging.INFO and message.count('\n') > 3
+    own = record.module == 'logger_hook' or message.startswith(('"FileClient"', '"HardDiskBackend"'))
+    return not banner and not own

@@ -1,0 +1,39 @@
+"""Clusters between epochs."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from unmix.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ClusterHook(Hook):
+    """Clusters the bank of :class:`DeepClusterV2` before each epoch, after a pass over the data before the first.
+
+    The pass is in training mode, without gradient, in the order of the first epoch, as released: it moves BatchNorm's
+    running statistics. A run resumed in the middle of an epoch keeps that epoch's clusters.
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Fill the bank if it is empty, and cluster it.
+
+        Raises:
+            ValueError: If the data set has more images than the bank.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        num_images, num_instances = len(runner.train_dataloader.dataset), model.head.bank.shape[1]
+        if num_images > num_instances:
+            raise ValueError(
+                f'model.head.num_instances is {num_instances}, but the training data set has {num_images} images: '
+                f'--cfg-options model.head.num_instances={num_images}'
+            )
+        clustered = int(model.head.clustered_epoch)
+        if clustered == runner.epoch:
+            return
+        if clustered < 0:
+            model.train()
+            for batch in runner.train_dataloader:
+                data = model.data_preprocessor(batch, True)
+                model.remember(data['inputs'], data['index'])
+        model.cluster(runner.epoch)

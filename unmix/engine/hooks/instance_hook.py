@@ -1,0 +1,39 @@
+"""What heads that know every instance need to know of a training."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from unmix.registry import HOOKS
+
+
+@HOOKS.register_module()
+class InstanceHook(Hook):
+    """Checks ``head.num_instances`` against the data set, and tells the head of the optimiser (``head.follow``).
+
+    Heads without the one or the other are left alone.
+
+    Raises:
+        ValueError: If the data set has more images than the head has instances.
+    """
+
+    priority = 'BELOW_NORMAL'
+
+    def before_train(self, runner: Runner) -> None:
+        """Check and tell, before the first iteration and after a checkpoint has been loaded."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        head = getattr(model, 'head', None)
+        num_instances, num_images = getattr(head, 'num_instances', None), len(runner.train_dataloader.dataset)
+        if num_instances is not None and num_images > num_instances:
+            raise ValueError(
+                f'model.head.num_instances is {num_instances}, but the training data set has {num_images} images: '
+                f'--cfg-options model.head.num_instances={num_images}'
+            )
+        if num_instances is not None and num_images < num_instances:
+            runner.logger.warning(
+                f'model.head.num_instances is {num_instances}, but the training data set has only {num_images} images: '
+                f'the rest are never seen. --cfg-options model.head.num_instances={num_images}'
+            )
+        follow = getattr(head, 'follow', None)
+        if follow is not None:
+            follow(runner.optim_wrapper.optimizer)

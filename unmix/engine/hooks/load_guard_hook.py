@@ -1,0 +1,38 @@
+"""No checkpoint of another model is loaded by accident."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from unmix.registry import HOOKS
+from unmix.utils.matching import check_match
+
+
+@HOOKS.register_module()
+class LoadGuardHook(Hook):
+    """Refuses a checkpoint (``--resume``, ``load_from``, ``tools/test.py``) whose tensors are not the model's.
+
+    MMEngine loads what fits and warns about the rest, so that an evaluation may run on random weights.
+
+    Args:
+        minimum: Share of the model's tensors that must match; 1 also refuses tensors that the model has not.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, minimum: float = 1.0) -> None:
+        self.minimum = minimum
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare before anything is copied.
+
+        Raises:
+            ValueError: If the checkpoint is of another model, or holds no state dict.
+        """
+        source = str(runner._load_from or 'The latest checkpoint of the work dir')
+        if 'state_dict' not in checkpoint:
+            raise ValueError(
+                f"{source} has no 'state_dict' but {sorted(checkpoint)}; it is not a checkpoint of a training."
+            )
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_match(model.state_dict(), checkpoint['state_dict'], source, self.minimum)

@@ -1,0 +1,154 @@
+"""What a user gets at the end: a table, results.json, curves and example views."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import numpy as np
+import torch
+import torchvision
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+from unmix.registry import HOOKS
+from unmix.utils.files import atomic_path
+from unmix.utils.rng import generator
+from unmix.version import __version__
+from unmix.visualization import denormalize, draw_curves, draw_views
+
+CONTROLS = {'raw_pixels': 'raw pixels', 'random_init': 'random initialisation'}
+COLUMNS = {'knn': 'kNN', 'linear': 'linear'}
+_EXAMPLES = 8
+
+
+@HOOKS.register_module()
+class ReportHook(Hook):
+    """Report a run in its work directory.
+
+    * ``views.png``, at the first training step: views of the first batch, and with Un-Mix their mixtures;
+    * after a test: a table on the terminal, ``results.json`` (accuracies in percent, with what they depend on) and
+      ``curves.png`` (loss and kNN accuracy).
+
+    A picture that cannot be drawn is a warning, since the training is worth more.
+
+    Args:
+        name: Of this run in the table; by default the method's, e.g. 'MoCo + Un-Mix'.
+    """
+
+    priority = 'VERY_LOW'  # after LoggerHook, whose files it reads
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+        self._meta: dict[str, Any] = {}
+        self._drawn = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember which training a checkpoint is from."""
+        self._meta = dict(checkpoint.get('meta') or {})
+
+    @master_only
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Draw the views of the first batch."""
+        if not self._drawn:
+            self._drawn = True
+            _attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path))
+
+    @master_only
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Print the table and write ``results.json`` and ``curves.png``."""
+        if not metrics:
+            return
+        results = group_metrics(metrics)
+        name = self.name or run_name(_unwrap(runner.model))
+        Console().print(results_table(results, name))
+        with atomic_path(Path(runner.work_dir, 'results.json')) as path:
+            path.write_text(json.dumps(results | self._circumstances(runner), indent=2) + '\n')
+        logs = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))  # the folders are named by date and time
+        if any(log.stat().st_size for log in logs):
+            _attempt(runner, 'curves.png', lambda path: draw_curves(logs, path))
+
+    def _circumstances(self, runner: Runner) -> dict[str, Any]:
+        """What the numbers depend on. Without a training in this process, epochs and seed are the checkpoint's."""
+        trained = not isinstance(runner._train_loop, dict | None) and runner.iter > 0
+        meta = {} if trained else self._meta
+        filename = runner.cfg.filename
+        packages = (torch, torchvision, mmengine, np)
+        return dict(
+            seed=meta.get('seed', runner.seed),
+            epochs=runner.epoch if trained else meta.get('epoch', 0),
+            config=Path(filename).name if filename else runner.experiment_name,
+            versions=dict(unmix=__version__, python=platform.python_version())
+            | {package.__name__: package.__version__ for package in packages},
+            threads=torch.get_num_threads(),
+        )
+
+
+def group_metrics(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Turn ``{'knn/top1': a, 'random_init/knn/top1': b}`` into ``{'knn': {'top1': a, 'random_init_top1': b}}``."""
+    results: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        *control, metric, field = key.rsplit('/', 2) if '/' in key else (key, 'value')
+        results.setdefault(metric, {})['_'.join([*control, field])] = round(float(value), 4)
+    return results
+
+
+def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> Table:
+    """Lay out grouped metrics: one row a control and one for the run ``name``, one column a metric."""
+    table = Table(title='top-1 accuracy (%)')
+    table.add_column('features')
+    for metric in results:
+        table.add_column(COLUMNS.get(metric, _column(metric)), justify='right')
+    for control, label in {**CONTROLS, '': name}.items():
+        field = f'{control}_top1' if control else 'top1'
+        if any(field in values for values in results.values()):
+            cells = [f'{values[field]:.1f}' if field in values else '' for values in results.values()]
+            table.add_row(label, *cells, style=None if control else 'bold')
+    return table
+
+
+def run_name(model: torch.nn.Module) -> str:
+    """Name of the method of a model."""
+    return type(model).__name__ + (' + Un-Mix' if getattr(model, 'unmix', None) is not None else '')
+
+
+def _column(metric: str) -> str:
+    """``linear_10_per_class`` is 'linear, 10 labels a class'."""
+    stem, _, rest = metric.partition('_')
+    number = rest.removesuffix('_per_class')
+    return f'{COLUMNS.get(stem, stem)}, {number} labels a class' if number.isdigit() and number != rest else metric
+
+
+def _unwrap(model: torch.nn.Module) -> Any:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _attempt(runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
+    """Draw a picture of the work directory, or warn."""
+    try:
+        draw(Path(runner.work_dir, name))
+    except Exception as error:
+        runner.logger.warning(f'{name} could not be drawn: {type(error).__name__}: {error}')
+
+
+@torch.no_grad()
+def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
+    model = _unwrap(runner.model)
+    few = {
+        key: [view[:_EXAMPLES] for view in value] if isinstance(value, list | tuple) else value[:_EXAMPLES]
+        for key, value in data_batch.items()
+    }
+    inputs = model.data_preprocessor(few, True)['inputs']
+    views = [inputs] if isinstance(inputs, torch.Tensor) else inputs
+    mixture, lam = None, None
+    if getattr(model, 'unmix', None) is not None:
+        mixture, lam = model.unmix.mix(views[0], generator('report', runner.seed))
+    mean, std = (getattr(model.data_preprocessor, name, None) for name in ('mean', 'std'))
+    pictures = [denormalize(view, mean, std) for view in views]
+    draw_views(pictures, out, None if mixture is None else denormalize(mixture, mean, std), lam)

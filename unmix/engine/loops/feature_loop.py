@@ -1,0 +1,171 @@
+"""Validation and test on frozen features."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast, broadcast_object_list, get_rank, get_world_size
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
+
+from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
+from unmix.registry import LOOPS, METRICS, MODELS
+from unmix.utils.rng import seeded
+
+
+@LOOPS.register_module()
+class FeatureLoop(BaseLoop):
+    """Extract the features of a labelled bank and of the evaluation set once, and run every metric on them.
+
+    As ``val_cfg`` it monitors a pre-training, as ``test_cfg`` it judges one; it calls the hooks of the one it is.
+    Nothing of a run changes by it: weights, training modes and the global random generators are as before.
+
+    Args:
+        runner: The Runner.
+        dataloader: Of the evaluation set, without augmentation.
+        evaluator: A metric's config or a list of them, registry ``METRICS``: :class:`KNN`, :class:`LinearProbe`, or any
+            object with a ``name`` that maps ``(bank, test)``, two :class:`Features`, to a dict of floats.
+        bank_dataloader: Of the training images, without augmentation.
+        stage: Where features are taken: ``'backbone'``, or ``'neck'`` for the projection.
+        controls: Also judge a randomly initialised copy of the model and the raw pixels, by the same protocol. Their
+            results are named ``random_init/knn/top1`` and ``raw_pixels/knn/top1`` where the model's is ``knn/top1``.
+
+    Raises:
+        ValueError: If the evaluator holds what is no such metric, or two with the same name.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Any,
+        bank_dataloader: DataLoader | dict,
+        stage: str = 'backbone',
+        controls: bool = False,
+    ) -> None:
+        super().__init__(runner, dataloader)
+        self.bank_dataloader = runner.build_dataloader(bank_dataloader, seed=runner.seed)
+        self.metrics = _build_metrics(evaluator)
+        self.stage = stage
+        self.controls = controls
+        self._warned = False
+
+    @property
+    def mode(self) -> str:
+        """``'test'`` if the Runner holds this loop as its test loop, else ``'val'``."""
+        return 'test' if self.runner._test_loop is self else 'val'
+
+    def run(self) -> dict[str, float]:
+        """Evaluate the model; return the same metrics on all ranks, none if the data have no labels."""
+        self.runner.call_hook(f'before_{self.mode}')
+        self.runner.call_hook(f'before_{self.mode}_epoch')
+        with seeded('evaluation', self.runner.seed):
+            metrics = self._evaluate()
+        self.runner.call_hook(f'after_{self.mode}_epoch', metrics=metrics)
+        self.runner.call_hook(f'after_{self.mode}')
+        return metrics
+
+    def _evaluate(self) -> dict[str, float]:
+        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        encoders: dict[str, Encoder] = {'': partial(self._encode, model)}
+        if self.controls:
+            encoders |= self._control_encoders(next(model.parameters()).device)
+        with _eval_mode(model), _statistics_of_rank_zero(model):
+            # The evaluation set comes first: hooks time its batches, and without labels the bank is not read.
+            test = collect_features(self._watched(self.dataloader), encoders)
+            bank = None if test is None else collect_features(self.bank_dataloader, encoders)
+        if test is None or bank is None:
+            if not self._warned:
+                self.runner.logger.warning(
+                    f'The data of {self.mode}_dataloader or bank_dataloader have no labels, so kNN and linear accuracy '
+                    'are not measured.'
+                )
+                self._warned = True
+            return {}
+        results: list[dict[str, float]] = [{}]
+        if get_rank() == 0:
+            for encoder in encoders:
+                for metric in self.metrics:
+                    prefix = f'{encoder}/{metric.name}' if encoder else metric.name
+                    values = metric(bank[encoder], test[encoder])
+                    results[0] |= {f'{prefix}/{key}': value for key, value in values.items()}
+        broadcast_object_list(results, src=0)
+        return results[0]
+
+    def _encode(self, model: Any, batch: dict) -> Tensor:
+        return model.extract_feat(model.data_preprocessor(batch, False)['inputs'], stage=self.stage)
+
+    def _control_encoders(self, device: torch.device) -> dict[str, Encoder]:
+        encoders: dict[str, Encoder] = {}
+        cfg = self.runner.cfg.get('model')
+        if isinstance(cfg, dict):
+            cfg = copy.deepcopy(cfg)
+            if 'data_preprocessor' in self.runner.cfg:  # the Runner moves it into the model's
+                cfg.setdefault('data_preprocessor', copy.deepcopy(self.runner.cfg.data_preprocessor))
+            with seeded('random_init', self.runner.seed):
+                model = MODELS.build(cfg)
+                model.init_weights()
+            encoders['random_init'] = partial(self._encode, model.to(device).eval())
+        else:
+            self.runner.logger.warning(
+                'No random_init control: it needs the config of the model, not the model itself.'
+            )
+        return encoders | {'raw_pixels': lambda batch: raw_pixels(batch).to(device)}
+
+    def _watched(self, dataloader: DataLoader) -> Iterator[dict]:
+        """Batches, with the Runner's hooks called before and after each."""
+        for i, batch in enumerate(dataloader):
+            self.runner.call_hook(f'before_{self.mode}_iter', batch_idx=i, data_batch=batch)
+            yield batch
+            self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=i, data_batch=batch, outputs=None)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; after it each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _statistics_of_rank_zero(model: nn.Module) -> Iterator[None]:
+    """All ranks encode with the BatchNorm statistics of rank 0, those of checkpoints; then they are as before."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    buffers = [buffer for layer in layers for buffer in layer.buffers()] if get_world_size() > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    for buffer in buffers:
+        broadcast(buffer, src=0)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, own, strict=True):
+            buffer.copy_(value)
+
+
+def _build_metrics(evaluator: Any) -> list[Any]:
+    configs = evaluator if isinstance(evaluator, Sequence) else [evaluator]
+    metrics = [METRICS.build(config) if isinstance(config, Mapping) else config for config in configs]
+    for metric in metrics:
+        if not callable(metric) or not isinstance(getattr(metric, 'name', None), str):
+            raise ValueError(
+                f'val_evaluator or test_evaluator holds {type(metric).__name__}, which is no metric on features. With '
+                "FeatureLoop use KNN or LinearProbe; for a classifier's Accuracy set val_cfg=dict(type='ValLoop') and "
+                "test_cfg=dict(type='TestLoop')."
+            )
+    names = [metric.name for metric in metrics]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f'val_evaluator or test_evaluator holds metrics of the same name: {names}. Give each a `name`.'
+        )
+    return metrics

@@ -1,0 +1,95 @@
+"""Ctrl-C and SIGTERM become a flag that the loop reads between two iterations."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.dist import get_world_size
+from torch.utils.data import DataLoader
+
+IMPATIENCE = 2.0
+
+
+class StopSignal:
+    """Catches SIGINT (Ctrl-C) and SIGTERM (clusters) while it is entered.
+
+    The first signal only sets a flag, so that the iteration at work is finished. A Ctrl-C more than two seconds later
+    ends the process at once; an earlier one is taken for the echo that launchers send to their children.
+
+    With several processes all must leave after the same iteration, or those that stay wait for ever in a collective.
+    So the flags are reduced over the ranks, on the CPU, while the step computes; a signal counts one iteration later.
+
+    Attributes:
+        number: The signal received, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._since = 0.0
+        self._old: dict[int, Any] = {}
+        self._group: Any = None
+        self._work: Any = None
+        self._flag = torch.zeros(1, dtype=torch.int64)
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's convention: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.number
+
+    def __enter__(self) -> 'StopSignal':
+        if get_world_size() > 1 and self._group is None:
+            self._group = dist.new_group(backend='gloo')
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # A job started with `nohup` or in the background of a script ignores SIGINT; leave it so.
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._old[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        while self._old:
+            signal.signal(*self._old.popitem())
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.number == 0:
+            self.number, self._since = number, time.monotonic()
+            if number == signal.SIGTERM and hasattr(signal, 'SIGCHLD'):
+                # A cluster ends the data workers too. PyTorch would raise for that in the middle of the iteration.
+                self._old.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
+        elif number == signal.SIGINT and time.monotonic() - self._since > IMPATIENCE:
+            raise SystemExit(self.exit_code)
+
+    def requested(self) -> bool:
+        """Whether to stop now; the same answer on every rank. Call it at the same points on every rank."""
+        if self._group is None:
+            return self.number != 0
+        if self._work is not None:
+            self._work.wait()
+        if self._flag.item():  # stays set, should the caller need some more iterations
+            self.number, self._work = int(self._flag), None
+            return True
+        self._flag = torch.tensor([self.number])
+        self._work = dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return False
+
+
+def shield_workers(dataloader: DataLoader) -> None:
+    """Put the data workers into process groups of their own, where a Ctrl-C in the terminal does not reach them.
+
+    They end when the main process ends or asks them to.
+    """
+    if dataloader.num_workers > 0 and hasattr(os, 'setpgid'):
+        dataloader.worker_init_fn = partial(_start_worker, dataloader.worker_init_fn)
+
+
+def _start_worker(init_fn: Callable[[int], None] | None, worker_id: int) -> None:
+    os.setpgid(0, 0)
+    if init_fn is not None:
+        init_fn(worker_id)

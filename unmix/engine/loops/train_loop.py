@@ -1,0 +1,197 @@
+"""Epochs that can be left and entered again between any two iterations."""
+
+from collections.abc import Iterator, Sized
+from pathlib import Path
+from typing import Any, cast
+
+from mmengine.dist import barrier, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from unmix.engine.loops.resume_command import resume_command
+from unmix.engine.loops.stop_signal import StopSignal, shield_workers
+from unmix.registry import LOOPS
+
+
+@LOOPS.register_module()
+class TrainLoop(EpochBasedTrainLoop):
+    """MMEngine's epoch loop that resumes in the middle of an epoch and stops cleanly.
+
+    * A checkpoint saved after n batches of an epoch resumes with batch n of that epoch: the sampler starts there
+      (``set_start``), so no batch is loaded to be thrown away. Samplers without ``set_start`` have n batches loaded and
+      dropped. MMEngine's loop restarts the epoch and runs n iterations too many.
+    * Ctrl-C or SIGTERM: the iteration is finished (with gradient accumulation: the optimiser step), a checkpoint saved,
+      the command that resumes printed, and the process ends with 130 or 143. During a validation this happens after it.
+    * A run resumed at the end of an epoch first does the validation that was due there and not done.
+
+    If training is left by a signal or an error, hooks that have a method ``on_abort(runner)`` get to clean up.
+
+    Args:
+        runner: The runner.
+        dataloader: Training data, or its config.
+        max_epochs: Number of epochs.
+        val_begin: First epoch, from 1, after which to validate.
+        val_interval: Epochs between validations; the last epoch is always validated.
+        dynamic_intervals: ``[(epoch, interval), ...]``: other intervals from given epochs on.
+
+    Raises:
+        ValueError: If the data set is smaller than a batch.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        max_epochs: int,
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
+        self._steps = len(self.dataloader)
+        if self._steps == 0:
+            raise ValueError(_too_small(self.dataloader))
+        shield_workers(self.dataloader)
+        self._stop = StopSignal()
+        self._iter = 0
+        self._done = 0  # batches of this epoch
+
+    def run(self) -> nn.Module:
+        """Train until the last epoch, and validate in between."""
+        self._done = self._find_position()
+        try:
+            with self._stop:
+                self.runner.call_hook('before_train')
+                if self._done == 0 and self._epoch > 0:
+                    self._validate()
+                while self._epoch < self._max_epochs and not self.stop_training:
+                    self.run_epoch()
+                    self._stop_if_asked()
+                    self._validate()
+                    self._stop_if_asked()
+                self.runner.call_hook('after_train')
+        except BaseException:
+            self.runner.call_hook('on_abort')
+            raise
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Run what is left of the current epoch."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        self._before_iter, self._after_iter = (
+            [getattr(hook, stage) for hook in self.runner.hooks if _acts(hook, stage)]
+            for stage in ('before_train_iter', 'after_train_iter')
+        )
+        for idx, data_batch in enumerate(self._batches(), start=self._done):
+            self.run_iter(idx, data_batch)
+            self._done = idx + 1
+            if self._done < self._steps:
+                self._stop_if_asked()
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+        self._done = 0
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Run one iteration, and the hooks that have something to do in it."""
+        for before in self._before_iter:
+            before(self.runner, batch_idx=idx, data_batch=data_batch)
+        outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+        for after in self._after_iter:
+            after(self.runner, batch_idx=idx, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
+
+    def _batches(self) -> Iterator[Any]:
+        """Yield the batches of this epoch from number ``_done`` on."""
+        batch_sampler = self.dataloader.batch_sampler
+        sampler = getattr(batch_sampler, 'sampler', self.dataloader.sampler)
+        skip = self._done
+        if hasattr(sampler, 'set_start'):
+            sampler.set_start(skip * (getattr(batch_sampler, 'batch_size', None) or 1))
+            skip = 0
+        iterator = iter(self.dataloader)
+        for _ in range(skip):
+            next(iterator)
+        while True:
+            try:
+                data_batch = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError:
+                if self._stop.number:  # the signal has ended a data worker too; the model stands between two iterations
+                    self._leave()
+                raise
+            yield data_batch
+
+    def _validate(self) -> None:
+        """Validate if it is due after the epochs done, and has not been done before an interruption."""
+        self._decide_current_val_interval()
+        due = self._epoch >= self.val_begin and (
+            self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        )
+        if self.runner.val_loop is None or not due:
+            return
+        if self.runner.message_hub.get_info('validated_epoch') != self._epoch:
+            self.runner.val_loop.run()
+            self.runner.message_hub.update_info('validated_epoch', self._epoch)
+
+    def _find_position(self) -> int:
+        """Return how many batches of the current epoch a resumed checkpoint has behind it.
+
+        Raises:
+            ValueError: If the checkpoint stands in the middle of an epoch that had another number of batches.
+        """
+        steps = self._steps
+        hub = self.runner.message_hub  # holds what the checkpoint's run has said
+        then = hub.get_info('max_iters', 0) // hub.get_info('max_epochs', 1) or steps
+        done = self._iter - self._epoch * then
+        if done == 0:
+            self._iter = self._epoch * steps
+        elif then != steps or not 0 < done <= steps:
+            raise ValueError(
+                f'The checkpoint stands after {done} of {then} batches of epoch {self._epoch + 1}, but an epoch has '
+                f'{steps} batches now. Resume with the train_dataloader.batch_size, data set and number of processes '
+                'of that run, or from a checkpoint at the end of an epoch.'
+            )
+        return done
+
+    def _stop_if_asked(self) -> None:
+        """Save and leave if a signal came in, but not with half accumulated gradients: no checkpoint holds them."""
+        wrapper = self.runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        if self._stop.requested() and all(w.should_update() for w in wrappers if hasattr(w, 'should_update')):
+            self._leave()
+
+    def _leave(self) -> None:
+        runner, name = self.runner, f'interrupted_iter_{self._iter}.pth'
+        runner.save_checkpoint(runner.work_dir, name, meta={'epoch': self._epoch, 'iter': self._iter}, by_epoch=False)
+        path = Path(runner.work_dir, name)
+        if is_main_process():
+            Path(runner.work_dir, 'last_checkpoint').write_text(str(path))
+        barrier()
+        runner.logger.warning(
+            f'Stopped after {self._iter} of {self._max_iters} iterations; all is saved in {path}. To go on:\n'
+            + resume_command(runner.cfg.filename, runner.work_dir)
+        )
+        raise SystemExit(self._stop.exit_code)
+
+
+def _acts(hook: Hook, stage: str) -> bool:
+    """Whether a hook has more than ``Hook``'s empty ``before_train_iter`` or ``after_train_iter``."""
+    general = stage.replace('train_', '')  # Hook's own form calls `_before_iter` or `_after_iter`
+    return any(
+        getattr(getattr(hook, name), '__func__', None) is not getattr(Hook, name) for name in (stage, f'_{general}')
+    )
+
+
+def _too_small(dataloader: DataLoader) -> str:
+    size, world = len(cast(Sized, dataloader.dataset)), get_world_size()
+    share = f'{size} images' + (f', {size // world} for each of {world} processes' if world > 1 else '')
+    batch_size = getattr(dataloader.batch_sampler, 'batch_size', dataloader.batch_size)
+    return (
+        f'train_dataloader.batch_size is {batch_size}, but the training data set has only {share}: not one whole '
+        f'batch. Use a smaller batch (--cfg-options train_dataloader.batch_size={max(size // world, 1)}) or more data.'
+    )

@@ -1,0 +1,7 @@
+"""Optimisers and their wrappers."""
+
+from .autocast_optim_wrapper import AutocastOptimWrapper
+from .larc import LARC
+from .lars import LARS
+
+__all__ = ['LARC', 'LARS', 'AutocastOptimWrapper']

@@ -1,0 +1,81 @@
+"""Features of whole data sets, from one process or many."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather, gather, get_rank, get_world_size
+from torch import Tensor
+from torch.nn import functional as F
+
+from unmix.evaluation.metrics.features import Features
+
+Encoder = Callable[[dict], Tensor]
+_RAW_SIZE = 32
+
+
+@torch.no_grad()
+def collect_features(batches: Iterable[dict], encoders: Mapping[str, Encoder]) -> dict[str, Features] | None:
+    """Run encoders over a data set, once through the data, and order the rows by ``index``.
+
+    Images that a sampler repeated to give all processes as many vanish.
+
+    Args:
+        batches: Dicts with ``inputs``, ``index`` (N,) and, if labelled, ``label`` (N,).
+        encoders: From such a batch to features (N, ...), which are flattened.
+
+    Returns:
+        By encoder, the features of the whole data set on rank 0 and nothing on the others. None on all of them if the
+        data have no labels; then only the first batch is read.
+
+    Raises:
+        ValueError: If there is no batch, or a batch has no ``index``.
+    """
+    columns: dict[str, list[Tensor]] = {name: [] for name in ('index', 'label', *encoders)}
+    for batch in batches:
+        if batch.get('label') is None:
+            return None
+        if batch.get('index') is None:
+            raise ValueError("An evaluation data set delivers no 'index'; each item needs its own, counted from 0.")
+        for name, encoder in encoders.items():
+            features = encoder(batch).flatten(1)
+            columns[name].append(features.float() if features.itemsize < 4 else features)
+            device = features.device
+        for name in ('index', 'label'):
+            columns[name].append(torch.as_tensor(batch[name]).to(device))
+    if not columns['index']:
+        raise ValueError('An evaluation data set is empty: its dataloader delivers no batch.')
+    rows = {name: _gather(torch.cat(column)) for name, column in columns.items()}
+    if get_rank() != 0:
+        return {}
+    order = _first_of_each(rows['index'])
+    return {name: Features(rows[name][order], rows['label'][order]) for name in encoders}
+
+
+def raw_pixels(batch: dict) -> Tensor:
+    """Return the pixels (N, C * H * W) of a batch in [0, 1]; images larger than 32 pixels are averaged down to that."""
+    images = torch.as_tensor(batch['inputs']).float() / 255
+    height, width = (min(length, _RAW_SIZE) for length in images.shape[-2:])
+    return F.adaptive_avg_pool2d(images, (height, width)).flatten(1)
+
+
+def _first_of_each(index: Tensor) -> Tensor:
+    """Rows that order ``index``, the first one of each value."""
+    order = index.argsort(stable=True)
+    ordered = index[order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return order[first]
+
+
+def _gather(rows: Tensor) -> Tensor:
+    """Concatenate (N_rank, ...) of all ranks on rank 0; the others get their own back. N may differ between ranks."""
+    if get_world_size() == 1:
+        return rows
+    counts: list[Any] = [int(n) for n in all_gather(torch.tensor([len(rows)], device=rows.device))]
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = gather(padded, dst=0)
+    if get_rank() != 0:
+        return rows
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

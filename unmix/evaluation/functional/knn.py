@@ -1,0 +1,98 @@
+"""Weighted k-nearest-neighbour classification."""
+
+import math
+
+import torch
+from torch import Tensor
+
+_BLOCK = 2**25  # similarities held at once without a chunk_size: 128 MiB in float32
+
+
+@torch.no_grad()
+def knn_scores(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int = 200,
+    temperature: float = 0.1,
+    num_classes: int | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Score the classes of each feature by its nearest neighbours in a labelled bank.
+
+    ``score[c] = sum over the k neighbours n with label c of exp(similarity_n / temperature)``
+
+    (`Instance Discrimination <https://arxiv.org/abs/1805.01978>`_, Sec. 3.4; the monitor of MoCo and Un-Mix on CIFAR).
+    Similarity is the inner product: with rows of unit length, which the caller provides, the cosine. Of neighbours
+    equally near at rank k the smallest labels count, so the order of the bank does not matter.
+
+    Args:
+        features: (M, D), unit rows, any floating type.
+        bank: (N, D), unit rows.
+        bank_labels: (N,) integers in [0, num_classes).
+        k: Number of neighbours; one larger than the bank is the whole bank.
+        temperature: Small gives the nearest neighbours more weight.
+        num_classes: C; by default the largest label plus one.
+        chunk_size: Features compared with the bank at once; by default as many as give 2**25 similarities.
+
+    Returns:
+        Class scores (M, C), zero for a class without neighbour.
+
+    Raises:
+        ValueError: If k, temperature or chunk_size is not positive, the temperature is so small that the weights
+            overflow, or shapes or labels do not fit.
+    """
+    _check(features, bank, bank_labels, k, temperature, chunk_size)
+    smallest, largest = int(bank_labels.min()), int(bank_labels.max())
+    num_classes = largest + 1 if num_classes is None else num_classes
+    if smallest < 0 or largest >= num_classes:
+        raise ValueError(f'kNN: bank labels reach from {smallest} to {largest}; num_classes={num_classes}.')
+    order = bank_labels.argsort(stable=True)  # smallest label first: the rule for ties
+    bank, k = bank.to(features.dtype), min(k, len(bank))
+    scores = features.new_zeros(len(features), num_classes)
+    for start in range(0, len(features), chunk_size := chunk_size or max(1, _BLOCK // len(bank))):
+        chunk = slice(start, start + chunk_size)
+        similarity, neighbours = _nearest(features[chunk] @ bank.T, k, order)
+        scores[chunk].scatter_add_(1, bank_labels[neighbours], (similarity / temperature).exp())
+    return scores
+
+
+def knn_predict(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int = 200,
+    temperature: float = 0.1,
+    num_classes: int | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Return the classes (M, C) by falling score, of equal scores the smallest class first; see :func:`knn_scores`."""
+    scores = knn_scores(features, bank, bank_labels, k, temperature, num_classes, chunk_size)
+    return scores.sort(dim=1, descending=True, stable=True).indices
+
+
+def _nearest(similarity: Tensor, k: int, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Top k of each row and their columns; of equal values at rank k the columns that come first in ``order``."""
+    values, columns = similarity.topk(k, dim=1)
+    last = values[:, -1:]
+    cut = ((similarity == last).sum(1) > (values == last).sum(1)).nonzero()[:, 0]
+    if len(cut):
+        columns[cut] = order[similarity[cut][:, order].sort(dim=1, descending=True, stable=True).indices[:, :k]]
+    return values, columns
+
+
+def _check(features: Tensor, bank: Tensor, labels: Tensor, k: int, temperature: float, chunk_size: int | None) -> None:
+    if k < 1 or (chunk_size is not None and chunk_size < 1):
+        raise ValueError(f'kNN: k={k} and chunk_size={chunk_size}; both must be at least 1.')
+    if not temperature > 1 / math.log(torch.finfo(features.dtype).max):
+        raise ValueError(
+            f'kNN: temperature={temperature}; it must be positive and so large that exp(1 / temperature) is a finite '
+            f'{features.dtype}. The usual values are 0.07 and 0.1.'
+        )
+    if features.ndim != 2 or bank.ndim != 2 or features.shape[1] != bank.shape[1] or labels.shape != (len(bank),):
+        raise ValueError(
+            f'kNN: features {tuple(features.shape)}, bank {tuple(bank.shape)}, labels {tuple(labels.shape)}; expected '
+            '(M, D), (N, D), (N,).'
+        )
+    if len(bank) == 0:
+        raise ValueError('kNN: the bank is empty; bank_dataloader must deliver at least one image.')

@@ -1,0 +1,50 @@
+"""Accuracy of a trained classifier, for MMEngine's own loops."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from unmix.registry import METRICS
+
+
+@METRICS.register_module()
+class Accuracy(BaseMetric):
+    """Share of images, in percent, whose class is among the k with the highest scores: ``accuracy/top1``, ...
+
+    Classes with the score of the right one count as ranked below it only if their number is larger.
+
+    Args:
+        topk: The values of k.
+        collect_device: Where results of several processes meet, ``'cpu'`` or ``'gpu'``.
+    """
+
+    default_prefix = 'accuracy'
+
+    def __init__(self, topk: Sequence[int] = (1, 5), collect_device: str = 'cpu') -> None:
+        super().__init__(collect_device)
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the rank (0 is the best) of each image's class.
+
+        Args:
+            data_batch: Not read.
+            data_samples: One dict an image, with ``scores`` (C,) and ``label`` ().
+
+        Raises:
+            ValueError: If the images have no labels.
+        """
+        if any(sample.get('label') is None for sample in data_samples):
+            raise ValueError('Accuracy needs labels, but val_dataloader or test_dataloader delivers none.')
+        scores = torch.stack([sample['scores'] for sample in data_samples])
+        label = torch.stack([torch.as_tensor(sample['label']) for sample in data_samples]).to(scores.device)[:, None]
+        own = scores.gather(1, label)
+        smaller = torch.arange(scores.shape[1], device=scores.device) < label
+        self.results.extend(((scores > own) | ((scores == own) & smaller)).sum(1).tolist())
+
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        """Return the accuracies of the ranks of all images."""
+        ranks = torch.tensor(results)
+        return {f'top{k}': 100.0 * (ranks < k).double().mean().item() for k in self.topk}

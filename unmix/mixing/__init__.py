@@ -1,0 +1,6 @@
+"""Image mixtures: the operations (global, region) and the Un-Mix equation."""
+
+from unmix.mixing.ops import CutMix, Mixing, Mixup, RandomMixing, region_box
+from unmix.mixing.unmix import UnMix
+
+__all__ = ['CutMix', 'Mixing', 'Mixup', 'RandomMixing', 'UnMix', 'region_box']

@@ -1,0 +1,72 @@
+"""Networks and methods."""
+
+from unmix.models.algorithms import (
+    BYOL,
+    CMC,
+    PIC,
+    WMSE,
+    BaseAlgorithm,
+    Classifier,
+    DeepClusterV2,
+    InstDisc,
+    MoCo,
+    SimCLR,
+    SwAV,
+)
+from unmix.models.backbones import ResNet, TwoBranch
+from unmix.models.batch_norm import SplitBatchNorm
+from unmix.models.color import ColorPreprocessor
+from unmix.models.data_preprocessor import DataPreprocessor
+from unmix.models.heads import (
+    AlignUniformHead,
+    BaseHead,
+    ClassificationHead,
+    CMCHead,
+    CosineHead,
+    DeepClusterV2Head,
+    InfoNCEHead,
+    NCEHead,
+    NTXentHead,
+    PICHead,
+    QueueNCEHead,
+    SwAVHead,
+    WMSEHead,
+)
+from unmix.models.necks import LinearNeck, MLPNeck, TwoBranchNeck
+from unmix.models.whitening import Whitening
+
+__all__ = [
+    'BYOL',
+    'CMC',
+    'PIC',
+    'WMSE',
+    'AlignUniformHead',
+    'BaseAlgorithm',
+    'BaseHead',
+    'CMCHead',
+    'ClassificationHead',
+    'Classifier',
+    'ColorPreprocessor',
+    'CosineHead',
+    'DataPreprocessor',
+    'DeepClusterV2',
+    'DeepClusterV2Head',
+    'InfoNCEHead',
+    'InstDisc',
+    'LinearNeck',
+    'MLPNeck',
+    'MoCo',
+    'NCEHead',
+    'NTXentHead',
+    'PICHead',
+    'QueueNCEHead',
+    'ResNet',
+    'SimCLR',
+    'SplitBatchNorm',
+    'SwAV',
+    'SwAVHead',
+    'TwoBranch',
+    'TwoBranchNeck',
+    'WMSEHead',
+    'Whitening',
+]

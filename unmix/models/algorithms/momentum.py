@@ -1,0 +1,62 @@
+"""The slowly moving encoder that gives targets."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class MomentumEncoder(nn.Module):
+    """An exponential moving average of backbone and neck: ``theta <- momentum * theta + (1 - momentum) * online``.
+
+    Only parameters are averaged; BatchNorm buffers follow from its own forward passes, as in the released code.
+
+    Args:
+        backbone: The online backbone, copied.
+        neck: The online neck, copied.
+        momentum: Share of the old weights that stays, in the papers' convention (0.99 to 0.999).
+
+    Raises:
+        ValueError: If ``momentum`` is outside [0.5, 1]; MMEngine's convention, 1 - momentum, would land there.
+    """
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module, momentum: float) -> None:
+        super().__init__()
+        if not 0.5 <= momentum <= 1:
+            raise ValueError(
+                f'model.momentum is {momentum}; it is the share of the old weights that stays at each step, so 0.99 or '
+                f'0.999 (MMEngine writes 1 - momentum: did you mean {1 - momentum:g}?).'
+            )
+        self.momentum = momentum
+        self.backbone, self.neck = copy.deepcopy(backbone), copy.deepcopy(neck)
+        self.requires_grad_(False)
+        self._versions: list[int] = []
+
+    def forward(self, view: Tensor) -> Tensor:
+        """Return projections (N, D), of unit length, of a view (N, C, H, W)."""
+        return nn.functional.normalize(self.project(view), dim=1)
+
+    def project(self, view: Tensor) -> Tensor:
+        """Return projections (N, D), of any length, of a view (N, C, H, W)."""
+        return self.neck(self.backbone(view))
+
+    def copy_from(self, backbone: nn.Module, neck: nn.Module) -> None:
+        """Take over weights and buffers, for a pre-trained start."""
+        self.backbone.load_state_dict(backbone.state_dict())
+        self.neck.load_state_dict(neck.state_dict())
+
+    @torch.no_grad()
+    @torch.compiler.disable
+    def update(self, backbone: nn.Module, neck: nn.Module) -> None:
+        """Move one step towards the online weights, if an optimiser step has changed them since the last call.
+
+        So gradient accumulation, or a step skipped by a gradient scaler, does not move the average more often. A
+        tensor's version counts its in-place changes; every optimiser makes them.
+        """
+        online: list[Tensor] = [*backbone.parameters(), *neck.parameters()]
+        versions = [parameter._version for parameter in online]
+        if versions == self._versions:
+            return
+        self._versions = versions
+        own: list[Tensor] = [*self.backbone.parameters(), *self.neck.parameters()]
+        torch._foreach_lerp_(own, online, 1.0 - self.momentum)

@@ -1,0 +1,43 @@
+"""Two networks for two groups of channels."""
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from unmix.registry import MODELS
+
+
+@MODELS.register_module()
+class TwoBranch(BaseModule):
+    """Two encoders of the same kind: one sees the first channel(s) of an image, the other one the rest (CMC).
+
+    Args:
+        branch: Config of the encoders; each is built with its own ``in_channels``.
+        channels: Channels of the first and of the second encoder: lightness and colour.
+
+    Attributes:
+        out_dim: Dimension of both features together.
+
+    Raises:
+        ValueError: If the images have another number of channels.
+    """
+
+    def __init__(
+        self, branch: dict, channels: tuple[int, int] = (1, 2), init_cfg: dict | list[dict] | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        self.channels = tuple(channels)
+        first, second = channels
+        self.l_to_ab = MODELS.build(dict(branch, in_channels=first))
+        self.ab_to_l = MODELS.build(dict(branch, in_channels=second))
+        self.out_dim: int = self.l_to_ab.out_dim + self.ab_to_l.out_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features (N, D1 + D2), the first encoder's first, of images ``x`` (N, C, H, W)."""
+        if x.shape[1] != sum(self.channels):
+            raise ValueError(
+                f'The images have {x.shape[1]} channels, backbone.channels={self.channels} takes {sum(self.channels)}. '
+                "Colour images and model.data_preprocessor.type='ColorPreprocessor' give three."
+            )
+        first, second = x.split(self.channels, dim=1)
+        return torch.cat([self.l_to_ab(first), self.ab_to_l(second)], dim=1)

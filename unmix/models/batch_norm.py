@@ -1,0 +1,90 @@
+"""Batch normalisation as MoCo on one device needs it, and the replay of its running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class SplitBatchNorm(nn.BatchNorm2d):
+    """Normalise ``num_splits`` groups of the batch on their own, as that many GPUs would; sample n is in group n mod S.
+
+    Each group updates the running statistics from the common old value, and the results are averaged. In evaluation it
+    is ordinary batch normalisation. From the MoCo demo on CIFAR; ``num_batches_tracked`` stays 0 as there.
+
+    Args:
+        num_features: Channels C.
+        num_splits: Groups S; it must divide the batch.
+
+    Raises:
+        ValueError: In training, if ``num_splits`` does not divide the batch.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, num_splits: int, **kwargs: object) -> None:
+        super().__init__(num_features, **kwargs)  # type: ignore[arg-type]
+        self.num_splits = num_splits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (N, C, H, W)."""
+        if not self.training:
+            return super().forward(x)
+        n, c, h, w = x.shape
+        if n % self.num_splits:
+            raise ValueError(
+                f'A batch of {n} cannot be split into num_splits={self.num_splits} groups. Set backbone.num_splits to '
+                'a divisor of the batch size of one process (train_dataloader.batch_size, with drop_last=True).'
+            )
+        grouped = x.contiguous().view(n // self.num_splits, self.num_splits * c, h, w)
+        mean, var = self.running_mean.repeat(self.num_splits), self.running_var.repeat(self.num_splits)
+        weight, bias = self.weight.repeat(self.num_splits), self.bias.repeat(self.num_splits)
+        y = F.batch_norm(grouped, mean, var, weight, bias, True, self.momentum or 0.0, self.eps)
+        self.running_mean.copy_(mean.view(self.num_splits, c).mean(0))
+        self.running_var.copy_(var.view(self.num_splits, c).mean(0))
+        return y.view(n, c, h, w)
+
+
+class BatchNormReplay:
+    """Repeats the update of running statistics that one forward pass made, without the pass.
+
+    An update is ``r <- (1 - a) r + a s``; the batch's statistics ``s`` follow from ``r`` before and after the pass.
+    Use it as a context manager around the pass, then call :meth:`replay`.
+
+    Args:
+        modules: Whose batch normalisation layers are watched.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        layers = (layer for module in modules for layer in module.modules() if isinstance(layer, _BatchNorm))
+        self.layers = [layer for layer in layers if layer.track_running_stats and layer.momentum]
+
+    def _statistics(self) -> list[tuple[float, list[Tensor], Tensor]]:
+        """Momentum, running mean and variance, and count of each layer."""
+        return [
+            (float(layer.momentum or 0), [layer.running_mean, layer.running_var], layer.num_batches_tracked)  # type: ignore[list-item,misc]
+            for layer in self.layers
+        ]
+
+    def __enter__(self) -> BatchNormReplay:
+        self._before = [([b.clone() for b in buffers], count.clone()) for _, buffers, count in self._statistics()]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._batches = [
+            ([(new - (1 - a) * old) / a for old, new in zip(olds, news, strict=True)], count - old_count)
+            for (olds, old_count), (a, news, count) in zip(self._before, self._statistics(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Update the running statistics once more with those of the pass that was watched."""
+        for (batch, counted), (a, buffers, count) in zip(self._batches, self._statistics(), strict=True):
+            for buffer, statistic in zip(buffers, batch, strict=True):
+                buffer.lerp_(statistic, a)
+            count += counted

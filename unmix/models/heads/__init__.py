@@ -1,0 +1,35 @@
+"""Losses with their state."""
+
+from unmix.models.heads.align_uniform import AlignUniformHead, align, uniform
+from unmix.models.heads.base import BaseHead
+from unmix.models.heads.classification_head import ClassificationHead
+from unmix.models.heads.cosine import CosineHead
+from unmix.models.heads.deepcluster import DeepClusterV2Head
+from unmix.models.heads.info_nce import InfoNCEHead
+from unmix.models.heads.nce import CMCHead, NCEHead, QueueNCEHead
+from unmix.models.heads.nt_xent import NTXentHead
+from unmix.models.heads.pic import PICHead
+from unmix.models.heads.sinkhorn import sinkhorn
+from unmix.models.heads.spherical_kmeans import spherical_kmeans
+from unmix.models.heads.swav import SwAVHead
+from unmix.models.heads.wmse import WMSEHead
+
+__all__ = [
+    'AlignUniformHead',
+    'BaseHead',
+    'CMCHead',
+    'ClassificationHead',
+    'CosineHead',
+    'DeepClusterV2Head',
+    'InfoNCEHead',
+    'NCEHead',
+    'NTXentHead',
+    'PICHead',
+    'QueueNCEHead',
+    'SwAVHead',
+    'WMSEHead',
+    'align',
+    'sinkhorn',
+    'spherical_kmeans',
+    'uniform',
+]

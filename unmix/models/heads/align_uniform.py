@@ -1,0 +1,128 @@
+"""Alignment and uniformity."""
+
+import math
+
+import torch
+from mmengine.dist import get_rank
+from torch import Tensor
+
+from unmix.models.heads.info_nce import InfoNCEHead
+from unmix.registry import MODELS
+from unmix.utils.dist import concat_all_gather_grad
+from unmix.utils.precision import full_precision
+
+
+def align(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
+    """Return ``mean_n ||x_n - y_n||^alpha`` of (N, D) and (N, D).
+
+    (`Wang and Isola <https://arxiv.org/abs/2005.10242>`_, Eq. 4.) Rows that are equal to rounding have no gradient: for
+    ``alpha`` below 2 it would be infinite. The released MoCo form, ``2 - 2 x.y``, is negative there, and NaN.
+    """
+    squared = (x - y).square().sum(1)
+    if alpha == 2:
+        return squared.mean()
+    apart = squared > torch.finfo(squared.dtype).eps ** 2
+    return torch.where(apart, torch.where(apart, squared, 1.0).pow(alpha / 2), 0.0).mean()
+
+
+def uniform(x: Tensor, t: float = 2.0) -> Tensor:
+    """Return ``log mean_{i < j} exp(-t ||x_i - x_j||^2)`` of (N, D) (`Wang and Isola`_, Eq. 5).
+
+    .. _Wang and Isola: https://arxiv.org/abs/2005.10242
+    """
+    squared = torch.pdist(x).square()
+    return (-t * squared).logsumexp(0) - math.log(len(squared))
+
+
+@MODELS.register_module()
+class AlignUniformHead(InfoNCEHead):
+    """Pull a query to its key, and spread queries away from each other and from the queue.
+
+    ``loss = align_weight * mean_n ||q_n - k_n||^alpha + uniform_weight * log mean exp(-t * distance^2) +
+    contrast_weight * InfoNCE``
+
+    (`Wang and Isola <https://arxiv.org/abs/2005.10242>`_, Eqs. 16-18, on MoCo). The mean under the logarithm is over
+    all pairs of a query and a row of the queue and, with ``intra_batch``, all pairs of queries, each pair counted once.
+    A term with weight 0 is not computed. The released code averages per rank, so its value depends on their number.
+
+    Args:
+        dim: Feature dimension D.
+        queue_size: Rows of the queue K.
+        align_weight: Weight of alignment.
+        alpha: Its exponent.
+        uniform_weight: Weight of uniformity.
+        t: Its scale.
+        intra_batch: Whether pairs of queries count.
+        scope: ``'rank'``, as released, or ``'global'``: pairs and mean over the queries of all ranks.
+        contrast_weight: Weight of InfoNCE.
+        temperature: Its temperature.
+
+    Raises:
+        ValueError: If all weights are 0, or alpha, t or temperature is not positive.
+    """
+
+    def __init__(
+        self,
+        dim: int = 128,
+        queue_size: int = 65536,
+        align_weight: float = 3.0,
+        alpha: float = 2.0,
+        uniform_weight: float = 1.0,
+        t: float = 3.0,
+        intra_batch: bool = True,
+        scope: str = 'rank',
+        contrast_weight: float = 0.0,
+        temperature: float = 0.07,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(dim, queue_size, temperature, init_cfg)
+        if not (align_weight or uniform_weight or contrast_weight):
+            raise ValueError('head.align_weight, uniform_weight and contrast_weight are all 0: there is no loss.')
+        if not (alpha > 0 and t > 0):
+            raise ValueError(f'head.alpha is {alpha} and head.t {t}; both must be positive.')
+        if scope not in ('rank', 'global'):
+            raise ValueError(f"head.scope is {scope!r}; it is 'rank' or 'global'.")
+        self.weights = dict(contrast=contrast_weight, align=align_weight, uniform=uniform_weight)
+        self.alpha, self.t, self.intra_batch, self.scope = alpha, t, intra_batch, scope
+
+    @property
+    def chance_loss(self) -> float:
+        """The loss of features that are all the same."""
+        return self.weights['contrast'] * super().chance_loss
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
+        terms = self.terms(query, target)
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+
+    def terms(self, query: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the terms whose weight is not 0, unweighted: ``contrast``, ``align``, ``uniform``."""
+        terms = {}
+        if self.weights['contrast']:
+            terms['contrast'] = super().forward(query, target)
+        if self.weights['align']:
+            terms['align'] = align(query, target, self.alpha)
+        if self.weights['uniform']:
+            terms['uniform'] = self.uniform(query)
+        return terms
+
+    def uniform(self, query: Tensor) -> Tensor:
+        """Return uniformity of queries (N, D): among themselves, and between them and the queue."""
+        # ||q - u||^2 = 2 - 2 q.u, of unit rows
+        parts, count = [(2 * self.t * (query @ self.queue.features.T - 1)).flatten()], len(query) * self.queue.size
+        if self.intra_batch and self.scope == 'rank':
+            parts.append(-self.t * torch.pdist(query).square())
+            count += len(query) * (len(query) - 1) // 2
+        if self.scope == 'rank':
+            return torch.stack([part.logsumexp(0) for part in parts if len(part)]).logsumexp(0) - math.log(count)
+        if self.intra_batch:
+            everyone = concat_all_gather_grad(query)
+            own = len(query) * get_rank() + torch.arange(len(query), device=query.device)
+            later = own[:, None] < torch.arange(len(everyone), device=query.device)
+            squared = query.square().sum(1)[:, None] + everyone.square().sum(1) - 2 * query @ everyone.T
+            parts.append((-self.t * squared).masked_fill(~later, -math.inf).flatten())
+        ranks = concat_all_gather_grad(torch.cat(parts).logsumexp(0, keepdim=True))
+        size = len(query) * len(ranks)
+        count = size * self.queue.size + (size * (size - 1) // 2 if self.intra_batch else 0)
+        return ranks.logsumexp(0) - math.log(count)

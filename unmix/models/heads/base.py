@@ -1,0 +1,22 @@
+"""What every head is: a loss and its state."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+
+class BaseHead(BaseModule, ABC):
+    """A loss between queries and targets, with the state (queue, bank, prototypes) that it needs.
+
+    ``forward`` is pure: it may be called any number of times a step and changes nothing. State moves once a step, in
+    ``update``, with the clean features only.
+    """
+
+    @abstractmethod
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the scalar loss, a mean over samples, of ``query`` (N, ...) against ``target`` (N, ...)."""
+
+    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+        """Move the state by one step; queries and targets are the clean ones, by view. Default: no state."""

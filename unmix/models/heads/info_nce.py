@@ -1,0 +1,57 @@
+"""Contrastive loss against a queue of negatives."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unmix.models.heads.base import BaseHead
+from unmix.registry import MODELS
+from unmix.utils.feature_queue import FeatureQueue
+from unmix.utils.precision import full_precision
+
+
+@MODELS.register_module()
+class InfoNCEHead(BaseHead):
+    """Find each query's key among the keys of other images.
+
+    ``loss = mean_n -log softmax([q_n . k_n, q_n . queue_1, ..., q_n . queue_K] / temperature)[0]``
+    (`MoCo <https://arxiv.org/abs/1911.05722>`_, Eq. 1). Mixtures use the same temperature: the released ImageNet code
+    stores a second one and never reads it.
+
+    Args:
+        dim: Feature dimension D.
+        queue_size: Number of negatives K; any size, see :class:`FeatureQueue`.
+        temperature: Softmax temperature; MoCo v1 0.07, v2 0.2, CIFAR 0.1.
+    """
+
+    def __init__(
+        self, dim: int = 128, queue_size: int = 65536, temperature: float = 0.2, init_cfg: dict | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        if not temperature > 0:
+            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
+        self.temperature = temperature
+        self.queue = FeatureQueue(queue_size, dim)
+
+    @property
+    def chance_loss(self) -> float:
+        """The loss of features that tell nothing apart, ln(K + 1): where a collapsed training stays."""
+        return math.log(self.queue.size + 1)
+
+    def logits(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return (N, 1 + K): the similarity to the key first, then to the queue, divided by the temperature."""
+        positive = (query * target).sum(1, keepdim=True)
+        return torch.cat([positive, query @ self.queue.features.T], dim=1) / self.temperature
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
+        logits = self.logits(query, target)
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+        """Enqueue the keys of all views, in the order of the views."""
+        self.queue.enqueue(torch.cat([targets[view] for view in sorted(targets)]))

@@ -1,0 +1,71 @@
+"""What heads whose targets are instance ids check, and how they draw negatives."""
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -0x61C8864680B583EB  # splitmix64's constants, as signed 64-bit integers
+_FIRST, _SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
+
+
+def check_index(index: Tensor | None, num_instances: int) -> Tensor:
+    """Return the instance ids (N,) of a batch if they are usable.
+
+    Ids on an accelerator are not compared with ``num_instances``, which would wait for the device; before a training
+    :class:`InstanceHook` compares the data set's length.
+
+    Raises:
+        ValueError: If there are none, or one lies outside of [0, num_instances).
+    """
+    if index is None:
+        raise ValueError(
+            'The batch has no `index`, the number of each image in the data set, which is the target of this method. '
+            "Let the data set's items carry it (all of unmix.datasets do), or pass index= to the model."
+        )
+    if index.device.type == 'cpu' and len(index) and not 0 <= int(index.min()) <= int(index.max()) < num_instances:
+        raise ValueError(
+            f'A batch has instance ids from {int(index.min())} to {int(index.max())}, but model.head.num_instances is '
+            f'{num_instances}: set it to the number of training images.'
+        )
+    return index
+
+
+def check_features(features: Tensor) -> None:
+    """Refuse features that would poison a bank; on an accelerator nothing is checked, which would wait for it.
+
+    Raises:
+        ValueError: If one is NaN or infinite.
+    """
+    if features.device.type == 'cpu' and not bool(features.isfinite().all()):
+        raise ValueError(
+            'The features of a batch have NaN or infinite values, so the training has diverged (or an image holds '
+            'NaN). Lower optim_wrapper.optimizer.lr, warm it up, or resume from an earlier checkpoint.'
+        )
+
+
+def random_bits(key: int, index: Tensor, num: int) -> Tensor:
+    """Draw ``num`` times 53 bits for each instance: (N, num) int64, ``[n, j]`` a function of (key, index[n], j).
+
+    splitmix64 in counter mode as in :func:`unmix.utils.uniforms`, on the device of ``index``. So the negatives of an
+    instance do not depend on its place in the batch, or on the number of processes.
+
+    Args:
+        key: 64 bits.
+        index: (N,) int64.
+        num: Numbers per instance.
+    """
+    key = key - (1 << 64) if key >= 1 << 63 else key
+    counter = torch.arange(1, num + 1, device=index.device) * _GOLDEN
+    state = _mix((index + 1) * _GOLDEN + key)
+    return _shift(_mix(state[:, None] + counter), 11)
+
+
+def _shift(bits: Tensor, by: int) -> Tensor:
+    """Shift right and fill with zeros; torch's own shift keeps the sign."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """Apply splitmix64's finaliser; products wrap."""
+    bits = (bits ^ _shift(bits, 30)) * _FIRST
+    bits = (bits ^ _shift(bits, 27)) * _SECOND
+    return bits ^ _shift(bits, 31)

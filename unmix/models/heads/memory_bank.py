@@ -1,0 +1,75 @@
+"""One stored feature for each instance."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unmix.utils.dist import concat_all_gather
+
+INITS = ('unit', 'columns', 'uniform')
+
+
+class MemoryBank(nn.Module):
+    """A moving average of each instance's feature (`InstDisc <https://arxiv.org/abs/1805.01978>`_, Sec. 3.1).
+
+    ``bank[i] <- normalise(momentum * bank[i] + (1 - momentum) * feature_i)``
+
+    The features of all ranks are written on every rank. Of an instance that is twice in a batch the last one counts.
+
+    Args:
+        num_instances: Number of instances.
+        dim: Feature dimension D.
+        momentum: Share of the old feature that stays.
+        init: ``'unit'``: random unit rows. ``'columns'``: normalised over the instances, so rows have the length
+            sqrt(dim / num_instances), as in the PIC repository. ``'uniform'``: rows in a cube, of unit length on
+            average, as in the CMC repository.
+        sync: Whether the features of the other ranks are written too. False as in the PIC repository, where the
+            banks of the ranks part; only to reproduce its figures.
+
+    Attributes:
+        features: (num_instances, D); replaced, never written in place, because the graph reads it.
+
+    Raises:
+        ValueError: If ``init`` is another one, or the momentum is outside [0, 1].
+    """
+
+    features: Tensor
+
+    def __init__(
+        self, num_instances: int, dim: int, momentum: float = 0.5, init: str = 'unit', sync: bool = True
+    ) -> None:
+        super().__init__()
+        if not 0 <= momentum <= 1:
+            raise ValueError(f'head.momentum is {momentum}; the share of the old feature that stays lies in [0, 1].')
+        if init not in INITS:
+            raise ValueError(f'head.bank_init is {init!r}; it is one of {INITS}.')
+        self.num_instances, self.momentum, self.sync = num_instances, momentum, sync
+        if init == 'uniform':
+            features = (2 * torch.rand(num_instances, dim) - 1) * math.sqrt(3 / dim)
+        else:
+            features = F.normalize(torch.randn(num_instances, dim), dim=1 if init == 'unit' else 0)
+        self.register_buffer('features', features)
+
+    def scores(self, query: Tensor, rows: Tensor) -> Tensor:
+        """Return the inner products (N, R) of queries (N, D) with their own ``rows`` (N, R) of the bank.
+
+        Either the product with the whole bank is computed and the wanted ones are taken, or the wanted features are
+        gathered first: whichever needs less memory.
+        """
+        if self.num_instances < rows.shape[1] * query.shape[1]:
+            return (query @ self.features.T).gather(1, rows)
+        return torch.einsum('nrd,nd->nr', self.features[rows], query)
+
+    @torch.no_grad()
+    def update(self, index: Tensor, features: Tensor) -> None:
+        """Move the rows ``index`` (N,) of this rank's batch, and of the others', towards ``features`` (N, D)."""
+        if self.sync:
+            index, features = concat_all_gather(index), concat_all_gather(features)
+        # All copies of an instance write the value of the last one: the result does not depend on the order of writes.
+        place = torch.arange(len(index), device=index.device)
+        last = torch.where(index[:, None] == index, place, -1).amax(1)
+        features = features.detach().to(self.features.dtype)[last]
+        moved = self.momentum * self.features[index] + (1 - self.momentum) * features
+        self.features = self.features.index_copy(0, index, F.normalize(moved, dim=1))

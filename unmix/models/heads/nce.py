@@ -1,0 +1,178 @@
+"""Instance discrimination with stored features: one bank, two crossed banks, or a queue."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unmix.models.heads.alias import AliasTable
+from unmix.models.heads.base import BaseHead
+from unmix.models.heads.info_nce import InfoNCEHead
+from unmix.models.heads.instances import check_features, check_index, random_bits
+from unmix.models.heads.memory_bank import MemoryBank
+from unmix.models.heads.noise_contrast import build_contrast
+from unmix.registry import MODELS
+from unmix.utils.precision import full_precision
+
+
+@MODELS.register_module()
+class NCEHead(BaseHead):
+    """Find each query's own stored feature among those of random instances (InstDisc).
+
+    ``scores_n = [bank[i_n] . q_n, bank[r_n1] . q_n, ..., bank[r_nK] . q_n] / temperature``, with ``r`` uniform over
+    the instances, with replacement; the own one may be among them, as in the released codes. The loss is a softmax
+    over the K + 1 scores, or the noise-contrastive estimate of the paper, see :class:`NoiseContrast`
+    (`InstDisc <https://arxiv.org/abs/1805.01978>`_, Eq. 2 and 7). Forms: CMC repository ``bank_init='uniform'``, K
+    4096 to 16384; PIC repository ``form='softmax'``, K 65536, ``bank_init='columns'``.
+
+    Args:
+        num_instances: Number of training images.
+        dim: Feature dimension D.
+        num_negatives: Negatives of each query, K.
+        temperature: Divides the scores.
+        momentum: Share of a stored feature that stays.
+        form: ``'softmax'`` or ``'nce'``.
+        bank_init: See :class:`MemoryBank`.
+        sync: See :class:`MemoryBank`.
+        negative_weights: How often each instance is a negative, (num_instances,) of any scale; None: all alike. For
+            the softmax form; noise-contrastive estimation here knows uniform noise only.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    num_banks = 1
+
+    def __init__(
+        self,
+        num_instances: int,
+        dim: int = 128,
+        num_negatives: int = 4096,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+        form: str = 'softmax',
+        bank_init: str = 'unit',
+        sync: bool = True,
+        negative_weights: Sequence[float] | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not temperature > 0:
+            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
+        if num_instances < 1 or num_negatives < 1:
+            raise ValueError(
+                f'head.num_instances is {num_instances} and head.num_negatives {num_negatives}; both are at least 1.'
+            )
+        if negative_weights is not None and (form == 'nce' or len(negative_weights) != num_instances):
+            raise ValueError(
+                f"head.negative_weights are {num_instances} (head.num_instances) numbers with form='softmax'; there "
+                f'are {len(negative_weights)}, and the form is {form!r}.'
+            )
+        self.table = None if negative_weights is None else AliasTable(negative_weights)
+        self.num_instances, self.num_negatives, self.temperature = num_instances, num_negatives, temperature
+        banks = [MemoryBank(num_instances, dim, momentum, bank_init, sync) for _ in range(self.num_banks)]
+        self.banks = nn.ModuleList(banks)
+        self.contrasts = nn.ModuleList(build_contrast(form, num_instances) for _ in range(self.num_banks))
+        # The loss of features that tell nothing apart; the other form has no such value.
+        self.chance_loss = self.num_banks * math.log(num_negatives + 1) if form == 'softmax' else None
+
+    def draw(self, index: Tensor, key: int) -> Tensor:
+        """Draw the negatives (N, K) of the instances ``index`` (N,)."""
+        bits = random_bits(key, index, self.num_negatives)
+        if self.table is None:
+            return bits % self.num_instances  # biased by less than 2^-20
+        uniform = random_bits(key ^ 1, index, self.num_negatives) * 2.0**-53
+        return self.table(bits % self.num_instances, uniform)
+
+    def address(self, index: Tensor | None, key: int) -> Tensor:
+        """Return the target: the rows (N, 1 + K) of the bank to score, the own one first.
+
+        Args:
+            index: Instance ids (N,).
+            key: 64 random bits of this step.
+
+        Raises:
+            ValueError: If an id is missing or outside the bank.
+        """
+        index = check_index(index, self.num_instances)
+        return torch.cat([index[:, None], self.draw(index, key)], dim=1)
+
+    @full_precision
+    def scores(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the scores (N, B, 1 + K) of ``query`` (N, D) or (N, B, D) against the rows ``target`` of B banks.
+
+        With two banks, as in CMC, the query of one branch meets the bank of the other.
+        """
+        query = query.view(len(query), self.num_banks, -1)
+        banks = reversed(list(self.banks))
+        scores = [bank.scores(query[:, b], target) for b, bank in enumerate(banks)]  # type: ignore[operator]
+        return torch.stack(scores, 1) / self.temperature
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of unit queries, (N, D) or (N, B, D), the sum over the B banks; target from ``address``."""
+        scores = self.scores(query, target).unbind(1)
+        return torch.stack([contrast(s) for contrast, s in zip(self.contrasts, scores, strict=True)]).sum()
+
+    @torch.no_grad()
+    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+        """Settle the constants of the first step, and store the features.
+
+        Raises:
+            ValueError: If a feature is not finite.
+        """
+        (query,), (target,) = queries.values(), targets.values()
+        check_features(query)
+        features = query.to(self.banks[0].features.dtype).view(len(query), self.num_banks, -1)  # type: ignore[arg-type]
+        if any(contrast.pending for contrast in self.contrasts):
+            for contrast, scores in zip(self.contrasts, self.scores(features, target).unbind(1), strict=True):
+                contrast.settle(scores)  # type: ignore[operator]
+        for bank, feature in zip(self.banks, features.unbind(1), strict=True):
+            bank.update(target[:, 0], feature)  # type: ignore[operator]
+
+
+@MODELS.register_module()
+class CMCHead(NCEHead):
+    """Contrast each of two branches with the bank of the other (`CMC <https://arxiv.org/abs/1906.05849>`_, Sec. 3.3).
+
+    ``loss = contrast(bank_1, q_0) + contrast(bank_0, q_1)``, with the same negatives for both; bank b stores the
+    features of branch b. All else as in :class:`NCEHead`.
+    """
+
+    num_banks = 2
+
+
+@MODELS.register_module()
+class QueueNCEHead(InfoNCEHead):
+    """MoCo's queue with the noise-contrastive loss: the ``nce`` form of MoCo in the CMC repository.
+
+    Its ``softmax`` form is :class:`InfoNCEHead`. The released code cuts Z to an integer (``truncate=True``).
+
+    Args:
+        num_instances: Number of training images.
+        truncate: See :class:`NoiseContrast`.
+        **kwargs: As in :class:`InfoNCEHead`.
+    """
+
+    chance_loss = None  # type: ignore[assignment]
+
+    def __init__(self, num_instances: int, truncate: bool = False, **kwargs: int | float | dict | None) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.contrast = build_contrast('nce', num_instances, truncate)
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
+        return self.contrast(self.logits(query, target))
+
+    @torch.no_grad()
+    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+        """Settle Z in the first step, by the first pair, and enqueue the keys."""
+        if self.contrast.pending:
+            self._settle(next(iter(queries.values())), next(iter(targets.values())))
+        super().update(queries, targets)
+
+    @full_precision
+    def _settle(self, query: Tensor, key: Tensor) -> None:
+        self.contrast.settle(self.logits(query, key))  # type: ignore[operator]

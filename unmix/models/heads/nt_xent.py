@@ -1,0 +1,76 @@
+"""Contrastive loss inside the batch."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from mmengine.dist import get_rank, get_world_size
+from torch import Tensor
+from torch.nn import functional as F
+
+from unmix.models.heads.base import BaseHead
+from unmix.registry import MODELS
+from unmix.utils.dist import concat_all_gather, concat_all_gather_grad
+from unmix.utils.precision import full_precision
+
+
+@MODELS.register_module()
+class NTXentHead(BaseHead):
+    """Find each view's other view among both views of all images of the batch, of all ranks.
+
+    With ``a`` = query, ``b`` = target, G images on all ranks, and each row's softmax over the other 2 G - 1 rows,
+
+    ``loss = 1 / (2 N) sum_n [-log softmax_n([a_n . b, a_n . a] / temperature) - log softmax_n([b_n . a, b_n . b] /
+    temperature)]``
+
+    (`SimCLR <https://arxiv.org/abs/2002.05709>`_, Eq. 1); symmetric in its arguments. The mean of the ranks' losses is
+    the loss of one process with the whole batch, and so is its gradient under DDP. The released codes subtract 1e9 from
+    the similarity of a row to itself; here it is minus infinity, which half precision also knows.
+
+    Args:
+        temperature: Softmax temperature; PIC's repository 0.1, htdt 0.5.
+        gradient: ``'full'``, or ``'query_only'`` as PIC's repository does: no gradient flows into the candidates, which
+            about halves it and changes its direction little.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive or ``gradient`` another.
+    """
+
+    def __init__(self, temperature: float = 0.1, gradient: str = 'full', init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        if not temperature > 0:
+            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
+        if gradient not in ('full', 'query_only'):
+            raise ValueError(f"head.gradient is {gradient!r}; it is 'full' or 'query_only'.")
+        self.temperature = temperature
+        self.gather = concat_all_gather_grad if gradient == 'full' else concat_all_gather
+        self._candidates: int | None = None
+
+    @property
+    def chance_loss(self) -> float | None:
+        """The loss of features that tell nothing apart, ln(2 G - 1); None before the first step."""
+        return None if self._candidates is None else math.log(self._candidates)
+
+    def logits(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return (2 N, 2 G): the queries' similarities to all targets and all queries, then the targets' to all queries
+        and all targets, divided by the temperature; minus infinity where a row meets itself.
+        """
+        queries, targets = self.gather(torch.stack([query, target], dim=1)).unbind(1)
+        itself = self.labels(query)[:, None] == torch.arange(len(queries), device=query.device)
+        rows = []
+        for a, others, same in ((query, targets, queries), (target, queries, targets)):
+            rows.append(torch.cat([a @ others.T, (a @ same.T).masked_fill(itself, -math.inf)], dim=1))
+        return torch.cat(rows) / self.temperature
+
+    def labels(self, query: Tensor) -> Tensor:
+        """Return where the rows of this rank (N,) stand among those of all ranks."""
+        return len(query) * get_rank() + torch.arange(len(query), device=query.device)
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of ``query`` and ``target``, L2-normalised, both (N, D)."""
+        return F.cross_entropy(self.logits(query, target), self.labels(query).repeat(2))
+
+    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+        """Note the number of candidates, for :attr:`chance_loss`."""
+        self._candidates = 2 * len(next(iter(targets.values()))) * get_world_size() - 1

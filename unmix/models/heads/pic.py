@@ -1,0 +1,114 @@
+"""Classification of instances."""
+
+import torch
+from mmengine.dist import get_rank, get_world_size
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from unmix.models.heads.base import BaseHead
+from unmix.models.heads.instances import check_index
+from unmix.models.heads.recent import RecentInstances
+from unmix.models.heads.sharded_softmax import sharded_cross_entropy
+from unmix.registry import MODELS
+from unmix.utils.precision import full_precision
+
+
+@MODELS.register_module()
+class PICHead(BaseHead):
+    """Classify each crop as its image, one class for each (`PIC <https://arxiv.org/abs/2006.14618>`_, Eq. 1).
+
+    ``loss = mean over images and crops of -log softmax_i(q . w_i / |w_i| / temperature)[own image]``
+
+    The weights learn from large crops only, the encoder from all; small crops count in the mean all the same, so
+    with 1 + 3 crops the weights get a quarter of the gradient that they would get without the small ones (as released).
+
+    With ``num_recent`` the softmax is over the K most recently seen instances (Sec. 3.3), including those of the batch,
+    and the weights of the others are corrected for the steps they miss (Sec. 3.3; here in closed form, exact also
+    when the learning rate changes): the training is that of dense SGD on the same loss, see :class:`RecentInstances`.
+    The first batches have fewer classes, those seen. Not in the released code. With ``sharded`` each rank computes the
+    logits of every world_size-th class only, for the crops of all ranks.
+
+    Args:
+        num_instances: Number of training images.
+        dim: Feature dimension D.
+        temperature: Divides the cosines.
+        num_large: How many of the crops, the first ones, are large.
+        num_recent: K; None: all instances.
+        sharded: Whether the ranks share the classes of the softmax; not with ``num_recent``.
+        weight_grad_scale: Factor of the gradient of the weights.
+        max_phases: See :class:`StepHistory`; with ``num_recent`` only.
+
+    Attributes:
+        weight: (num_instances or num_recent, D), starts at N(0, 0.01).
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_instances: int,
+        dim: int = 128,
+        temperature: float = 0.2,
+        num_large: int = 1,
+        num_recent: int | None = None,
+        sharded: bool = False,
+        weight_grad_scale: float = 1.0,
+        max_phases: int = 65536,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not temperature > 0:
+            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
+        if num_recent is not None and not 0 < num_recent <= num_instances:
+            raise ValueError(
+                f'head.num_recent is {num_recent}; it is None, or from 1 to head.num_instances={num_instances}.'
+            )
+        if num_recent is not None and sharded:
+            raise ValueError('head.sharded is for the softmax over all instances; leave out head.num_recent or it.')
+        self.num_instances, self.num_large, self.sharded = num_instances, num_large, sharded
+        self.temperature, self.weight_grad_scale = temperature, weight_grad_scale
+        weight = 0.01 * torch.randn(num_instances, dim)
+        self.recent = None
+        if num_recent is not None:
+            self.recent = RecentInstances(num_instances, num_recent, weight, max_phases)
+            weight = weight[:num_recent].clone()
+        self.weight = nn.Parameter(weight)
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Tell ``num_recent`` of the optimiser, before the first step; see :class:`RecentInstances`."""
+        if self.recent is not None:
+            self.recent.follow(optimizer, self.weight)
+
+    def address(self, index: Tensor | None, key: int) -> Tensor:
+        """Return the target: the class (N,) of each instance, its number or its slot among the recent.
+
+        Args:
+            index: Instance ids (N,).
+            key: Not used; nothing is drawn.
+
+        Raises:
+            ValueError: If an id is missing or not below ``num_instances``.
+        """
+        index = check_index(index, self.num_instances)
+        return index if self.recent is None else self.recent.enter(index, self.weight)
+
+    def logits(self, query: Tensor, classes: slice = slice(None)) -> Tensor:
+        """Return the logits (N, V, C) of unit queries (N, V, D), the large crops first; -inf for empty slots."""
+        rows = F.normalize(self.weight[classes], dim=1)
+        scale = self.weight_grad_scale
+        learning = rows if scale == 1 else scale * rows + (1 - scale) * rows.detach()
+        large, small = query[:, : self.num_large], query[:, self.num_large :]
+        logits = torch.cat([large @ learning.T, small @ rows.detach().T], 1) / self.temperature
+        return logits if self.recent is None else logits.masked_fill(self.recent.ids < 0, -torch.inf)
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of unit queries, (N, D) or (N, V, D), against the classes ``target`` (N,)."""
+        query = query.unsqueeze(1) if query.ndim == 2 else query
+        if self.sharded and get_world_size() > 1:
+            own = slice(get_rank(), None, get_world_size())
+            return sharded_cross_entropy(query, target, lambda crops: self.logits(crops, own))
+        labels = target.repeat_interleave(query.shape[1])
+        return F.cross_entropy(self.logits(query).flatten(0, 1), labels)

@@ -1,0 +1,186 @@
+"""The classes of the most recent instances, in a table whose size does not depend on their number."""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from unmix.models.heads.skipped_steps import Step, StepHistory
+from unmix.utils.dist import concat_all_gather, rank_slice
+
+
+class RecentInstances(nn.Module):
+    """Keeps the K most recently seen instances in slots, and the weights of all others as dense SGD would leave them.
+
+    The weights in the slots are an ordinary parameter (K, D) of the optimiser. A row that enters is read from the
+    table and brought up to date by the steps it has missed, :class:`StepHistory`; a row that leaves is written there
+    with its momentum. All ranks see the instances of all ranks, so their slots agree. A step costs O(K + batch),
+    whatever the number of instances, and waits for no device.
+
+    Args:
+        num_instances: Number of instances.
+        num_slots: Slots K.
+        weight: Initial weights (num_instances, D).
+        max_phases: See :class:`StepHistory`.
+
+    Attributes:
+        ids: Instance in each slot (K,), -1 in an empty one.
+        slots: Slot of each instance (num_instances,), -1 outside.
+        stamps: When each slot was last used (K,), in samples; no two are equal.
+        left: Optimiser step, and phase, at which each instance has left its slot (2, num_instances).
+        weight: (num_instances, D), valid for instances outside, and likewise ``velocity``, the momentum.
+    """
+
+    ids: Tensor
+    slots: Tensor
+    stamps: Tensor
+    left: Tensor
+    weight: Tensor
+    velocity: Tensor
+    count: Tensor
+
+    def __init__(self, num_instances: int, num_slots: int, weight: Tensor, max_phases: int = 65536) -> None:
+        super().__init__()
+        self.num_slots = num_slots
+        self.register_buffer('ids', torch.full((num_slots,), -1))
+        self.register_buffer('slots', torch.full((num_instances,), -1))
+        self.register_buffer('stamps', torch.arange(-num_slots, 0))
+        self.register_buffer('left', torch.zeros(2, num_instances, dtype=torch.long))
+        self.register_buffer('weight', weight)
+        self.register_buffer('velocity', torch.zeros_like(weight))
+        self.register_buffer('count', torch.zeros((), dtype=torch.long))
+        self.history = StepHistory(max_phases)
+        self._optimizer: weakref.ref[Optimizer] | None = None
+        self._hook: RemovableHandle | None = None
+        self._seen_version: int | None = None
+        self._stepped = True  # since the last exchange of rows
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._seen_version = None
+
+    def follow(self, optimizer: Optimizer, parameter: nn.Parameter) -> None:
+        """Take momentum and hyper-parameters of the slots' weights from an optimiser, now and after each of its steps.
+
+        Raises:
+            ValueError: If it is not plain SGD, for which alone the skipped steps are known.
+        """
+        groups = [group for group in optimizer.param_groups if any(p is parameter for p in group['params'])]
+        if type(optimizer) is not SGD or not groups or groups[0]['nesterov'] or groups[0]['dampening']:
+            raise ValueError(
+                f'optim_wrapper.optimizer is {type(optimizer).__name__}, has nesterov or dampening, or does not train '
+                "model.head.weight; head.num_recent needs dict(type='SGD', lr=..., momentum=..., weight_decay=...)."
+            )
+        self._optimizer = weakref.ref(optimizer)
+        number = optimizer.param_groups.index(groups[0])
+
+        def advance(*_: Any) -> None:
+            group = optimizer.param_groups[number]
+            self._stepped = True
+            self.history.advance(Step(*(float(group[key]) for key in ('lr', 'weight_decay', 'momentum'))))
+
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = optimizer.register_step_post_hook(advance)
+
+    def _momentum_buffer(self, parameter: nn.Parameter) -> Tensor | None:
+        """The optimiser's momentum of the slots (K, D); None without an optimiser, or before its first step."""
+        optimizer = None if self._optimizer is None else self._optimizer()
+        if optimizer is None:
+            if self._seen_version not in (None, parameter._version):
+                raise ValueError(
+                    'model.head.weight has been trained, but head.num_recent was not told of the optimiser: add '
+                    "dict(type='InstanceHook') to custom_hooks, or call model.head.follow(optimizer)."
+                )
+            return None
+        return optimizer.state[parameter].get('momentum_buffer') if parameter in optimizer.state else None
+
+    @torch.no_grad()
+    def enter(self, index: Tensor, parameter: nn.Parameter) -> Tensor:
+        """Give the instances ``index`` (N,), and those of the other ranks, a slot; return theirs (N,).
+
+        The least recently used slots are given up, and ``parameter`` (K, D) and its momentum are exchanged.
+
+        Raises:
+            ValueError: If the batch of all ranks has more samples than there are slots, or gradients are accumulated.
+        """
+        ids = concat_all_gather(index)
+        if len(ids) > self.num_slots:
+            raise ValueError(
+                f'head.num_recent is {self.num_slots}, but a batch of all processes has {len(ids)} images; it must be '
+                'at least that.'
+            )
+        momentum = self._momentum_buffer(parameter)
+        if parameter.grad is not None and not self._stepped:
+            raise ValueError(
+                'model.head.weight still has a gradient, of rows that are about to be exchanged: head.num_recent does '
+                'not work with optim_wrapper.accumulative_counts > 1.'
+            )
+        self._stepped = False
+        slot, hit = self._find_slots(ids)
+        old = self.ids[slot]
+        weight, velocity = self._up_to_date(ids)
+        own = parameter[slot]
+        own_velocity = torch.zeros_like(own) if momentum is None else momentum[slot]
+        # Whoever was in an empty slot is written to the row that enters it, which stays as it is.
+        leaving = torch.where(old < 0, ids, old)
+        empty = (old < 0)[:, None]
+        self.weight.index_copy_(0, leaving, torch.where(empty, self.weight[ids], own))
+        self.velocity.index_copy_(0, leaving, torch.where(empty, self.velocity[ids], own_velocity))
+        now = torch.stack([self.history.steps, self.history.phase])[:, None]
+        self.left.index_copy_(1, leaving, torch.where(old < 0, self.left[:, ids], now))
+        self.slots.index_copy_(0, leaving, torch.where(hit, slot, -1))
+        self.slots.index_copy_(0, ids, slot)
+        self.ids.index_copy_(0, slot, ids)
+        stays = hit[:, None]
+        parameter.index_copy_(0, slot, torch.where(stays, own, weight))
+        if momentum is not None:
+            momentum.index_copy_(0, slot, torch.where(stays, own_velocity, velocity))
+        self._seen_version = parameter._version
+        return slot[rank_slice(len(index))]
+
+    def _find_slots(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the slot (G,) of each instance of the batch, and whether it has been there; the slots are stamped."""
+        place = torch.arange(len(ids), device=ids.device)
+        first = (ids[:, None] == ids).int().argmax(1)  # of an instance that is in the batch more than once
+        slot, hit = self.slots[ids], self.slots[ids] >= 0
+        stamp = self.count + first
+        self.count += len(ids)
+        self.stamps.scatter_reduce_(0, slot.clamp(min=0), torch.where(hit, stamp, -self.num_slots), 'amax')
+        # The n-th instance that has no slot takes the n-th oldest; those of this batch are the youngest.
+        oldest = self.stamps.topk(len(ids), largest=False, sorted=True).indices
+        rank = ((place == first) & ~hit).cumsum(0) - 1
+        slot = torch.where(hit, slot, oldest[rank[first].clamp(min=0)])
+        self.stamps.index_copy_(0, slot, stamp)
+        return slot, hit
+
+    def _up_to_date(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight and momentum (G, D) of instances outside, with the steps they have missed."""
+        step, phase = self.left[:, ids]
+        skipped = self.history.since_step(step, phase).to(self.weight.dtype)[..., None]
+        weight, velocity = self.weight[ids], self.velocity[ids]
+        return (
+            skipped[0, 0] * weight + skipped[0, 1] * velocity,
+            skipped[1, 0] * weight + skipped[1, 1] * velocity,
+        )
+
+    @torch.no_grad()
+    def dense(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
+        """Return weight and momentum (num_instances, D) of all instances, as dense SGD would have them now."""
+        weight, velocity = self._up_to_date(torch.arange(len(self.slots), device=self.slots.device))
+        momentum = self._momentum_buffer(parameter)
+        inside = (self.slots >= 0)[:, None]
+        slot = self.slots.clamp(min=0)
+        own = torch.zeros_like(velocity) if momentum is None else momentum[slot]
+        return torch.where(inside, parameter[slot], weight), torch.where(inside, own, velocity)
+
+    @torch.no_grad()
+    def flush(self, parameter: nn.Parameter) -> None:
+        """Bring all rows of the table up to date."""
+        weight, velocity = self.dense(parameter)
+        self.weight.copy_(weight)
+        self.velocity.copy_(velocity)
+        self.left.copy_(torch.stack([self.history.steps, self.history.phase])[:, None].expand_as(self.left))

@@ -1,0 +1,173 @@
+"""Swapped prediction of cluster assignments. Shapes: N samples, V crops, D features, K prototypes, Q queue."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from mmengine.dist import get_rank, get_world_size
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unmix.models.heads.base import BaseHead
+from unmix.models.heads.sinkhorn import sinkhorn
+from unmix.registry import MODELS
+from unmix.utils.clock import read_clock
+from unmix.utils.feature_queue import FeatureQueue
+from unmix.utils.precision import full_precision
+
+QUEUE_PUSHES = ('once_clean', 'every_call')
+Codes = tuple[Tensor, Tensor]
+
+
+@MODELS.register_module()
+class SwAVHead(BaseHead):
+    """Predict the code of one crop from every other one (`SwAV <https://arxiv.org/abs/2006.09882>`_, Eq. 1 and 2).
+
+    With crops ``z_0 ... z_(V-1)``, prototypes ``C`` and ``p_v = softmax(z_v C / temperature)``,
+
+    ``loss = 1/2 sum_(i = 0, 1) 1/(V - 1) sum_(v != i) mean_n -sum_k q_i log p_v``, ``q_i = sinkhorn(z_i C)``
+
+    Queries are the crops 0, 2, 4, ..., targets the crops 1, 3, ...: the loss is symmetric in them, and in Un-Mix the
+    mixtures of the even crops take their place. The codes have no gradient. The queues, one for each of the crops 0 and
+    1, enlarge the batch that the codes are balanced over; they are used once they are full.
+
+    The queues hold the features of all ranks, and each rank balances its share: the same codes as with the released
+    queues, one for each rank, but saved in every checkpoint.
+
+    Args:
+        dim: Feature dimension D.
+        num_prototypes: Number of prototypes K.
+        temperature: Softmax temperature.
+        epsilon: Smoothness of the codes.
+        sinkhorn_iterations: Iterations of :func:`sinkhorn`.
+        queue_size: Rows Q of each queue, over all ranks; a multiple of the batch of all ranks. 0: no queue.
+        queue_start: Epoch, from 0, in which the queues begin to fill.
+        queue_push: ``'once_clean'``: a step pushes its clean crops; ``'every_call'``: as in the released Un-Mix, whose
+            three losses each push, the crops, the mixture and its reverse. The same without Un-Mix.
+        freeze_steps: Steps at the start in which the prototypes do not learn: their gradient is zero.
+
+    Raises:
+        ValueError: If an argument is out of range; in training, if the batch of all ranks does not divide the queue.
+    """
+
+    queued: Tensor
+
+    def __init__(
+        self,
+        dim: int = 128,
+        num_prototypes: int = 3000,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        sinkhorn_iterations: int = 3,
+        queue_size: int = 0,
+        queue_start: int = 0,
+        queue_push: str = 'once_clean',
+        freeze_steps: int = 0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if queue_push not in QUEUE_PUSHES:
+            raise ValueError(f'head.queue_push is {queue_push!r}; it is one of {", ".join(map(repr, QUEUE_PUSHES))}.')
+        for name, value in (('temperature', temperature), ('epsilon', epsilon), ('num_prototypes', num_prototypes)):
+            if not value > 0:
+                raise ValueError(f'head.{name} is {value}; it must be positive.')
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.sinkhorn_iterations = sinkhorn_iterations
+        self.queue_size = queue_size
+        self.queue_start = queue_start
+        self.queue_push = queue_push
+        self.freeze_steps = freeze_steps
+        self.frozen = False
+        self.prototypes = nn.Linear(dim, num_prototypes, bias=False)
+        self.queues = nn.ModuleList(FeatureQueue(queue_size, dim) for _ in range(2 if queue_size else 0))
+        if queue_size:
+            self.register_buffer('queued', torch.zeros((), dtype=torch.long))
+
+    @property
+    def chance_loss(self) -> float:
+        """The loss of features that tell nothing apart, ln(K): where a collapsed training stays."""
+        return math.log(self.prototypes.out_features)
+
+    @torch.no_grad()
+    def start_step(self, step: int) -> None:
+        """Bring the prototypes back to unit length, in place, and decide whether they learn in step ``step``."""
+        self.frozen = step < self.freeze_steps
+        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return the similarity (..., K) of features (..., D) to the prototypes."""
+        weight = self.prototypes.weight
+        if self.frozen:  # a gradient of zeros: with none, distributed training would wait for it
+            weight = weight.detach() + 0.0 * weight
+        return F.linear(features, weight)
+
+    @property
+    def queue_in_use(self) -> bool:
+        """Whether the queues are filled by now; they may not be full yet."""
+        return self.queue_size > 0 and read_clock().epoch >= self.queue_start
+
+    @torch.no_grad()
+    def assign(self, scores: Tensor, crop: int) -> Tensor:
+        """Return the codes (N, K) of the scores (N, K) of crop 0 or 1, balanced with its queue if that is full."""
+        if not self.queue_in_use:
+            return sinkhorn(scores, self.epsilon, self.sinkhorn_iterations)
+        share = len(scores) * self._check_batch(len(scores))
+        queue: FeatureQueue = self.queues[crop]  # type: ignore[assignment]
+        queued = self.scores(queue.features[get_rank() * share : (get_rank() + 1) * share])
+        missing = torch.where(self.queued >= self.queue_size, 0.0, -torch.inf).to(scores.dtype)
+        mask = torch.cat([missing.expand(share), torch.zeros_like(scores[:, 0])])
+        codes = sinkhorn(torch.cat([queued.to(scores.dtype), scores]), self.epsilon, self.sinkhorn_iterations, mask)
+        return codes[share:]
+
+    def _check_batch(self, batch_size: int) -> int:
+        """Return how many batches of all ranks a queue holds."""
+        total = batch_size * get_world_size()
+        if self.queue_size % total:
+            raise ValueError(
+                f'model.head.queue_size is {self.queue_size}, which is not a multiple of the batch of all processes, '
+                f'{get_world_size()} x {batch_size} = {total}. Use {max(self.queue_size // total, 1) * total} or 0, no '
+                'queue (the released code rounds down, 120 at a batch of 128 to 0).'
+            )
+        return self.queue_size // total
+
+    @full_precision
+    def codes(self, query: Tensor, target: Tensor) -> Codes:
+        """Return the codes (N, K) of the first crop of the queries and of the targets, (N, V, D) each."""
+        q0, q1 = (self.assign(self.scores(_crops(x)[:, 0]), crop) for crop, x in enumerate((query, target)))
+        return q0, q1
+
+    def swapped_loss(self, query_scores: Tensor, target_scores: Tensor, codes: Codes) -> Tensor:
+        """Return the loss of scores (N, V, K), split over the crops of the query: their codes and predictions."""
+        q0, q1 = codes
+        both = (q0 + q1)[:, None]  # the other crops predict both codes; cross-entropy is linear in them
+        query, target = ((x / self.temperature).log_softmax(2) for x in (query_scores, target_scores))
+        on_query = [(q1[:, None] * query[:, :1]).sum(2), (both * query[:, 1:]).sum(2)]
+        on_target = (q0 * target[:, 0]).sum(1) + (both * target[:, 1:]).sum((1, 2))
+        loss = torch.cat(on_query, 1).mean(0)
+        loss = torch.cat([loss[:1] + on_target.mean(), loss[1:]])
+        return -loss / (2 * (query.shape[1] + target.shape[1] - 1))
+
+    @full_precision
+    def terms(self, query: Tensor, target: Tensor, q0: Tensor, q1: Tensor) -> Tensor:
+        """Return the loss of :meth:`forward` for given codes, split over the crops of the query."""
+        return self.swapped_loss(self.scores(_crops(query)), self.scores(_crops(target)), (q0, q1))
+
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of the even crops ``query`` and the odd crops ``target``, (N, V, D) or (N, D), unit rows."""
+        return self.terms(query, target, *self.codes(query, target)).sum()
+
+    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+        """Push the first crop of the queries and that of the targets."""
+        if not self.queue_in_use:
+            return
+        (query,), (target,) = queries.values(), targets.values()
+        self._check_batch(len(query))
+        for queue, features in zip(self.queues, (query, target), strict=True):
+            queue.enqueue(_crops(features)[:, 0])  # type: ignore[operator]
+        self.queued = (self.queued + len(query) * get_world_size()).clamp(max=self.queue_size)
+
+
+def _crops(features: Tensor) -> Tensor:
+    """Return features of crops (N, V, D), of a single one also if given as (N, D)."""
+    return features[:, None] if features.ndim == 2 else features

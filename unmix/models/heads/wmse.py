@@ -1,0 +1,79 @@
+"""Distance between whitened features."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmix.models.heads.cosine import CosineHead
+from unmix.models.whitening import covariance, whiten
+from unmix.registry import MODELS
+from unmix.utils.dist import concat_all_gather_grad
+from unmix.utils.precision import full_precision
+from unmix.utils.rng import generator
+
+
+@MODELS.register_module()
+class WMSEHead(CosineHead):
+    """Distance of directions after each view has been whitened in random sub-batches.
+
+    ``loss = mean over draws of (2 - 2 mean_n cos(w(q)_n, w(t)_n))`` (`W-MSE <https://arxiv.org/abs/2007.06346>`_, Eq.
+    6), where a draw is a partition of the images, of all ranks, into sub-batches, the same for query and target, and
+    ``w`` whitens each sub-batch of each of them on its own. Whitening keeps features from collapsing, so there are no
+    negatives.
+
+    All calls of one step use the same draws. Note that ``head(flip(q), t)`` is not ``head(q, flip(t))``, since the
+    sub-batches do not turn with the batch. With several ranks the sub-batches are of the gathered batch, as in the
+    released code on several devices (DataParallel).
+
+    Args:
+        sub_batch: Images in a sub-batch, a divisor of the batch of all ranks, larger than D; the paper takes 2 D.
+        draws: Number of partitions.
+        eps: Shrinkage of the covariance, see :func:`unmix.models.whitening.whiten`.
+        normalize: As in :class:`CosineHead`.
+    """
+
+    def __init__(
+        self,
+        sub_batch: int,
+        draws: int = 1,
+        eps: float = 0.0,
+        normalize: bool = True,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(normalize, init_cfg)
+        if draws < 1 or not 0 <= eps < 1:
+            raise ValueError(f'head.draws is {draws} and head.eps {eps}; expected at least 1, and [0, 1).')
+        self.sub_batch, self.draws, self.eps = sub_batch, draws, eps
+        self.step: tuple[int, ...] = ()
+
+    def permutations(self, size: int) -> np.ndarray:
+        """Draw this step's permutations (draws, size), a function of ``self.step``; the same on every rank."""
+        rng = generator('sub-batches', *self.step)
+        return np.stack([rng.permutation(size) for _ in range(self.draws)])
+
+    def whiten(self, x: Tensor, permutations: Tensor) -> Tensor:
+        """Whiten features (G, D) in the sub-batches of each permutation (draws, G): (draws, G, D), in its order."""
+        groups = x[permutations].unflatten(1, (-1, self.sub_batch))
+        return whiten(groups, *covariance(groups), self.eps).flatten(1, 2)
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of ``query`` and ``target``, both (N, D), of any length.
+
+        Raises:
+            ValueError: If the sub-batch is not larger than D, or does not divide the batch.
+        """
+        queries, targets = concat_all_gather_grad(torch.stack([query, target], dim=1)).unbind(1)
+        size, dim = queries.shape
+        if self.sub_batch <= dim:
+            raise ValueError(
+                f'head.sub_batch is {self.sub_batch}, features have {dim} dimensions: the covariance of so few is '
+                f'singular. Set head.sub_batch to {2 * dim}, or model.neck.out_dim to at most {self.sub_batch // 2}.'
+            )
+        if size % self.sub_batch:
+            raise ValueError(
+                f'A batch of {size} (all ranks) cannot be cut into sub-batches of head.sub_batch={self.sub_batch}. '
+                'Set train_dataloader.batch_size to a multiple of it.'
+            )
+        permutations = torch.from_numpy(self.permutations(size)).to(query.device)
+        return super().forward(self.whiten(queries, permutations), self.whiten(targets, permutations))

@@ -1,0 +1,72 @@
+"""Projectors from backbone features to the space where the loss is computed."""
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from unmix.registry import MODELS
+
+
+@MODELS.register_module()
+class LinearNeck(BaseModule):
+    """One linear layer (N, in_dim) -> (N, out_dim): MoCo v1.
+
+    Args:
+        in_dim: Input dimension.
+        out_dim: Output dimension.
+        bias: Whether the layer has a bias.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, bias: bool = True, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.fc = nn.Linear(in_dim, out_dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project ``x`` (N, in_dim)."""
+        return self.fc(x)
+
+
+@MODELS.register_module()
+class MLPNeck(BaseModule):
+    """Multi-layer perceptron (N, in_dim) -> (N, out_dim): MoCo v2, SimCLR, BYOL; also a predictor.
+
+    Args:
+        in_dim: Input dimension.
+        hidden_dim: Width of the hidden layers.
+        out_dim: Output dimension.
+        num_layers: Number of linear layers, at least 2.
+        norm: BatchNorm after each hidden layer, which then has no bias unless ``hidden_bias``.
+        hidden_bias: Bias of the hidden layers; None is ``not norm``.
+        last_norm: BatchNorm after the last layer.
+        last_affine: Whether that has affine parameters.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden_dim: int,
+        out_dim: int,
+        num_layers: int = 2,
+        norm: bool = False,
+        hidden_bias: bool | None = None,
+        last_norm: bool = False,
+        last_affine: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if num_layers < 2:
+            raise ValueError(f'MLPNeck.num_layers is {num_layers}; it has at least 2 (use LinearNeck for one layer).')
+        bias = not norm if hidden_bias is None else hidden_bias
+        layers: list[nn.Module] = []
+        for i in range(num_layers - 1):
+            layers.append(nn.Linear(in_dim if i == 0 else hidden_dim, hidden_dim, bias=bias))
+            if norm:
+                layers.append(nn.BatchNorm1d(hidden_dim))
+            layers.append(nn.ReLU(inplace=True))
+        layers.append(nn.Linear(hidden_dim, out_dim))
+        if last_norm:
+            layers.append(nn.BatchNorm1d(out_dim, affine=last_affine))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project ``x`` (N, in_dim)."""
+        return self.layers(x)

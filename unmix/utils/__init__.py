@@ -1,0 +1,28 @@
+"""Only what two folders of the package use."""
+
+from unmix.utils.clock import Clock, read_clock
+from unmix.utils.dist import concat_all_gather, concat_all_gather_grad, rank_slice, rank_zero_permutation
+from unmix.utils.feature_queue import FeatureQueue
+from unmix.utils.files import atomic_path
+from unmix.utils.matching import check_match
+from unmix.utils.precision import full_precision
+from unmix.utils.rng import generator, preserved, reseed, seeded, stream, uniforms
+
+__all__ = [
+    'Clock',
+    'FeatureQueue',
+    'atomic_path',
+    'check_match',
+    'concat_all_gather',
+    'concat_all_gather_grad',
+    'full_precision',
+    'generator',
+    'preserved',
+    'rank_slice',
+    'rank_zero_permutation',
+    'read_clock',
+    'reseed',
+    'seeded',
+    'stream',
+    'uniforms',
+]

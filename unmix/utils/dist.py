@@ -1,0 +1,55 @@
+"""Collectives. Without a process group each one is the identity, so one process needs no special case."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather, all_reduce, broadcast, get_rank, get_world_size
+from torch import Tensor
+
+__all__ = ['concat_all_gather', 'concat_all_gather_grad', 'rank_slice', 'rank_zero_permutation']
+
+
+@torch.no_grad()
+def concat_all_gather(tensor: Tensor) -> Tensor:
+    """Concatenate the (N, ...) tensors of all ranks in rank order, without gradient: (world_size * N, ...)."""
+    if get_world_size() == 1:
+        return tensor.detach()
+    return torch.cat(all_gather(tensor.detach().contiguous()))
+
+
+class _AllGather(torch.autograd.Function):
+    """Gather; the gradient of a rank's rows is the sum of what all ranks send back to them."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = rank_slice(len(tensor))
+        return torch.cat(all_gather(tensor.contiguous()))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        all_reduce(gradient, op='sum')
+        return gradient[ctx.rows]
+
+
+def concat_all_gather_grad(tensor: Tensor) -> Tensor:
+    """Concatenate the (N, ...) tensors of all ranks in rank order, with gradient: (world_size * N, ...).
+
+    Where every rank's loss is a part of one mean over all ranks, or that mean itself, the average over ranks that DDP
+    makes of the gradients is the gradient of that mean.
+    """
+    return tensor if get_world_size() == 1 else _AllGather.apply(tensor)
+
+
+def rank_zero_permutation(rng: np.random.Generator, size: int, device: torch.device) -> Tensor:
+    """Return rank 0's permutation of ``size`` elements on every rank."""
+    permutation = torch.from_numpy(rng.permutation(size)).to(device)
+    if get_world_size() > 1:
+        broadcast(permutation, src=0)
+    return permutation
+
+
+def rank_slice(batch_size: int) -> slice:
+    """Return this rank's rows of a gathered tensor with ``batch_size`` rows a rank."""
+    return slice(get_rank() * batch_size, (get_rank() + 1) * batch_size)

@@ -1,0 +1,82 @@
+"""Random numbers that are a function of what they are for, and of nothing else.
+
+A purpose is a tuple such as ``('augmentation', seed, epoch, index, view)``. So a draw does not depend on which process
+makes it, how many there are, what was drawn before, or whether the run was interrupted.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+
+import numpy as np
+import torch
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: the step of splitmix64's counter
+
+
+def stream(*purpose: int | str) -> int:
+    """Return a 64-bit hash (BLAKE2b) of a purpose; 1 and '1' differ, and so do ('a', 'b') and ('ab',)."""
+    parts = tuple(int(part) if isinstance(part, Integral) else str(part) for part in purpose)
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), 'little')
+
+
+def generator(*purpose: int | str) -> np.random.Generator:
+    """Return a generator (Philox, keyed by the purpose) that always starts at the same place."""
+    return np.random.Generator(np.random.Philox(key=stream(*purpose)))
+
+
+def uniforms(key: int, index: np.ndarray, num: int) -> np.ndarray:
+    """Draw ``num`` numbers for each index: float64 (N, num) in [0, 1), ``[n, j]`` a function of (key, index[n], j).
+
+    splitmix64 (`Steele et al. 2014 <https://doi.org/10.1145/2660193.2660195>`_) in counter mode: each (key, index) has
+    state ``s = mix(key + (index + 1) * golden)``, and its j-th output is ``mix(s + (j + 1) * golden)``.
+
+    Args:
+        key: 64 bits, from :func:`stream`.
+        index: (N,) integers.
+        num: Numbers per index.
+    """
+    counter = np.arange(1, num + 1, dtype=np.uint64) * _GOLDEN
+    state = np.uint64(key) + (np.asarray(index).astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    bits = _mix(_mix(state)[:, None] + counter)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    """Apply splitmix64's bijective finaliser to 64-bit integers."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def reseed(*purpose: int | str) -> None:
+    """Seed the global generators of ``random``, numpy and torch (CPU) from a purpose.
+
+    For code that draws from them and takes no generator, such as torchvision's transforms.
+    """
+    seed = stream(*purpose)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Leave the same global generators, after the block, as they were before it."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@contextmanager
+def seeded(*purpose: int | str) -> Iterator[None]:
+    """Seed the global generators for the length of a block: :func:`reseed` and :func:`preserved`."""
+    with preserved():
+        reseed(*purpose)
+        yield
