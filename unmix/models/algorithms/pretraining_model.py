@@ -48,8 +48,9 @@ class PretrainingModel(BaseModel):
         return self.project(self.backbone(view))
 
     def project(self, features: Tensor) -> Tensor:
-        """Return the queries (N, D) of backbone features: neck, unit length."""
-        return torch.nn.functional.normalize(self.neck(features), dim=1)
+        """Return the queries (N, D) of backbone features: neck, and unit length unless the head needs the length."""
+        queries = self.neck(features)
+        return torch.nn.functional.normalize(queries, dim=1) if self.head.unit_length else queries
 
     @abstractmethod
     def loss(self, inputs: Sequence[Tensor], index: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 """Whitening MSE."""
 
-from torch import Tensor
-
 from unmix.models.algorithms.simclr import SimCLR
 from unmix.models.heads.wmse import WMSEHead
 from unmix.registry import MODELS
@@ -21,7 +19,3 @@ class WMSE(SimCLR):
     def start_step(self) -> None:
         """Open the stream of this step's sub-batches."""
         self.head.step = self.step_key
-
-    def project(self, features: Tensor) -> Tensor:
-        """Return the neck's output (N, D), whose length whitening needs."""
-        return self.neck(features)

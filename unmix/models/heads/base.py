@@ -12,7 +12,13 @@ class BaseHead(BaseModule, ABC):
 
     ``forward`` is pure: it may be called any number of times a step and changes nothing. State moves once a step, in
     ``update``, with the clean features only.
+
+    Attributes:
+        unit_length: Whether queries and targets are scaled to unit length before they come here; False leaves them as
+            the neck gives them.
     """
+
+    unit_length: bool = True
 
     @abstractmethod
     def forward(self, query: Tensor, target: Tensor) -> Tensor:

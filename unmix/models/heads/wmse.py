@@ -32,6 +32,8 @@ class WMSEHead(CosineHead):
         normalize: As in :class:`CosineHead`.
     """
 
+    unit_length = False  # whitening needs the length
+
     def __init__(
         self,
         sub_batch: int,
