@@ -1,24 +1,18 @@
 """The configs and the class of docs/custom_data.md run as they are printed there."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import blocks
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs' / 'custom_data.md').read_text()
 SHRINK = ['train_dataloader.batch_size=8', 'model.backbone.width=8', 'model.neck.in_dim=64', 'train_cfg.max_epochs=1']
 SHRINK += ['model.head.queue_size=16', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
-
-
-def blocks(name: str) -> list[str]:
-    """Code blocks of the page that begin with the name of a file."""
-    return re.findall(rf'```python\n# {re.escape(name)}\n(.*?)```', PAGE, re.DOTALL)
 
 
 def train(folder: Path, config: str) -> str:
@@ -33,7 +27,7 @@ def train(folder: Path, config: str) -> str:
 
 @pytest.mark.parametrize('kind', ['labelled folders', 'data set class'])
 def test_page(kind: str, tmp_path: Path) -> None:
-    labelled, unlabelled = blocks('my_config.py')
+    labelled, unlabelled = blocks('custom_data.md', 'my_config.py')
     rng = np.random.default_rng(0)
     if kind == 'labelled folders':
         for i in range(48):
@@ -45,7 +39,7 @@ def test_page(kind: str, tmp_path: Path) -> None:
             assert row in output
     else:
         np.save(tmp_path / 'frames.npy', rng.integers(256, size=(20, 70, 70, 3), dtype=np.uint8))
-        (code,) = blocks('my_data.py')
+        (code,) = blocks('custom_data.md', 'my_data.py')
         (tmp_path / 'my_data.py').write_text(code)
         body = code[code.index('@') :]
         assert len([line for line in body.splitlines() if line.strip()]) <= 10

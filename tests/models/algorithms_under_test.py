@@ -1,5 +1,8 @@
 """One row for each method: its config on a network small enough to run many times. A new method adds a row."""
 
+from pages import load_module
+
+load_module('add_a_method.md', 'simsiam_head.py')
 BACKBONE = dict(type='ResNet', depth=8, in_channels=3, width=4, stem='cifar')
 NECK = dict(type='MLPNeck', in_dim=16, hidden_dim=12, out_dim=8)
 INFO_NCE = dict(type='InfoNCEHead', dim=8, queue_size=20, temperature=0.2)
@@ -34,6 +37,10 @@ ALGORITHMS = {
         type='BYOL', backbone=BACKBONE, neck=NORM_NECK, predictor=dict(NORM_NECK, in_dim=8),
         head=dict(type='CosineHead'),
     ),
+    'simsiam': dict(  # of docs/add_a_method.md
+        type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_norm=True),
+        head=dict(type='SimSiamHead', dim=8, hidden_dim=4),
+    ),
     'instdisc': dict(type='InstDisc', backbone=BACKBONE, neck=NECK, head=dict(NCE, form='softmax')),
     'instdisc-nce': dict(type='InstDisc', backbone=BACKBONE, neck=NECK, head=dict(NCE, form='nce')),
     'cmc': CMC,
@@ -64,7 +71,7 @@ ENCODINGS = {'moco-v1': (2, 1), 'moco-v2': (2, 1), 'moco-symmetric': (3, 2)}
 ENCODINGS |= {'moco-align-uniform': (2, 1), 'simclr': (3, 0), 'simclr-joint': (3, 0), 'byol': (3, 3)}
 ENCODINGS |= {'instdisc': (2, 0), 'instdisc-nce': (2, 0), 'cmc': (2, 0), 'cmc-nce': (2, 0)}
 ENCODINGS |= {'pic': (3, 0), 'pic-recent': (3, 0), 'moco-nce': (2, 1)}
-ENCODINGS |= {'wmse': (3, 0), 'wmse-4': (5, 0)}
+ENCODINGS |= {'simsiam': (3, 0), 'wmse': (3, 0), 'wmse-4': (5, 0)}
 ENCODINGS |= {'swav': (1, 0), 'swav-released': (1, 0), 'deepclusterv2': (1, 0)}  # all crops of a resolution in one pass
 
 # BatchNorm normalises the mixture together with the views, so it has a part in the base loss.
