@@ -14,8 +14,8 @@ MODULES = {
     if '.mim' not in path.parts
 }
 # Rooms, from the one that everything may import to the ones that nothing below may.
-LEVELS = [{'registry', 'version', 'utils', 'compat', 'checkpoint_loading'}, {'mixing'}, {'datasets', 'models'},
-          {'evaluation', 'visualization'}, {'engine', 'apis'}]  # fmt: skip
+LEVELS = [{'registry', 'version', 'utils', 'compat', 'checkpoint_files', 'checkpoint_loading', 'latest_checkpoint'},
+          {'mixing'}, {'datasets', 'models'}, {'evaluation', 'visualization'}, {'engine', 'apis'}]  # fmt: skip
 
 
 def imports(name: str, everywhere: bool = False) -> set[str]:

@@ -1,9 +1,11 @@
 """Safe checkpoint loading: every scheme of MMEngine unpickles with ``weights_only=True`` or is refused.
 
 MMEngine 0.10.7 cannot read its own checkpoints that way, onedl-mmengine falls back to executing the pickle, and both
-execute what comes over http. One loader with a list of allowed types replaces them all.
+execute what comes over http. One loader with a list of allowed types replaces them all. A file with a seal
+(:mod:`unmix.checkpoint_files`) is compared with it first. :func:`trust_checkpoints` lifts the list for this process.
 """
 
+import logging
 import os
 import os.path as osp
 import pickle
@@ -14,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import barrier, get_dist_info
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from unmix.checkpoint_files import verify
 
 _HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 _LOCAL, _HTTP = ('',), ('http://', 'https://')
@@ -26,7 +30,16 @@ _BY_HTTP = (
 )  # MMEngine resolves the name and calls its load_from_http, which is replaced
 _REFUSED = re.compile(
     r'(?:GLOBAL|unsupported GLOBAL) (\S+) (?:was not an allowed|whose module)|(getattr\(.*?\)) is not'
+    r'|(?:weights_only=True.* )(legacy \.tar format|TorchScript archives)'
 )
+
+_trust = False
+
+
+def trust_checkpoints() -> None:
+    """Execute what the list does not allow, for the rest of this process (``--trust-checkpoint``); names each file."""
+    global _trust
+    _trust = True
 
 
 def _history_method(obj: Any, name: str) -> Any:
@@ -50,26 +63,36 @@ def allowed_globals() -> list[Any]:
     return allowed + sorted({type(np.dtype(code)) for code in numeric}, key=lambda dtype: dtype.__name__)
 
 
-def _read(source: str, load: Callable[[], Any]) -> Any:
-    """Call ``load`` with the allowed types; turn torch's page of advice into one message that names ``source``."""
+def _read(source: str, load: Callable[[bool], Any]) -> Any:
+    """Call ``load(weights_only)`` with the allowed types; say what is wrong with ``source`` in one sentence."""
     try:
         with torch.serialization.safe_globals(allowed_globals()):
-            return load()
-    except pickle.UnpicklingError as error:
+            return load(True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
         refused = _REFUSED.search(str(error))
+        if refused is None and not isinstance(error, pickle.UnpicklingError):
+            if isinstance(error, RuntimeError) and 'PytorchStreamReader' not in str(error):
+                raise  # what torch says about devices is clear enough
+            raise _unreadable(source, error) from error
+        if _trust:
+            print_log(
+                f'checkpoint {source!r} cannot be loaded as weights only. Since --trust-checkpoint is given, it is '
+                'unpickled without limits, so it can execute any code',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return load(False)
         if refused is None:
             raise _unreadable(source, error) from error
+        what = next(filter(None, refused.groups()))
         raise ValueError(
-            f'checkpoint {source!r} is refused: it holds {refused[1] or refused[2]!r}, which is neither weights nor '
-            'the log of a run, and unpickling it could execute code. If you trust its origin, convert it or re-save it '
-            "with weights only where it was made: torch.save({'state_dict': model.state_dict()}, path)"
+            f'checkpoint {source!r} is refused: it holds {what!r}, which is neither weights nor the log of a run, and '
+            'unpickling it could execute code. If you trust its origin, convert it or re-save it with weights only '
+            "where it was made: torch.save({'state_dict': model.state_dict()}, path). tools/train.py and tools/test.py "
+            'load it all the same by --trust-checkpoint'
         ) from error
-    except EOFError as error:
-        raise _unreadable(source, error) from error
-    except RuntimeError as error:
-        if 'PytorchStreamReader' not in str(error):  # what torch says about devices is clear enough
-            raise
-        raise _unreadable(source, error) from error
 
 
 def _unreadable(source: str, error: Exception) -> ValueError:
@@ -85,14 +108,15 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
     Raises:
         FileNotFoundError: ``filename`` is no file.
-        ValueError: The file holds more than weights and logs, or is no checkpoint.
+        ValueError: The file holds more than weights and logs, is no checkpoint, or is damaged.
     """
     path = osp.expanduser(filename)
     if not osp.isfile(path):
         raise FileNotFoundError(
             f'checkpoint {filename!r} does not exist; give the path of a file that torch.save wrote'
         )
-    return _read(filename, lambda: torch.load(path, map_location=map_location, weights_only=True))
+    verify(path)
+    return _read(filename, lambda safe: torch.load(path, map_location=map_location, weights_only=safe))
 
 
 def load_from_http(
@@ -108,14 +132,14 @@ def load_from_http(
     rank, world_size = get_dist_info()
     first = int(os.environ.get('LOCAL_RANK', rank)) == 0
 
-    def load() -> Any:
+    def load(safe: bool) -> Any:
         # torch's own default here is weights_only=False
         return torch.hub.load_state_dict_from_url(
             filename,
             model_dir=model_dir,
             map_location=map_location,
             progress=first if progress is None else progress,
-            weights_only=True,
+            weights_only=safe,
         )
 
     if world_size == 1:

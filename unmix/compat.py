@@ -20,6 +20,7 @@ from mmengine.device import get_device
 from mmengine.registry import MODEL_WRAPPERS
 
 from unmix.checkpoint_loading import register_safe_loaders
+from unmix.latest_checkpoint import register_safe_files
 
 _SAME_IMPORT_NAME = (('mmengine', 'onedl-mmengine'), ('mmcv', 'mmcv-lite', 'onedl-mmcv'))
 
@@ -34,6 +35,7 @@ def install() -> None:
             if hasattr(module, function.__name__):
                 setattr(module, function.__name__, function)
     register_safe_loaders()
+    register_safe_files()
 
 
 def _installed(distribution: str) -> bool:

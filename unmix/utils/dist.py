@@ -1,13 +1,15 @@
 """Collectives. Without a process group each one is the identity, so one process needs no special case."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather, all_reduce, broadcast, get_rank, get_world_size
+from mmengine.dist import all_gather, all_reduce, broadcast, broadcast_object_list, get_rank, get_world_size
 from torch import Tensor
 
-__all__ = ['concat_all_gather', 'concat_all_gather_grad', 'rank_slice', 'rank_zero_permutation']
+__all__ = ['agreed', 'concat_all_gather', 'concat_all_gather_grad', 'rank_slice', 'rank_zero_permutation']
 
 
 @torch.no_grad()
@@ -53,3 +55,17 @@ def rank_zero_permutation(rng: np.random.Generator, size: int, device: torch.dev
 def rank_slice(batch_size: int) -> slice:
     """Return this rank's rows of a gathered tensor with ``batch_size`` rows a rank."""
     return slice(get_rank() * batch_size, (get_rank() + 1) * batch_size)
+
+
+@contextmanager
+def agreed() -> Iterator[None]:
+    """Let every rank leave a block with rank 0's error, if it has one; else some would wait for it for ever."""
+    errors: list[Exception | None] = [None]
+    try:
+        yield
+    except Exception as error:
+        errors = [error]
+    own = errors[0]
+    broadcast_object_list(errors, src=0)
+    if errors[0] is not None or own is not None:
+        raise errors[0] or own  # type: ignore[misc]

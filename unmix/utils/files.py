@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,13 +9,36 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; the file takes its place only when all has been written."""
+    """Give a temporary path beside ``path`` to write to; the file takes its place only when all is on the disk.
+
+    Whatever happens, a crash of the machine included, ``path`` is the old file or the new one.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     try:
         yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
+        _flush(path.parent)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def leftovers(directory: str | Path, suffix: str) -> list[Path]:
+    """Temporary files of :func:`atomic_path` that processes left in ``directory`` when they were killed."""
+    name = re.compile(rf'\..+\.\d+{re.escape(suffix)}')
+    own = f'.{os.getpid()}{suffix}'
+    return [path for path in Path(directory).iterdir() if name.fullmatch(path.name) and not path.name.endswith(own)]
+
+
+def _flush(path: Path) -> None:
+    """Bring a file, or a directory's names, from the system's memory to the disk."""
+    if path.is_dir() and os.name == 'nt':  # Windows cannot open a directory
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,103 @@
+"""Which checkpoint of a work directory is the newest that is whole."""
+
+import logging
+import re
+import zipfile
+from pathlib import Path
+
+import mmengine.runner._flexible_runner
+import mmengine.runner.runner
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.logging import print_log
+
+from unmix.checkpoint_files import save_checkpoint, verify
+from unmix.utils.dist import agreed
+from unmix.utils.files import atomic_path
+
+LATEST = 'last_checkpoint'  # the file that names the newest checkpoint, as MMEngine calls it
+_RESUMABLE = re.compile(r'(?!best_)[^.].*_\d+\.pth')
+
+
+def name_latest(work_dir: str, path: str) -> None:
+    """Let ``last_checkpoint`` in the work directory name a checkpoint, which has to be complete."""
+    with atomic_path(Path(work_dir, LATEST)) as temporary:
+        temporary.write_text(path)
+
+
+def find_latest_checkpoint(path: str) -> str | None:
+    """Stand in for MMEngine's function of this name: the newest checkpoint of a work directory that is whole.
+
+    It is the one that ``last_checkpoint`` names, or else, with a warning, the one written before it. Every rank must
+    call it; rank 0 looks.
+
+    Returns:
+        Its path; None if the directory has no checkpoint.
+
+    Raises:
+        ValueError: If it has some, and none is whole.
+    """
+    found: list[str | None] = [None]
+    with agreed():
+        if is_main_process():
+            found[0] = _find_latest(Path(path))
+    broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def _find_latest(work_dir: Path) -> str | None:
+    problems: list[str] = []
+    for candidate in _candidates(work_dir):
+        problem = _problem(candidate)
+        if problem is None:
+            if problems:
+                print_log(
+                    f'{"; ".join(problems)}. Going on from {candidate}, the one before', 'current', logging.WARNING
+                )
+            return str(candidate)
+        problems.append(problem)
+    if problems:
+        raise ValueError(
+            f'{work_dir} has no checkpoint to resume: {"; ".join(problems)}. Give a good one by --resume PATH, or '
+            'start anew in another --work-dir'
+        )
+    return None
+
+
+def _candidates(work_dir: Path) -> list[Path]:
+    """The checkpoint that ``last_checkpoint`` names, then the others from the newest on."""
+    try:
+        named = Path((work_dir / LATEST).read_text().strip())
+    except (FileNotFoundError, UnicodeDecodeError):
+        named = Path()
+    if not named.exists() and (work_dir / named.name).exists():  # moved, or seen from another directory
+        named = work_dir / named.name
+    others = [
+        path
+        for folder in {named.parent, work_dir}
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if _RESUMABLE.fullmatch(path.name)
+    ]
+    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return list(dict.fromkeys([named, *others] if named.suffix == '.pth' else others))
+
+
+def _problem(path: Path) -> str | None:
+    """Why a checkpoint cannot be resumed; without a seal the checksums of its archive count."""
+    try:
+        if not verify(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise ValueError(f'its record {archive.testzip()} is damaged')
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return f'checkpoint {str(path)!r} cannot be used: {error}'
+    return None
+
+
+def register_safe_files() -> None:
+    """Replace MMEngine's functions that save and find checkpoints, in each module that holds them."""
+    runner = mmengine.runner
+    for module in (runner, runner.checkpoint, runner.runner, runner._flexible_runner):
+        for function in (save_checkpoint, find_latest_checkpoint):
+            if hasattr(module, function.__name__):
+                setattr(module, function.__name__, function)
