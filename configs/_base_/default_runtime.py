@@ -10,10 +10,10 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     progress=dict(type='ProgressHook', interval=1),
+    health=dict(type='HealthHook', interval=50),
 )
 custom_hooks = [
     dict(type='LoadGuardHook'),
-    dict(type='CollapseHook'),
     dict(type='InstanceHook'),
     dict(type='ReportHook'),
 ]

@@ -110,7 +110,7 @@ def toy_runner(work_dir: Any, signal_at: int = -1, **changes: Any) -> Runner:
             train_cfg=dict(type='TrainLoop', max_epochs=3),
             optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9)),
             param_scheduler=[dict(type='CosineLR', by_epoch=False), dict(type='MultiStepLR', milestones=[1])],
-            custom_hooks=[dict(type='CollapseHook')],
+            custom_hooks=[],
             experiment_name=f'toy_{next(_names)}',
         )
     )

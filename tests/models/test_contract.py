@@ -6,6 +6,7 @@ import pytest
 import torch
 from algorithms_under_test import ALGORITHMS, ENCODINGS, JOINT, NUM_VIEWS, PARTIAL
 
+from unmix.engine.hooks.health_hook import feature_statistics, matching_features
 from unmix.models.algorithms.base import MIXTURE
 from unmix.registry import MODELS
 
@@ -38,6 +39,18 @@ def unmix(request):
 
 @pytest.mark.parametrize('name', ALGORITHMS)
 class TestContract:
+    def test_features_can_be_observed_without_a_trace(self, name, unmix):
+        model, observed, seen = build(name, unmix), build(name, unmix), []
+        observed.observer = lambda queries, targets: seen.append(matching_features(observed, queries, targets))
+        losses = step(model, name), step(observed, name)
+        assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
+        ((features, partners),) = seen
+        assert features.ndim == 2
+        assert len(features) == 6
+        values = feature_statistics(features.detach(), partners.detach(), observed.head)
+        assert values.keys() >= {'spread', 'effective_rank', 'uniformity', 'alignment', 'positive_similarity'}
+        assert values['alignment'] == pytest.approx(2 - 2 * values['positive_similarity'], abs=1e-9)
+
     def test_every_parameter_learns(self, name, unmix):
         model = build(name, unmix)
         losses = model(batch(name), index=torch.arange(6), label=torch.zeros(6), mode='loss')

@@ -113,7 +113,7 @@ def measure(ours: bool, blocks: int, work_dir: str) -> tuple[list[float], list[f
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
         param_scheduler=dict(type='unmix.CosineLR', by_epoch=False),
         default_hooks=hooks,
-        custom_hooks=[dict(type='unmix.CollapseHook')] if ours else [],
+        custom_hooks=[dict(type='unmix.HealthHook')] if ours else [],
         experiment_name=f'loop_{ours}',
         log_level='ERROR',
     )

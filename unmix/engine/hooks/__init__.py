@@ -1,7 +1,8 @@
 """Hooks: what is logged, what the user sees, what is watched."""
 
+from .checkpoint_hook import CheckpointHook
 from .cluster_hook import ClusterHook
-from .collapse_hook import CollapseHook
+from .health_hook import HealthHook
 from .instance_hook import InstanceHook
 from .lazy_hooks import LazyRuntimeInfoHook, LazyTimerHook
 from .load_guard_hook import LoadGuardHook
@@ -10,8 +11,9 @@ from .report_hook import ReportHook
 from .scalar_buffer import ScalarBuffer
 
 __all__ = [
+    'CheckpointHook',
     'ClusterHook',
-    'CollapseHook',
+    'HealthHook',
     'InstanceHook',
     'LazyRuntimeInfoHook',
     'LazyTimerHook',

@@ -1,6 +1,6 @@
 """The only training step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -31,11 +31,13 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
         pairs: Which query view meets which target view.
         pair_weight: Factor of the sum over them.
         mixture_weight: Factor of the sum over :attr:`mixture_pairs`.
+        observer: Called once a step with the queries and targets, by view, before the head's state moves; or None.
     """
 
     pairs: tuple[tuple[int, int], ...] = ((0, 1),)
     pair_weight: float = 1.0
     mixture_weight: float = 1.0
+    observer: Callable[[Mapping[int, Tensor], Mapping[int, Tensor]], None] | None = None
 
     @property
     def query_views(self) -> list[int]:
@@ -107,6 +109,8 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
         losses = dict(loss_base=self.pair_weight * torch.stack(terms).sum())
         if self.unmix is not None:
             losses['loss_unmix'] = self._loss_unmix(mixture, lam, queries, targets)
+        if self.observer is not None:
+            self.observer(queries, targets)
         self.update_head(queries, targets)
         return losses
 

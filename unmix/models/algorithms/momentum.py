@@ -53,10 +53,20 @@ class MomentumEncoder(nn.Module):
         So gradient accumulation, or a step skipped by a gradient scaler, does not move the average more often. A
         tensor's version counts its in-place changes; every optimiser makes them.
         """
-        online: list[Tensor] = [*backbone.parameters(), *neck.parameters()]
-        versions = [parameter._version for parameter in online]
-        if versions == self._versions:
+        if self.is_up_to_date(backbone, neck):
             return
-        self._versions = versions
         own: list[Tensor] = [*self.backbone.parameters(), *self.neck.parameters()]
-        torch._foreach_lerp_(own, online, 1.0 - self.momentum)
+        torch._foreach_lerp_(own, [*backbone.parameters(), *neck.parameters()], 1.0 - self.momentum)
+        self.mark_up_to_date(backbone, neck)
+
+    def is_up_to_date(self, backbone: nn.Module, neck: nn.Module) -> bool:
+        """Whether neither the online weights nor these have changed since the last move."""
+        return self._versions == self._current(backbone, neck)
+
+    def mark_up_to_date(self, backbone: nn.Module, neck: nn.Module) -> None:
+        """Take the weights as they are for moved, as in a step that is replayed from its middle."""
+        self._versions = self._current(backbone, neck)
+
+    def _current(self, backbone: nn.Module, neck: nn.Module) -> list[int]:
+        # Its own versions count too: a move that is undone (a step that is taken back) is made again.
+        return [p._version for module in (backbone, neck, self) for p in module.parameters()]

@@ -26,3 +26,10 @@ class BaseHead(BaseModule, ABC):
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Move the state by one step; queries and targets are the clean ones, by view. Default: no state."""
+
+    def health(self, features: Tensor) -> dict[str, Tensor]:
+        """Return scalars that tell how the state stands to unit ``features`` (N, D). Default: none.
+
+        They are logged by :class:`HealthHook`, which calls this now and then, outside of the step.
+        """
+        return {}

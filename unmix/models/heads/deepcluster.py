@@ -12,6 +12,7 @@ from unmix.models.heads.base import BaseHead
 from unmix.models.heads.spherical_kmeans import spherical_kmeans
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather
+from unmix.utils.feature_statistics import usage_entropy
 from unmix.utils.precision import full_precision
 
 IGNORED = -100  # label of an image that no bank has a feature of
@@ -101,6 +102,10 @@ class DeepClusterV2Head(BaseHead):
         (query,), (index,) = queries.values(), targets.values()
         index = self._check_index(concat_all_gather(index))
         self.bank.index_copy_(1, index, concat_all_gather(query[:, :2]).transpose(0, 1).to(self.bank.dtype))
+
+    def health(self, features: Tensor) -> dict[str, Tensor]:
+        """Return how evenly unit ``features`` (N, D) use the prototypes of the first head."""
+        return dict(prototype_entropy=usage_entropy(features @ self.prototypes[0].T))
 
     def _check_index(self, index: Tensor) -> Tensor:
         """Return the index; on a GPU, where a look at it would wait, the copy itself fails."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
 from unmix.utils.feature_queue import FeatureQueue
+from unmix.utils.feature_statistics import memory_statistics
 from unmix.utils.precision import full_precision
 
 
@@ -55,3 +56,7 @@ class InfoNCEHead(BaseHead):
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Enqueue the keys of all views, in the order of the views."""
         self.queue.enqueue(torch.cat([targets[view] for view in sorted(targets)]))
+
+    def health(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the norm of the queue's rows and their similarity to unit ``features`` (N, D), on average."""
+        return memory_statistics(features, self.queue.features, 'queue')

@@ -29,19 +29,6 @@ def check_index(index: Tensor | None, num_instances: int) -> Tensor:
     return index
 
 
-def check_features(features: Tensor) -> None:
-    """Refuse features that would poison a bank; on an accelerator nothing is checked, which would wait for it.
-
-    Raises:
-        ValueError: If one is NaN or infinite.
-    """
-    if features.device.type == 'cpu' and not bool(features.isfinite().all()):
-        raise ValueError(
-            'The features of a batch have NaN or infinite values, so the training has diverged (or an image holds '
-            'NaN). Lower optim_wrapper.optimizer.lr, warm it up, or resume from an earlier checkpoint.'
-        )
-
-
 def random_bits(key: int, index: Tensor, num: int) -> Tensor:
     """Draw ``num`` times 53 bits for each instance: (N, num) int64, ``[n, j]`` a function of (key, index[n], j).
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from unmix.models.heads.alias import AliasTable
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.info_nce import InfoNCEHead
-from unmix.models.heads.instances import check_features, check_index, random_bits
+from unmix.models.heads.instances import check_index, random_bits
 from unmix.models.heads.memory_bank import MemoryBank
 from unmix.models.heads.noise_contrast import build_contrast
 from unmix.registry import MODELS
+from unmix.utils.feature_statistics import memory_statistics
 from unmix.utils.precision import full_precision
 
 
@@ -117,19 +118,22 @@ class NCEHead(BaseHead):
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Settle the constants of the first step, and store the features.
-
-        Raises:
-            ValueError: If a feature is not finite.
-        """
+        """Settle the constants of the first step, and store the features."""
         (query,), (target,) = queries.values(), targets.values()
-        check_features(query)
         features = query.to(self.banks[0].features.dtype).view(len(query), self.num_banks, -1)  # type: ignore[arg-type]
         if any(contrast.pending for contrast in self.contrasts):
             for contrast, scores in zip(self.contrasts, self.scores(features, target).unbind(1), strict=True):
                 contrast.settle(scores)  # type: ignore[operator]
         for bank, feature in zip(self.banks, features.unbind(1), strict=True):
             bank.update(target[:, 0], feature)  # type: ignore[operator]
+
+    def stored(self, target: Tensor) -> Tensor:
+        """Return the stored features (N, D) of the instances of ``target``, see :meth:`address`; the first bank's."""
+        return self.banks[0].features[target[:, 0]]  # type: ignore[index]
+
+    def health(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the norm of the first bank's rows and their similarity to unit ``features`` (N, D), on average."""
+        return memory_statistics(features, self.banks[0].features, 'bank')  # type: ignore[arg-type]
 
 
 @MODELS.register_module()

@@ -13,6 +13,7 @@ from unmix.models.heads.sinkhorn import sinkhorn
 from unmix.registry import MODELS
 from unmix.utils.clock import read_clock
 from unmix.utils.feature_queue import FeatureQueue
+from unmix.utils.feature_statistics import memory_statistics, usage_entropy
 from unmix.utils.precision import full_precision
 
 QUEUE_PUSHES = ('once_clean', 'every_call')
@@ -166,6 +167,13 @@ class SwAVHead(BaseHead):
         for queue, features in zip(self.queues, (query, target), strict=True):
             queue.enqueue(_crops(features)[:, 0])  # type: ignore[operator]
         self.queued = (self.queued + len(query) * get_world_size()).clamp(max=self.queue_size)
+
+    @torch.no_grad()
+    def health(self, features: Tensor) -> dict[str, Tensor]:
+        """Return how evenly unit ``features`` (N, D) use the prototypes, and the first queue's statistics."""
+        usage = dict(prototype_entropy=usage_entropy(F.linear(features, self.prototypes.weight)))
+        queues = [memory_statistics(features, queue.features, 'queue') for queue in self.queues[:1]]  # type: ignore[arg-type]
+        return {name: value for part in [usage, *queues] for name, value in part.items()}
 
 
 def _crops(features: Tensor) -> Tensor:

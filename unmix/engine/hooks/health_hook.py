@@ -1,0 +1,185 @@
+"""Tells, without labels, a training that learns something from one that does not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.nn import functional as F
+
+from unmix.engine.hooks.lazy_hooks import history_length
+from unmix.engine.hooks.scalar_buffer import push_scalar
+from unmix.models.heads.align_uniform import align, uniform
+from unmix.registry import HOOKS
+from unmix.utils.dist import concat_all_gather
+from unmix.utils.feature_statistics import effective_rank, similarities, spread
+
+ADVICE = {
+    'not finite': 'the features of a batch hold NaN or infinity, so the training has diverged or an image holds NaN. '
+    'Lower optim_wrapper.optimizer.lr, warm it up, or add optim_wrapper.clip_grad=dict(max_norm=1.0).',
+    'constant': 'the encoder gives all images the same feature (spread {spread:.2g}; 1 fills the sphere): a collapse. '
+    'What helps: BatchNorm in the projection head (model.neck.norm=True), a lower optim_wrapper.optimizer.lr, a model.'
+    'momentum nearer to 1, and with a queue shuffled BatchNorm (model.backbone.num_splits on one device).',
+    'rank': 'the features lie on one line (effective rank {effective_rank:.2f}, of at most {limit}): a dimensional '
+    'collapse. What helps: BatchNorm in the projection head (model.neck.norm=True), a wider model.neck.hidden_dim, '
+    'stronger augmentation, a lower optim_wrapper.optimizer.lr.',
+    'chance': 'loss_base stays where guessing puts it: {loss:.3f} of {chance:.3f} for {patience} epochs, what an '
+    'encoder gets that gives all images the same feature. What helps: BatchNorm in the projection head (model.neck.norm='
+    'True), a lower optim_wrapper.optimizer.lr, shuffled BatchNorm, and a queue (model.head.queue_size) of at most a quarter '
+    'of the data set.',
+}
+
+
+@HOOKS.register_module()
+class HealthHook(Hook):
+    """Logs statistics of the features every ``interval`` iterations, and warns about a collapse; see docs/health.md.
+
+    The step hands its queries and targets to ``model.observer``, which is set in iterations that are due only: between
+    them nothing is computed and nobody waits for the device. The statistics are over the first ``samples`` images of
+    the batch of all ranks, so all ranks have the same ones; those of the head's state are of after the step. Models
+    without ``observer`` (:class:`Classifier`) are left alone. A warning comes once, and again after a recovery.
+
+    Args:
+        interval: Iterations between two looks at the features; 0: none.
+        samples: Images to look at, over all ranks.
+        min_spread: Spread of the features below which they count as constant; 1 fills the sphere.
+        min_rank: Effective rank below which they count as a line.
+        patience: Number of epochs in a row that the loss must be at chance, ``head.chance_loss``, for a warning.
+        tolerance: Relative distance from chance that counts as at chance.
+    """
+
+    priority = 'NORMAL'  # before LoggerHook
+
+    def __init__(
+        self,
+        interval: int = 50,
+        samples: int = 1024,
+        min_spread: float = 0.01,
+        min_rank: float = 1.5,
+        patience: int = 5,
+        tolerance: float = 0.01,
+    ) -> None:
+        self.interval, self.samples = interval, samples
+        self.min_spread, self.min_rank = min_spread, min_rank
+        self.patience, self.tolerance = patience, tolerance
+        self._seen: tuple[Tensor, Tensor | None] | None = None
+        self._ill: set[str] = set()
+        self._epochs = 0
+        self._batches = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Warn about a queue that holds keys of the batch's own images."""
+        self._length = history_length(runner)
+        queue = getattr(getattr(_model(runner), 'head', None), 'queue', None)
+        num_images = len(runner.train_dataloader.dataset)
+        if queue is not None and queue.size > num_images:
+            runner.logger.warning(
+                f'model.head.queue_size is {queue.size}, but the training data set has only {num_images} images: the '
+                'queue holds keys of the very images that it should be negatives of. Use a quarter of the data set or '
+                f'less: --cfg-options model.head.queue_size={max(num_images // 4, 1)}'
+            )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Count anew the batches of the epoch, which may have been resumed in the middle."""
+        self._batches = 0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Ask for the features of this step, if it is due."""
+        if self.every_n_train_iters(runner, self.interval) and hasattr(_model(runner), 'observer'):
+            model = _model(runner)
+            model.observer = lambda queries, targets: self._observe(model, queries, targets)
+
+    def _observe(self, model: Any, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+        pair = matching_features(model, queries, targets)
+        rows = max(self.samples // get_world_size(), 2)
+        self._seen = tuple(None if x is None else x.detach()[:rows] for x in pair)  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Count the batch; in an iteration that is due, log and judge the features."""
+        self._batches += 1
+        if self._seen is None:
+            return
+        model, (own, own_partners) = _model(runner), self._seen
+        model.observer, self._seen = None, None
+        features = concat_all_gather(own)
+        partners = None if own_partners is None else concat_all_gather(own_partners)
+        values = feature_statistics(features, partners, model.head)
+        for name, value in values.items():
+            push_scalar(runner.message_hub, f'train/health/{name}', value, self._length)
+        limit = min(features.shape)
+        self._judge(runner, 'not finite', not values)
+        constant = bool(values) and values['spread'] < self.min_spread
+        self._judge(runner, 'constant', constant, **values)
+        line = bool(values) and limit > 1 and not constant and values['effective_rank'] < self.min_rank
+        self._judge(runner, 'rank', line, limit=limit, **values)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Compare the epoch's loss with chance."""
+        model = _model(runner)
+        chance = getattr(getattr(model, 'head', None), 'chance_loss', None)
+        losses = runner.message_hub.log_scalars.get('train/loss_base')
+        if chance is None or losses is None or self._batches == 0:
+            return
+        pairs = max(len(getattr(model, 'pairs', ())), 1) * getattr(model, 'pair_weight', 1.0)
+        loss = float(losses.mean(self._batches)) / pairs
+        self._epochs = self._epochs + 1 if abs(loss - chance) <= self.tolerance * chance else 0
+        stays = self._epochs >= self.patience
+        self._judge(runner, 'chance', stays, loss=loss, chance=chance, patience=self.patience)
+
+    def _judge(self, runner: Runner, name: str, ill: bool, **values: float) -> None:
+        """Warn if something has become ill that was well."""
+        if ill and name not in self._ill:
+            message = ADVICE[name].format(**values)
+            runner.logger.warning(f'Health, iteration {runner.iter + 1}: {message}')
+        (self._ill.add if ill else self._ill.discard)(name)
+
+
+def matching_features(
+    model: Any, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Return features (N, D) of the first pair's query, first crop, and what each should be near to (N, D) or None.
+
+    That is the target if it is a feature, else another crop (or branch) of the query, else what the head has stored.
+    """
+    i, j = model.pairs[0]
+    query, target = queries[i], targets[j]
+    crops = query[:, None] if query.ndim == 2 else query
+    if target.is_floating_point():
+        return crops[:, 0], target if target.ndim == 2 else target[:, 0]
+    if crops.shape[1] > 1:
+        return crops[:, 0], crops[:, 1]
+    return crops[:, 0], model.head.stored(target) if hasattr(model.head, 'stored') else None
+
+
+def feature_statistics(features: Tensor, partners: Tensor | None, head: Any) -> dict[str, float]:
+    """Return the statistics of features (N, D) and their partners, of any length, in one transfer to the host.
+
+    Empty if a feature is not finite. Half precision is computed in single.
+    """
+    if not bool(features.isfinite().all()):
+        return {}
+    features = _unit_rows(features)
+    values = dict(spread=spread(features), effective_rank=effective_rank(features))
+    if len(features) > 1:
+        values['uniformity'] = uniform(features)
+    if partners is not None:
+        partners = _unit_rows(partners)
+        values['alignment'] = align(features, partners)
+        values['positive_similarity'], values['negative_similarity'] = similarities(features, partners)
+    values |= head.health(features)
+    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
+
+
+def _unit_rows(features: Tensor) -> Tensor:
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+
+
+def _model(runner: Runner) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
