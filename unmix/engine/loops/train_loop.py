@@ -4,16 +4,18 @@ from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any, cast
 
-from mmengine.dist import barrier, get_world_size, is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from unmix.engine.accumulation import between_steps
 from unmix.engine.loops.resume_command import resume_command
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
+from unmix.latest_checkpoint import name_latest
 from unmix.registry import LOOPS
+from unmix.utils.dist import agreed
 
 
 @LOOPS.register_module()
@@ -135,8 +137,9 @@ class TrainLoop(EpochBasedTrainLoop):
         if self.runner.val_loop is None or not due:
             return
         if self.runner.message_hub.get_info('validated_epoch') != self._epoch:
-            self.runner.val_loop.run()
+            # Said before: CheckpointHook saves at the end of a validation that it finds the best, its numbers included.
             self.runner.message_hub.update_info('validated_epoch', self._epoch)
+            self.runner.val_loop.run()
 
     def _find_position(self) -> int:
         """Return how many batches of the current epoch a resumed checkpoint has behind it.
@@ -160,18 +163,16 @@ class TrainLoop(EpochBasedTrainLoop):
 
     def _stop_if_asked(self) -> None:
         """Save and leave if a signal came in, but not with half accumulated gradients: no checkpoint holds them."""
-        wrapper = self.runner.optim_wrapper
-        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-        if self._stop.requested() and all(w.should_update() for w in wrappers if hasattr(w, 'should_update')):
+        if self._stop.requested() and between_steps(self.runner.optim_wrapper):
             self._leave()
 
     def _leave(self) -> None:
         runner, name = self.runner, f'interrupted_iter_{self._iter}.pth'
-        runner.save_checkpoint(runner.work_dir, name, meta={'epoch': self._epoch, 'iter': self._iter}, by_epoch=False)
-        path = Path(runner.work_dir, name)
-        if is_main_process():
-            Path(runner.work_dir, 'last_checkpoint').write_text(str(path))
-        barrier()
+        path, meta = Path(runner.work_dir, name), {'epoch': self._epoch, 'iter': self._iter}
+        with agreed():
+            runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False)
+            if is_main_process():
+                name_latest(runner.work_dir, str(path))
         runner.logger.warning(
             f'Stopped after {self._iter} of {self._max_iters} iterations; all is saved in {path}. To go on:\n'
             + resume_command(runner.cfg.filename, runner.work_dir)

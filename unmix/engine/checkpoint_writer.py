@@ -1,0 +1,148 @@
+"""Writes checkpoints, at once or in the background, and takes back what was noted about those that failed."""
+
+import copy
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
+from mmengine.runner import Runner
+
+from unmix.checkpoint_files import write_checkpoint, writing_by
+from unmix.latest_checkpoint import name_latest
+from unmix.utils.dist import agreed
+
+_OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')
+_OF_HUB = ('keep_ckpt_ids', 'last_ckpt', 'timed_ckpt', 'best_')  # how names begin
+
+
+class CheckpointWriter:
+    """Rank 0 writes, and all ranks learn how it ended: at once, or with a thread when they next ask.
+
+    Args:
+        hook: The hook whose notes are taken back if a file could not be written.
+        on_error: ``'stop'`` or ``'warn'``, as for :class:`CheckpointHook`.
+        background: Whether a thread writes.
+
+    Attributes:
+        owed: Whether the last checkpoint could not be written.
+    """
+
+    def __init__(self, hook: Hook, on_error: str, background: bool) -> None:
+        self.hook, self.on_error = hook, on_error
+        self.owed = False
+        self._thread = ThreadPoolExecutor(1, 'checkpoint') if background else None
+        self._work: Future | None = None  # of rank 0
+        self._notes: _Notes | None = None  # from before the checkpoint that is being written; on all ranks
+
+    @contextmanager
+    def saving(self, runner: Runner, latest: bool) -> Iterator[list[str]]:
+        """Write what is saved in this context. All ranks must enter it.
+
+        Args:
+            runner: The Runner.
+            latest: Whether ``last_checkpoint`` is to name it.
+
+        Yields:
+            A list for the paths that are to be removed after it has been written.
+        """
+        self.settle(runner)
+        outdated: list[str] = []
+        self._notes = _Notes(self.hook, runner.message_hub)
+        if latest:
+            self.owed = False
+
+        def write(buffer: io.BytesIO, path: str) -> None:
+            job = partial(_job, self._work, buffer, path, runner.work_dir if latest else None, outdated[:])
+            outdated.clear()
+            self._work = self._thread.submit(job) if self._thread else _do(job)
+
+        with writing_by(write):
+            yield outdated
+        if not self._thread:
+            self.settle(runner)
+
+    def settle(self, runner: Runner) -> None:
+        """Learn how the last writing ended, on all ranks, and act on it.
+
+        Raises:
+            OSError: If it failed and ``on_error`` is ``'stop'``.
+        """
+        if self._notes is None:
+            return
+        notes, self._notes = self._notes, None
+        work, self._work = self._work, None
+        try:
+            with agreed():
+                if work is not None:
+                    work.result()
+        except OSError as error:
+            notes.restore()
+            self.owed = True
+            if self.on_error == 'stop':
+                raise
+            runner.logger.error(f'{error}. Training goes on, since default_hooks.checkpoint.on_write_error is "warn"')
+
+    def wait(self) -> None:
+        """Wait for the file that is being written, whether it succeeds or not."""
+        if self._work is not None:
+            wait([self._work])
+
+    def abort(self, runner: Runner) -> None:
+        """Wait as well, and log an error; the other ranks may be gone."""
+        if self._work is not None and (error := self._work.exception()):
+            runner.logger.error(str(error))
+        self._work = self._notes = None
+
+
+class _Notes:
+    """What MMEngine's hook notes about files before they are written, in itself and in the message hub."""
+
+    def __init__(self, hook: Hook, hub: MessageHub) -> None:
+        self.hook, self.hub = hook, hub
+        self._of_hook = copy.deepcopy({name: vars(hook)[name] for name in _OF_HOOK if name in vars(hook)})
+        self._of_hub = copy.deepcopy(self._in_hub())
+
+    def _in_hub(self) -> dict[str, Any]:
+        return {name: info for name, info in self.hub.runtime_info.items() if name.startswith(_OF_HUB)}
+
+    def restore(self) -> None:
+        """Take back what was noted since."""
+        vars(self.hook).update(self._of_hook)
+        for name in self._in_hub().keys() - self._of_hub.keys():
+            self.hub.pop_info(name)
+        self.hub.update_info_dict(self._of_hub)
+
+
+def _job(previous: Future | None, buffer: io.BytesIO, path: str, named_in: str | None, outdated: list[str]) -> None:
+    """Write a checkpoint, then name it, then remove others."""
+    if previous is not None:
+        previous.result()  # of the same validation; its error is not passed over
+    write_checkpoint(buffer, path)
+    if named_in is not None and is_main_process():
+        name_latest(named_in, path)
+    for old in map(Path, outdated):
+        if old == Path(path):
+            continue
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+
+
+def _do(job: Callable[[], None]) -> Future:
+    """Do a job at once; the future says how it ended, as a thread's would."""
+    future: Future = Future()
+    try:
+        job()
+        future.set_result(None)
+    except OSError as error:
+        future.set_exception(error)
+    return future
