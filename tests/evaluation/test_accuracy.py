@@ -18,6 +18,24 @@ def test_ranks_ties_and_batches():
     assert evaluator.evaluate(size=4) == {'accuracy/top1': 25.0, 'accuracy/top2': 75.0, 'accuracy/top5': 100.0}
 
 
+def test_several_layers_have_each_their_own():
+    rng = torch.Generator().manual_seed(0)
+    scores, label = torch.randn(20, 3, 6, generator=rng), torch.randint(6, (20,), generator=rng)
+    evaluator = Evaluator(Accuracy(topk=(1, 5)))
+    names = ('lr30', 'lr3', 'lr0.3')
+    evaluator.process([dict(scores=s, label=y, names=names) for s, y in zip(scores, label, strict=True)])
+    got = evaluator.evaluate(size=20)
+    for i, name in enumerate(names):
+        single = Evaluator(Accuracy(topk=(1, 5)))
+        single.process([dict(scores=s, label=y) for s, y in zip(scores[:, i], label, strict=True)])
+        alone = single.evaluate(size=20)
+        assert {k: got[f'accuracy_{name}/{k}'] for k in ('top1', 'top5')} == {
+            k: alone[f'accuracy/{k}'] for k in ('top1', 'top5')
+        }
+    best = max(range(3), key=lambda i: got[f'accuracy_{names[i]}/top1'])
+    assert (got['accuracy/top1'], got['accuracy/best']) == (got[f'accuracy_{names[best]}/top1'], best)
+
+
 def test_without_labels_it_refuses():
     with pytest.raises(ValueError, match='needs labels'):
         Accuracy().process(None, [dict(scores=torch.zeros(3), label=None)])

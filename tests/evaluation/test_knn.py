@@ -79,6 +79,22 @@ def test_metric_normalises_and_counts_top5():
     assert KNN(k=10)(Features(bank.features * 7, bank.labels), Features(test.features * 0.1, test.labels)) == result
 
 
+def test_sets_of_k_and_temperature_equal_one_metric_each():
+    rng = np.random.default_rng(1)
+    grid = [torch.tensor(rng.integers(0, 2, (n, 4)) - 0.5) for n in (60, 33)]  # many ties at every rank
+    bank, test = (Features(x, torch.tensor(rng.integers(0, 7, len(x)))) for x in grid)
+    got = KNN(k=(1, 5, 100), temperature=(0.07, 0.5))(bank, test)
+    expected = {}
+    for k in (1, 5, 100):
+        for t in (0.07, 0.5):
+            expected |= {f'knn_{k}_t{t}/{key}': value for key, value in KNN(k, t)(bank, test).items()}
+    assert got == expected
+    assert len(expected) == 12
+    assert KNN(k=[1, 5])(bank, test).keys() == {'knn_1/top1', 'knn_1/top5', 'knn_5/top1', 'knn_5/top5'}
+    with pytest.raises(ValueError, match=r'k=\[\]'):
+        KNN(k=[])
+
+
 def test_metric_on_few_classes_has_no_top5_and_unknown_classes_are_wrong():
     bank = Features(torch.eye(2), torch.tensor([0, 1]))
     assert KNN(k=1)(bank, Features(torch.eye(2), torch.tensor([0, 4]))) == {'top1': 50.0}
@@ -91,7 +107,7 @@ def test_metric_on_few_classes_has_no_top5_and_unknown_classes_are_wrong():
         (dict(temperature=0.0), 'temperature=0.0'),
         (dict(temperature=0.01), 'finite torch.float32'),
         (dict(chunk_size=0), 'chunk_size=0'),
-        (dict(num_classes=1), 'from 0 to 1; num_classes=1'),
+        (dict(num_classes=1), 'from 0 to 1; expected 0 to 0'),
         (dict(bank_labels=torch.tensor([-1, 0])), 'from -1'),
         (dict(bank_labels=torch.tensor([0])), r'labels \(1,\)'),
         (dict(bank=torch.zeros(0, 2), bank_labels=torch.zeros(0, dtype=torch.long)), 'bank is empty'),

@@ -31,6 +31,43 @@ def test_weights_equal_scikit_learn(l2):
     assert (ours.logits(test.features).argmax(1).numpy() == expected).all()
 
 
+@pytest.mark.parametrize('classes', [10, 2])
+def test_both_solvers_find_the_same(classes):
+    bank, test = (Features(x.features[x.labels < classes], x.labels[x.labels < classes]) for x in digits())
+    fits = [
+        fit_logistic_regression(*bank, l2=1e-3, max_iter=5000, tolerance=1e-10, solver=solver)
+        for solver in ('torch', 'sklearn')
+    ]
+    np.testing.assert_allclose(fits[0].weight, fits[1].weight, atol=2e-4)  # scikit-learn stops a little early
+    np.testing.assert_allclose(fits[0].bias - fits[0].bias.mean(), fits[1].bias - fits[1].bias.mean(), atol=2e-4)
+    predicted = [fit.logits(test.features).argmax(1) for fit in fits]
+    assert torch.equal(*predicted)
+
+
+def test_the_solver_on_the_host_knows_absent_classes():
+    features = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    for present in ([3], [1, 3], [0, 3, 4]):
+        labels = torch.tensor(present).repeat(12 // len(present))
+        fit = fit_logistic_regression(features, labels, num_classes=6, solver='sklearn')
+        assert fit.logits(features).shape == (12, 6)
+        assert set(fit.logits(features).argmax(1).tolist()) <= set(present)
+    with pytest.raises(ValueError, match="solver is 'newton'"):
+        fit_logistic_regression(features, labels, solver='newton')
+
+
+def test_htdts_logistic_regression_is_scikit_learns_on_features_as_they_are():
+    bank, test = digits()
+    got = [
+        LinearProbe(C=1.0, standardize=False, solver=solver, max_iter=1000, tolerance=1e-8)(bank, test)
+        for solver in ('auto', 'torch', 'sklearn')
+    ]
+    reference = Reference(max_iter=1000, tol=1e-8).fit(bank.features.numpy(), bank.labels.numpy())
+    expected = 100 * reference.score(test.features.numpy(), test.labels.numpy())
+    assert [x['top1'] for x in got] == pytest.approx([expected] * 3, abs=1e-4)
+    with pytest.raises(ValueError, match='l2=1 and C=1'):
+        LinearProbe(l2=1, C=1)
+
+
 def test_the_gradient_vanishes_at_the_solution():
     rng = torch.Generator().manual_seed(0)
     features, labels = torch.randn(60, 5, generator=rng, dtype=torch.float64), torch.arange(60) % 3
@@ -88,7 +125,7 @@ def test_names_and_bad_arguments():
         LinearProbe(draws=0)
     with pytest.raises(ValueError, match='labels_per_class=0'):
         LinearProbe(labels_per_class=0)
-    with pytest.raises(ValueError, match='from 0 to 2; num_classes=2'):
+    with pytest.raises(ValueError, match='from 0 to 2; expected 0 to 1'):
         fit_logistic_regression(torch.eye(3), torch.arange(3), num_classes=2)
     with pytest.raises(ValueError, match=r'\(0, 3\)'):
         fit_logistic_regression(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))

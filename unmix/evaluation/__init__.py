@@ -8,7 +8,7 @@ from unmix.evaluation.functional import (
     knn_scores,
     knn_vote,
 )
-from unmix.evaluation.metrics import KNN, Accuracy, EuclideanKNN, Features, LinearProbe
+from unmix.evaluation.metrics import KNN, Accuracy, EuclideanKNN, Features, LinearProbe, LinearTraining
 
 __all__ = [
     'KNN',
@@ -16,6 +16,7 @@ __all__ = [
     'EuclideanKNN',
     'Features',
     'LinearProbe',
+    'LinearTraining',
     'LogisticRegression',
     'feature_statistics',
     'fit_logistic_regression',

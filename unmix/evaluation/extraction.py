@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unmix.evaluation.metrics.features import Features
+from unmix.utils.labels import check_labels
 
 Encoder = Callable[[dict], Tensor]
 _RAW_SIZE = 32
@@ -29,7 +30,7 @@ def collect_features(batches: Iterable[dict], encoders: Mapping[str, Encoder]) -
         data have no labels; then only the first batch is read.
 
     Raises:
-        ValueError: If there is no batch, or a batch has no ``index``.
+        ValueError: If there is no batch, a batch has no ``index``, or labels are no integers from 0.
     """
     columns: dict[str, list[Tensor]] = {name: [] for name in ('index', 'label', *encoders)}
     for batch in batches:
@@ -37,6 +38,7 @@ def collect_features(batches: Iterable[dict], encoders: Mapping[str, Encoder]) -
             return None
         if batch.get('index') is None:
             raise ValueError("An evaluation data set delivers no 'index'; each item needs its own, counted from 0.")
+        check_labels(batch['label'], None, 'The data set of an evaluation')
         for name, encoder in encoders.items():
             features = encoder(batch).flatten(1)
             columns[name].append(features.float() if features.itemsize < 4 else features)

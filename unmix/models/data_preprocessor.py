@@ -8,6 +8,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from unmix.registry import MODELS
+from unmix.utils.labels import check_labels
 
 
 @MODELS.register_module()
@@ -19,12 +20,16 @@ class DataPreprocessor(BaseDataPreprocessor):
         std: Standard deviation likewise.
         non_blocking: Whether copies to the device may overlap with the host.
 
+    Attributes:
+        num_classes: Number of classes, where a model has them: labels are checked before they leave the host.
+
     Raises:
         ValueError: If only one of mean and std is given, or their lengths differ.
     """
 
     mean: Tensor | None
     std: Tensor | None
+    num_classes: int | None = None
 
     def __init__(
         self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, non_blocking: bool = True
@@ -39,7 +44,13 @@ class DataPreprocessor(BaseDataPreprocessor):
             self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        """Return the batch with ``inputs``, a tensor (N, C, H, W) or a list of them, as normalised floats."""
+        """Return the batch with ``inputs``, a tensor (N, C, H, W) or a list of them, as normalised floats.
+
+        Raises:
+            ValueError: If a label is none of ``num_classes``.
+        """
+        if self.num_classes is not None and data.get('label') is not None:
+            check_labels(data['label'], self.num_classes, 'model.head.num_classes does not fit the data set')
         batch = dict(self.cast_data(data))
         inputs = batch['inputs']
         batch['inputs'] = self.normalize(inputs) if isinstance(inputs, Tensor) else [self.normalize(x) for x in inputs]

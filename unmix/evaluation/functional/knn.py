@@ -1,11 +1,13 @@
-"""Weighted k-nearest-neighbour classification."""
+"""Weighted k-nearest-neighbour classification. Shapes: M features, N in the bank, D dimensions, C classes."""
 
 import math
 
 import torch
 from torch import Tensor
 
-_BLOCK = 2**25  # similarities held at once without a chunk_size: 128 MiB in float32
+from unmix.utils.labels import check_labels
+
+_BLOCK = 2**25  # numbers held at once without a chunk_size: 128 MiB in float32
 
 
 @torch.no_grad()
@@ -42,19 +44,10 @@ def knn_scores(
         ValueError: If k, temperature or chunk_size is not positive, the temperature is so small that the weights
             overflow, or shapes or labels do not fit.
     """
-    _check(features, bank, bank_labels, k, temperature, chunk_size)
-    smallest, largest = int(bank_labels.min()), int(bank_labels.max())
-    num_classes = largest + 1 if num_classes is None else num_classes
-    if smallest < 0 or largest >= num_classes:
-        raise ValueError(f'kNN: bank labels reach from {smallest} to {largest}; num_classes={num_classes}.')
-    order = bank_labels.argsort(stable=True)  # smallest label first: the rule for ties
-    bank, k = bank.to(features.dtype), min(k, len(bank))
-    scores = features.new_zeros(len(features), num_classes)
-    for start in range(0, len(features), chunk_size := chunk_size or max(1, _BLOCK // len(bank))):
-        chunk = slice(start, start + chunk_size)
-        similarity, neighbours = _nearest(features[chunk] @ bank.T, k, order)
-        scores[chunk].scatter_add_(1, bank_labels[neighbours], (similarity / temperature).exp())
-    return scores
+    check_temperature(temperature, features.dtype)
+    similarity, labels = knn_neighbours(features, bank, bank_labels, k, num_classes, chunk_size)
+    num_classes = int(bank_labels.max()) + 1 if num_classes is None else num_classes
+    return class_scores(similarity, labels, temperature, num_classes)
 
 
 def knn_predict(
@@ -71,24 +64,70 @@ def knn_predict(
     return scores.sort(dim=1, descending=True, stable=True).indices
 
 
+@torch.no_grad()
+def knn_neighbours(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int,
+    num_classes: int | None = None,
+    chunk_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return similarity and label of the k nearest in the bank, both (M, min(k, N)), nearest first.
+
+    Of equally near ones the smallest label comes first, so the first j columns are the j nearest. Arguments and errors
+    are those of :func:`knn_scores`.
+    """
+    _check(features, bank, bank_labels, k, num_classes, chunk_size)
+    order = bank_labels.argsort(stable=True)  # smallest label first: the rule for ties
+    bank, k = bank.to(features.dtype), min(k, len(bank))
+    similarity = features.new_empty(len(features), k)
+    labels = bank_labels.new_empty(len(features), k)
+    for start in range(0, len(features), chunk_size := chunk_size or max(1, _BLOCK // len(bank))):
+        chunk = slice(start, start + chunk_size)
+        similarity[chunk], neighbours = _nearest(features[chunk] @ bank.T, k, order)
+        labels[chunk] = bank_labels[neighbours]
+    by_label = labels.argsort(dim=1, stable=True)
+    similarity, by_similarity = similarity.gather(1, by_label).sort(dim=1, descending=True, stable=True)
+    return similarity, labels.gather(1, by_label).gather(1, by_similarity)
+
+
+def class_scores(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
+    """Return the scores (M, C) that neighbours (M, k) of these similarities and labels give."""
+    scores = similarity.new_zeros(len(similarity), num_classes)
+    return scores.scatter_add_(1, labels, (similarity / temperature).exp())
+
+
+def check_temperature(temperature: float, dtype: torch.dtype) -> None:
+    """Refuse a temperature at which the weights are no finite numbers.
+
+    Raises:
+        ValueError: If ``exp(1 / temperature)`` overflows, or the temperature is not positive.
+    """
+    if not temperature > 1 / math.log(torch.finfo(dtype).max):
+        raise ValueError(
+            f'kNN: temperature={temperature}; it must be positive and so large that exp(1 / temperature) is a finite '
+            f'{dtype}. The usual values are 0.07 and 0.1.'
+        )
+
+
 def _nearest(similarity: Tensor, k: int, order: Tensor) -> tuple[Tensor, Tensor]:
     """Top k of each row and their columns; of equal values at rank k the columns that come first in ``order``."""
-    values, columns = similarity.topk(k, dim=1)
-    last = values[:, -1:]
-    cut = ((similarity == last).sum(1) > (values == last).sum(1)).nonzero()[:, 0]
+    if k == similarity.shape[1]:
+        return similarity.topk(k, dim=1)
+    values, columns = similarity.topk(k + 1, dim=1)  # one more tells where the cut goes through equal values
+    cut = (values[:, k] == values[:, k - 1]).nonzero()[:, 0]
+    values, columns = values[:, :k], columns[:, :k]
     if len(cut):
         columns[cut] = order[similarity[cut][:, order].sort(dim=1, descending=True, stable=True).indices[:, :k]]
     return values, columns
 
 
-def _check(features: Tensor, bank: Tensor, labels: Tensor, k: int, temperature: float, chunk_size: int | None) -> None:
+def _check(
+    features: Tensor, bank: Tensor, labels: Tensor, k: int, num_classes: int | None, chunk_size: int | None
+) -> None:
     if k < 1 or (chunk_size is not None and chunk_size < 1):
         raise ValueError(f'kNN: k={k} and chunk_size={chunk_size}; both must be at least 1.')
-    if not temperature > 1 / math.log(torch.finfo(features.dtype).max):
-        raise ValueError(
-            f'kNN: temperature={temperature}; it must be positive and so large that exp(1 / temperature) is a finite '
-            f'{features.dtype}. The usual values are 0.07 and 0.1.'
-        )
     if features.ndim != 2 or bank.ndim != 2 or features.shape[1] != bank.shape[1] or labels.shape != (len(bank),):
         raise ValueError(
             f'kNN: features {tuple(features.shape)}, bank {tuple(bank.shape)}, labels {tuple(labels.shape)}; expected '
@@ -96,3 +135,4 @@ def _check(features: Tensor, bank: Tensor, labels: Tensor, k: int, temperature: 
         )
     if len(bank) == 0:
         raise ValueError('kNN: the bank is empty; bank_dataloader must deliver at least one image.')
+    check_labels(labels, num_classes, 'kNN, the bank')

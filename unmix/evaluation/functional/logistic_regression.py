@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmix.utils.labels import check_labels
+
+SMALL = 2**22  # features times classes up to which scikit-learn on the host is no slower than torch
+
 
 class LogisticRegression(NamedTuple):
     """A fitted classifier.
@@ -40,6 +44,7 @@ def fit_logistic_regression(
     statistics: tuple[Tensor, Tensor] | None = None,
     max_iter: int = 100,
     tolerance: float = 1e-7,
+    solver: str = 'torch',
 ) -> LogisticRegression:
     """Minimise ``mean cross-entropy + l2 * ||weight||^2`` over weight and bias, starting at zero.
 
@@ -54,23 +59,33 @@ def fit_logistic_regression(
         statistics: Mean and std (D,) to standardise by; by default those of ``features``.
         max_iter: Iterations of L-BFGS at most; on weakly penalised problems stopping there regularises a little.
         tolerance: Stop once no component of the gradient exceeds it, or a step moves the loss by less than 1 % of it.
+        solver: ``'torch'``, on the device of the features; ``'sklearn'``, scikit-learn's L-BFGS on the host; or
+            ``'auto'``: scikit-learn's on small problems, up to 2**22 numbers of features times classes.
 
     Raises:
-        ValueError: If there is no feature, or the shapes or labels do not fit.
+        ValueError: If there is no feature, or the shapes, labels or the solver do not fit.
     """
+    if solver not in ('torch', 'sklearn', 'auto'):
+        raise ValueError(f"linear probe: solver is {solver!r}; it is 'torch', 'sklearn' or 'auto'.")
     if features.ndim != 2 or labels.shape != (len(features),) or len(features) == 0:
         raise ValueError(
             f'linear probe: features {tuple(features.shape)} and labels {tuple(labels.shape)}; expected (N, D) and '
             '(N,), with N > 0.'
         )
-    smallest, largest = int(labels.min()), int(labels.max())
-    num_classes = largest + 1 if num_classes is None else num_classes
-    if smallest < 0 or largest >= num_classes:
-        raise ValueError(f'linear probe: labels reach from {smallest} to {largest}; num_classes={num_classes}.')
+    check_labels(labels, num_classes, 'linear probe')
+    num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
     mean, std = feature_statistics(features) if statistics is None else statistics
     inputs = (features - mean) / std
-    weight = features.new_zeros(features.shape[1], num_classes).requires_grad_()
-    bias = features.new_zeros(num_classes).requires_grad_()
+    small = features.numel() * num_classes <= SMALL and features.device.type == 'cpu'
+    solve = _solve_on_host if solver == 'sklearn' or (solver == 'auto' and small) else _solve
+    return LogisticRegression(*solve(inputs, labels, num_classes, l2, max_iter, tolerance), mean, std)
+
+
+def _solve(
+    inputs: Tensor, labels: Tensor, num_classes: int, l2: float, max_iter: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    weight = inputs.new_zeros(inputs.shape[1], num_classes).requires_grad_()
+    bias = inputs.new_zeros(num_classes).requires_grad_()
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iter,
@@ -88,4 +103,26 @@ def fit_logistic_regression(
 
     with torch.enable_grad():
         solver.step(objective)
-    return LogisticRegression(weight.detach(), bias.detach(), mean, std)
+    return weight.detach(), bias.detach()
+
+
+def _solve_on_host(
+    inputs: Tensor, labels: Tensor, num_classes: int, l2: float, max_iter: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    from sklearn.linear_model import LogisticRegression as Solver  # takes a second, and most runs do not need it
+
+    present = labels.unique()
+    weight = inputs.new_zeros(inputs.shape[1], num_classes)
+    bias = inputs.new_full((num_classes,), -torch.inf)
+    if len(present) == 1:
+        bias[present] = 0
+        return weight, bias
+    # Of two classes scikit-learn has one row of weights, where softmax has two of half the size: half the penalty.
+    binary = len(present) == 2
+    solver = Solver(C=(2 if binary else 1) / (2 * l2 * len(inputs)), tol=tolerance, max_iter=max_iter)
+    solver.fit(inputs.cpu().numpy(), labels.cpu().numpy())
+    found = [torch.as_tensor(x).to(inputs) for x in (solver.coef_.T, solver.intercept_)]
+    if binary:
+        found = [torch.stack([-x[..., 0] / 2, x[..., 0] / 2], -1) for x in found]
+    weight[:, present], bias[present] = found
+    return weight, bias

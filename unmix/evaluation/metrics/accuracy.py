@@ -15,6 +15,9 @@ class Accuracy(BaseMetric):
 
     Classes with the score of the right one count as ranked below it only if their number is larger.
 
+    Of a head with several layers each has its own, ``accuracy_lr30/top1``, and ``accuracy/top1`` is that of the best
+    layer on these images, whose number (from 0) is ``accuracy/best``.
+
     Args:
         topk: The values of k.
         collect_device: Where results of several processes meet, ``'cpu'`` or ``'gpu'``.
@@ -24,27 +27,39 @@ class Accuracy(BaseMetric):
 
     def __init__(self, topk: Sequence[int] = (1, 5), collect_device: str = 'cpu') -> None:
         super().__init__(collect_device)
+        self.prefix = None  # the names below are whole
         self.topk = tuple(topk)
+        self.names: tuple[str, ...] = ()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the rank (0 is the best) of each image's class.
 
         Args:
             data_batch: Not read.
-            data_samples: One dict an image, with ``scores`` (C,) and ``label`` ().
+            data_samples: One dict an image, with ``scores`` (C,), or (L, C) of L layers called ``names``, and
+                ``label`` ().
 
         Raises:
             ValueError: If the images have no labels.
         """
         if any(sample.get('label') is None for sample in data_samples):
             raise ValueError('Accuracy needs labels, but val_dataloader or test_dataloader delivers none.')
+        self.names = tuple(data_samples[0].get('names', ()))
         scores = torch.stack([sample['scores'] for sample in data_samples])
-        label = torch.stack([torch.as_tensor(sample['label']) for sample in data_samples]).to(scores.device)[:, None]
-        own = scores.gather(1, label)
-        smaller = torch.arange(scores.shape[1], device=scores.device) < label
-        self.results.extend(((scores > own) | ((scores == own) & smaller)).sum(1).tolist())
+        label = torch.stack([torch.as_tensor(sample['label']) for sample in data_samples]).to(scores.device)
+        label = label.view(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
+        own = scores.gather(-1, label)
+        smaller = torch.arange(scores.shape[-1], device=scores.device) < label
+        self.results.extend(((scores > own) | ((scores == own) & smaller)).sum(-1).tolist())
 
-    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+    def compute_metrics(self, results: list[int] | list[list[int]]) -> dict[str, float]:
         """Return the accuracies of the ranks of all images."""
         ranks = torch.tensor(results)
-        return {f'top{k}': 100.0 * (ranks < k).double().mean().item() for k in self.topk}
+        hits = {f'top{k}': 100.0 * (ranks < k).double().mean(0) for k in self.topk}
+        if ranks.ndim == 1:
+            return {f'accuracy/{key}': hit.item() for key, hit in hits.items()}
+        best = int(hits[f'top{self.topk[0]}'].argmax())
+        found = {f'accuracy/{key}': hit[best].item() for key, hit in hits.items()} | {'accuracy/best': float(best)}
+        return found | {
+            f'accuracy_{name}/{key}': hit[i].item() for key, hit in hits.items() for i, name in enumerate(self.names)
+        }

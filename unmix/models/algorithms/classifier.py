@@ -1,6 +1,7 @@
 """Linear evaluation and fine-tuning."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unmix.models.heads.classification_head import ClassificationHead
 from unmix.registry import MODELS
@@ -20,37 +22,66 @@ class Classifier(BaseModel):
     """A classifier on a pre-trained backbone, which is frozen (linear evaluation) or trained along (fine-tuning).
 
     A frozen backbone has no gradient and stays in evaluation mode, so BatchNorm's running statistics do not move either
-    (`MoCo <https://arxiv.org/abs/1911.05722>`_, Sec. 4.1, and its released code).
+    (`MoCo <https://arxiv.org/abs/1911.05722>`_, Sec. 4.1, and its released code). PIC's released code leaves BatchNorm
+    in training mode instead: batch statistics while the classifier is trained, running ones that follow the new data
+    and are used in the test. Its published figures are made that way.
+
+    Without head it is a backbone alone, for protocols on frozen features: of any method's checkpoint, ``backbone.*`` is
+    taken.
 
     Args:
         backbone: Images to features (N, D).
-        head: A :class:`ClassificationHead`.
+        head: A :class:`ClassificationHead`; ``in_dim`` is the backbone's if it is not given. None: no classifier.
         freeze: Whether the backbone is frozen.
+        bn_mode: ``'eval'``, or ``'train'`` for the training mode of a frozen backbone's BatchNorm.
+        layer: Take the map after this layer of the backbone (see :class:`ResNet`), pooled to ``pool`` x ``pool`` pixels
+            by adaptive averages and flattened, as `CMC <https://arxiv.org/abs/1906.05849>`_ does. None: its features.
+        pool: Side of the pooled map.
         pretrained: Checkpoint of a pre-training, file or http(s) address; its ``backbone.*`` is loaded in
             ``init_weights``, that is before a training and not before a test. None: random weights.
         data_preprocessor: Device, float, normalisation; see :class:`DataPreprocessor`.
 
     Raises:
         FileNotFoundError: If there is no file ``pretrained``.
-        ValueError: If it holds another backbone.
+        ValueError: If it holds another backbone, or bn_mode, layer or pool do not fit.
     """
 
-    head: ClassificationHead
+    head: ClassificationHead | None
 
     def __init__(
         self,
         backbone: dict,
-        head: dict,
+        head: dict | None = None,
         freeze: bool = True,
+        bn_mode: str = 'eval',
+        layer: int | None = None,
+        pool: int | None = None,
         pretrained: str | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(MODELS.build(dict(type='DataPreprocessor') | (data_preprocessor or {})), init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.head = MODELS.build(head)
-        self.freeze = freeze
+        self.freeze, self.bn_mode, self.layer, self.pool = freeze, bn_mode, layer, pool
         self.pretrained = pretrained
+        if bn_mode not in ('eval', 'train') or (bn_mode == 'train' and not freeze):
+            raise ValueError(
+                f"model.bn_mode is {bn_mode!r} with freeze={freeze}; it is 'eval' or 'train', the latter for a frozen "
+                'backbone: one that is fine-tuned is in training mode anyway.'
+            )
+        dims = getattr(self.backbone, 'layer_dims', ())
+        if (layer is None) != (pool is None) or (layer is not None and not 1 <= layer <= len(dims)):
+            raise ValueError(
+                f'model.layer is {layer} and model.pool {pool}; give both or none, and a layer from 1 to {len(dims)}.'
+            )
+        if layer is not None and pool is not None:
+            in_dim = dims[layer - 1] * pool**2
+        else:
+            in_dim = getattr(self.backbone, 'out_dim', None)
+        known = {} if in_dim is None else {'in_dim': in_dim}
+        self.head = None if head is None else MODELS.build(known | head)
+        if self.head is not None:
+            self.data_preprocessor.num_classes = self.head.num_classes
         if freeze:
             self.backbone.requires_grad_(False)
             self.backbone.eval()
@@ -60,7 +91,7 @@ class Classifier(BaseModel):
         super().init_weights()
         if self.pretrained is not None:
             load_backbone(self.backbone, self.pretrained)
-        elif self.freeze:
+        elif self.freeze and self.head is not None:
             print_log(
                 'model.pretrained is not set: unless load_from gives other weights, the frozen backbone stays random.',
                 logger='current',
@@ -68,14 +99,20 @@ class Classifier(BaseModel):
             )
 
     def train(self, mode: bool = True) -> 'Classifier':
-        """Set the mode of all but a frozen backbone."""
+        """Set the mode; a frozen backbone stays in evaluation mode unless ``bn_mode`` says otherwise."""
         super().train(mode)
-        if self.freeze:
+        if self.freeze and self.bn_mode == 'eval':
             self.backbone.eval()
         return self
 
+    def select(self, state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the tensors of a checkpoint that are this model's: without head the backbone's, else all."""
+        if self.head is not None:
+            return state_dict
+        return {name: tensor for name, tensor in state_dict.items() if name.startswith('backbone.')}
+
     def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
-        """Return backbone features (N, D) of images (N, C, H, W).
+        """Return features (N, D) of images (N, C, H, W): the backbone's, or the pooled map of its ``layer``.
 
         Raises:
             ValueError: If ``stage`` is not ``'backbone'``; a classifier has no other.
@@ -83,7 +120,9 @@ class Classifier(BaseModel):
         if stage != 'backbone':
             raise ValueError(f"stage is {stage!r}; the features of a Classifier are taken after its 'backbone'.")
         with torch.no_grad() if self.freeze else nullcontext():
-            return self.backbone(x)
+            if self.layer is None:
+                return self.backbone(x)
+            return F.adaptive_avg_pool2d(self.backbone(x, self.layer), self.pool).flatten(1)
 
     def forward(
         self, inputs: Tensor, index: Tensor | None = None, label: Tensor | None = None, mode: str = 'tensor'
@@ -97,13 +136,18 @@ class Classifier(BaseModel):
             mode: ``'loss'``, ``'tensor'`` or ``'predict'``.
 
         Raises:
-            ValueError: If labels are missing in mode ``'loss'``, there are several views, or the mode is another one.
+            ValueError: If labels are missing in mode ``'loss'``, there is no head, there are several views, or the mode
+                is another one.
         """
         if not isinstance(inputs, Tensor):
             if len(inputs) != 1:
                 raise ValueError(f'Classifier received {len(inputs)} views an image; the data set must deliver one.')
             inputs = inputs[0]
         features = self.extract_feat(inputs)
+        if self.head is None:
+            if mode == 'tensor':
+                return features
+            raise ValueError('Classifier has no model.head to train or to test; FeatureLoop needs none.')
         if mode == 'loss':
             if label is None:
                 raise ValueError('Classifier cannot be trained: train_dataloader delivers no labels.')
@@ -113,7 +157,8 @@ class Classifier(BaseModel):
             return scores
         if mode == 'predict':
             labels = [None] * len(scores) if label is None else label
-            return [dict(scores=score, label=y) for score, y in zip(scores, labels, strict=True)]
+            names = self.head.names
+            return [dict(scores=score, label=y, names=names) for score, y in zip(scores, labels, strict=True)]
         raise ValueError(f"mode is {mode!r}; it is 'loss', 'tensor' or 'predict'.")
 
 

@@ -47,6 +47,7 @@ class ResNet(BaseModule):
 
     Attributes:
         out_dim: Feature dimension D.
+        layer_dims: Channels after the stem and after each stage.
 
     Raises:
         ValueError: If depth or stem is unknown.
@@ -80,11 +81,13 @@ class ResNet(BaseModule):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if maxpool else nn.Identity()
         self.num_stages = len(blocks)
+        self.layer_dims: tuple[int, ...] = (channels,)
         for i, num_blocks in enumerate(blocks):
             planes = width * 2**i
             stage = self._make_stage(block, channels, planes, num_blocks, stride=2 if i else 1)
             self.add_module(f'layer{i + 1}', stage)
             channels = planes * block.expansion
+            self.layer_dims += (channels,)
         self.out_dim = channels
         self._init_parameters(default_stem=stem in ('cifar', 'cifar-pool'), zero_residual=zero_init_residual)
 
@@ -108,9 +111,14 @@ class ResNet(BaseModule):
             if isinstance(module, nn.Conv2d) and not (default_stem and module is self.conv1):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features (N, D) of images ``x`` (N, C, H, W)."""
+    def forward(self, x: Tensor, layer: int | None = None) -> Tensor:
+        """Return features (N, D) of images ``x`` (N, C, H, W), or with ``layer`` the map (N, D', H', W') after it.
+
+        Layer 1 is the stem with its max-pool, 2 the first stage, and so on; one more than the last is the features.
+        """
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for i in range(self.num_stages):
-            x = getattr(self, f'layer{i + 1}')(x)
-        return x.mean((2, 3))
+        for i in range(1, self.num_stages + 1):
+            if layer == i:
+                return x
+            x = getattr(self, f'layer{i}')(x)
+        return x if layer == self.num_stages + 1 else x.mean((2, 3))

@@ -17,6 +17,7 @@ class TwoBranch(BaseModule):
 
     Attributes:
         out_dim: Dimension of both features together.
+        layer_dims: Channels of both after the stem and after each stage.
 
     Raises:
         ValueError: If the images have another number of channels.
@@ -31,13 +32,19 @@ class TwoBranch(BaseModule):
         self.l_to_ab = MODELS.build(dict(branch, in_channels=first))
         self.ab_to_l = MODELS.build(dict(branch, in_channels=second))
         self.out_dim: int = self.l_to_ab.out_dim + self.ab_to_l.out_dim
+        self.layer_dims = tuple(map(sum, zip(self.l_to_ab.layer_dims, self.ab_to_l.layer_dims, strict=True)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features (N, D1 + D2), the first encoder's first, of images ``x`` (N, C, H, W)."""
+    def forward(self, x: Tensor, layer: int | None = None) -> Tensor:
+        """Return the features (N, D1 + D2), the first encoder's first, of images ``x`` (N, C, H, W).
+
+        With ``layer`` the maps (N, D1' + D2', H', W') after that layer of both; see :class:`ResNet`.
+        """
         if x.shape[1] != sum(self.channels):
             raise ValueError(
                 f'The images have {x.shape[1]} channels, backbone.channels={self.channels} takes {sum(self.channels)}. '
                 "Colour images and model.data_preprocessor.type='ColorPreprocessor' give three."
             )
         first, second = x.split(self.channels, dim=1)
+        if layer is not None:
+            return torch.cat([self.l_to_ab(first, layer), self.ab_to_l(second, layer)], dim=1)
         return torch.cat([self.l_to_ab(first), self.ab_to_l(second)], dim=1)
