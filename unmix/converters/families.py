@@ -1,0 +1,89 @@
+"""All families, and which of them a checkpoint belongs to."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from unmix.converters.containers import tensors_of
+from unmix.converters.family import Family
+from unmix.converters.libraries import LIBRARIES
+from unmix.converters.published import PUBLISHED
+from unmix.converters.rules import Rule, compile_pattern
+from unmix.converters.toolboxes import TOOLBOXES
+
+OURS = (
+    'backbone.conv#.*',
+    'backbone.bn#.*',
+    'backbone.layer#.*',
+    'backbone.l_to_ab.*',
+    'backbone.ab_to_l.*',
+    'neck.fc.*',
+    'neck.layers.#.*',
+    'neck.necks.#.*',
+    'predictor.*',
+    'head.*',
+    'momentum_encoder.backbone.*',
+    'momentum_encoder.neck.*',
+)
+UNMIX = Family(
+    name='unmix',
+    source='this package',
+    rules=tuple(Rule(name, name) for name in OURS),
+    encoders=(),
+    marks=('backbone.*',),
+    entries={'': 'state_dict'},
+)
+FAMILIES = (*PUBLISHED, *TOOLBOXES, *LIBRARIES)
+
+
+def names() -> list[str]:
+    """Return the names of all families, this package's first."""
+    return [UNMIX.name, *(name for family in FAMILIES for name in (family.name, *family.aliases))]
+
+
+def find_family(name: str) -> Family:
+    """Return the family of a name.
+
+    Raises:
+        ValueError: If there is none; names the nearest ones.
+    """
+    for family in (UNMIX, *FAMILIES):
+        if name in (family.name, *family.aliases):
+            return family
+    near = difflib.get_close_matches(name, names(), n=3)
+    raise ValueError(
+        f'There is no family {name!r}. {f"Did you mean {chr(32).join(near)}? " if near else ""}They are '
+        f'{", ".join(names())}. The kind of a file follows from its suffix: .pth, .safetensors, .pkl, .onnx.'
+    )
+
+
+def unmatched(family: Family, found: Mapping[str, Tensor]) -> list[str]:
+    """Return what speaks against a family: names that its rules do not know, and marks that no name matches."""
+    known = [rule.inward for rule in family.rules] + [compile_pattern(drop.theirs) for drop in family.drops]
+    strange = [name for name in found if not any(pattern.fullmatch(name) for pattern in known)]
+    missing = [mark for mark in family.marks if not any(map(compile_pattern(mark).fullmatch, found))]
+    return [f'{mark} is missing' for mark in missing] + strange
+
+
+def detect(content: Any, source: str) -> Family:
+    """Return the family of a checkpoint by its names.
+
+    Raises:
+        ValueError: If it is of none; says which are nearest, and what speaks against them.
+    """
+    objections = []
+    for family in (UNMIX, *FAMILIES):
+        found = unmatched(family, tensors_of(content, family, source))
+        if not found:
+            return family
+        objections.append((len(found), family.name, found))
+    nearest = '; '.join(
+        f'{name}: {", ".join(found[:3])}{", ..." if len(found) > 3 else ""}'
+        for _, name, found in sorted(objections)[:3]
+    )
+    raise ValueError(
+        f'{source} is of no family that is known: {", ".join(names())}. The nearest ones, and what speaks against '
+        f'them: {nearest}. Name one, if it is a variant, to see what is wrong with it.'
+    )

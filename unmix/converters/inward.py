@@ -1,0 +1,100 @@
+"""From a foreign checkpoint to this package's names and networks, with a proof."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from unmix.converters.containers import read, tensors_of
+from unmix.converters.families import detect, find_family
+from unmix.converters.family import Family
+from unmix.converters.naming import MOMENTUM
+from unmix.converters.networks import build_encoder
+from unmix.converters.proof import prove
+from unmix.converters.rules import rename_in
+
+Stem = str | dict[str, Any]
+
+
+@dataclass
+class Converted:
+    """A checkpoint by this package's names.
+
+    Attributes:
+        family: Where it comes from, or where it went.
+        state: Its tensors.
+        networks: Its networks by the prefix of their names: empty, or ``'momentum_encoder.'``.
+        model: The configs of the networks of the first one.
+        dropped: Names that were left out, with the reason.
+        difference: The largest relative difference of an output here and there.
+    """
+
+    family: Family
+    state: dict[str, Tensor]
+    networks: dict[str, nn.ModuleDict]
+    model: dict[str, Any]
+    dropped: dict[str, str] = field(default_factory=dict)
+    difference: float = 0.0
+
+    @property
+    def stem(self) -> Stem:
+        """The stem of the backbone."""
+        backbone = self.model['backbone']
+        return backbone.get('branch', backbone)['stem']
+
+
+def read_checkpoint(source: str | Path, family: str = 'auto', stem: Stem | None = None) -> Converted:
+    """Read a file and interpret it, see :func:`interpret`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, is of another family or network, or the outputs differ.
+    """
+    return interpret(read(source), str(source), family, stem)
+
+
+def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None = None) -> Converted:
+    """Translate the content of a checkpoint, and prove that its networks compute the same here.
+
+    Args:
+        content: Of a file.
+        source: Its name, for messages.
+        family: Its family, or ``'auto'``: found by its names.
+        stem: What a 3x3 stem is; None: as it is in that family, or as this package's converter wrote down.
+
+    Raises:
+        ValueError: If it is of another family or network, or the outputs differ.
+    """
+    found = detect(content, source) if family == 'auto' else find_family(family)
+    tensors = tensors_of(content, found, source)
+    try:
+        state, dropped = rename_in(tensors, found.rules, found.drops)
+    except ValueError as error:
+        raise ValueError(f'{source} as {found.name}: {error}') from error
+    small = stem or _written_stem(content) or found.small_stem
+    networks: dict[str, nn.ModuleDict] = {}
+    model: dict[str, Any] = {}
+    for prefix in ('', MOMENTUM):
+        if any(name.startswith(f'{prefix}backbone.') for name in state):
+            networks[prefix], configs, left = build_encoder(state, prefix, small, source)
+            model = model or configs
+            dropped |= left
+    if '' not in networks:
+        raise ValueError(f'{source} as {found.name}: there is no backbone among {", ".join(list(tensors)[:4])}, ...')
+    state = {name: tensor for name, tensor in state.items() if name not in dropped}
+    converted = Converted(found, state, networks, model, dropped)
+    for encoder in found.encoders:
+        if encoder.ours in networks:
+            difference = prove(networks[encoder.ours], tensors, encoder, converted.stem, source)
+            converted.difference = max(converted.difference, difference)
+    return converted
+
+
+def _written_stem(content: Any) -> Stem | None:
+    """Return the stem that this converter wrote down in a checkpoint, if it did."""
+    place = content
+    for key in ('meta', 'model', 'backbone'):
+        place = place.get(key) if isinstance(place, Mapping) else None
+    return place.get('branch', place).get('stem') if isinstance(place, Mapping) else None

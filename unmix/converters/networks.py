@@ -1,0 +1,162 @@
+"""Which of this package's networks a checkpoint's tensors belong to, and these networks with them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import unmix.models  # noqa: F401  registers the networks
+from unmix.models.backbones.resnet import ARCHITECTURES, STEMS
+from unmix.registry import MODELS
+from unmix.utils.matching import check_match
+
+State = Mapping[str, Tensor]
+HEADS = ('neck', 'predictor', 'head')
+
+
+def below(state: State, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose name begins with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def resolve_stem(kernel_size: int, small: str | Mapping[str, Any] | None) -> str | dict[str, Any]:
+    """Return the stem of a convolution of this size: the shapes do not tell its stride, padding and max-pool.
+
+    Args:
+        kernel_size: Of the first convolution.
+        small: What it is if the kernel is 3x3; None: not possible.
+
+    Raises:
+        ValueError: If there is no such stem.
+    """
+    if kernel_size == STEMS['imagenet']['kernel_size']:
+        return 'imagenet'
+    if small is None or kernel_size != 3:
+        raise ValueError(
+            f'The first convolution is {kernel_size}x{kernel_size}; {"only 7x7" if small is None else "3x3 and 7x7"} '
+            'stems exist there. Export to torchvision, or to .safetensors or .onnx.'
+        )
+    return small if isinstance(small, str) else dict(small)
+
+
+def stem_settings(stem: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return kernel size, stride, padding and max-pool of a stem given by name or in full."""
+    return dict(STEMS[stem]) if isinstance(stem, str) else dict(stem)
+
+
+def resnet_config(state: State, small: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the config of the ResNet that has these tensors.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if 'conv1.weight' not in state or 'layer1.0.conv1.weight' not in state:
+        raise ValueError(
+            f'The checkpoint has no ResNet: expected conv1.weight and layer1.0.conv1.weight among '
+            f'{", ".join(list(state)[:4]) or "no tensors"}, ...'
+        )
+    blocks: dict[int, set[int]] = {}
+    for match in filter(None, (re.match(r'layer(\d+)\.(\d+)\.', name) for name in state)):
+        blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    counts = tuple(len(blocks[i]) for i in sorted(blocks))
+    expansion = 4 if 'layer1.0.conv3.weight' in state else 1
+    known = {(block.expansion, blocks): depth for depth, (block, blocks) in ARCHITECTURES.items()}
+    if (expansion, counts) not in known:
+        raise ValueError(
+            f'The checkpoint is of a ResNet with {counts} {"bottleneck" if expansion == 4 else "basic"} blocks; '
+            f'backbone.depth is one of {sorted(ARCHITECTURES)}.'
+        )
+    conv, width = state['conv1.weight'], len(state['layer1.0.conv1.weight'])
+    config = dict(type='ResNet', depth=known[expansion, counts], stem=resolve_stem(conv.shape[-1], small))
+    config |= dict(width=width) if width != 64 else {}
+    config |= dict(stem_width=len(conv)) if len(conv) != width else {}
+    return config | (dict(in_channels=conv.shape[1]) if conv.shape[1] != 3 else {})
+
+
+def backbone_config(state: State, small: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the config of the backbone, one ResNet or two, that has these tensors."""
+    if 'l_to_ab.conv1.weight' not in state:
+        return resnet_config(state, small)
+    branches = [resnet_config(below(state, f'{name}.'), small) for name in ('l_to_ab', 'ab_to_l')]
+    channels = tuple(branch.pop('in_channels', 3) for branch in branches)
+    return dict(type='TwoBranch', branch=branches[0], channels=channels)
+
+
+def head_config(state: State) -> dict[str, Any] | None:
+    """Return the config of the projector, predictor or classifier that has these tensors, or None."""
+    if 'necks.0.fc.weight' in state:
+        return dict(type='TwoBranchNeck', neck=head_config(below(state, 'necks.0.')))
+    if 'fc.weight' in state:
+        out_dim, in_dim = state['fc.weight'].shape
+        return dict(type='LinearNeck', in_dim=in_dim, out_dim=out_dim, bias='fc.bias' in state)
+    weights = {int(name.split('.')[1]): x for name, x in state.items() if re.fullmatch(r'layers\.\d+\.weight', name)}
+    linear = sorted(i for i, weight in weights.items() if weight.ndim == 2)
+    if len(linear) < 2:
+        return None
+    first, last = weights[linear[0]], weights[linear[-1]]
+    return dict(
+        type='MLPNeck',
+        in_dim=first.shape[1],
+        hidden_dim=first.shape[0],
+        out_dim=last.shape[0],
+        num_layers=len(linear),
+        norm='layers.1.running_mean' in state,
+        hidden_bias='layers.0.bias' in state,
+        last_norm=f'layers.{linear[-1] + 1}.running_mean' in state,
+        last_affine=f'layers.{linear[-1] + 1}.weight' in state,
+    )
+
+
+def build(config: dict[str, Any], state: State, source: str) -> nn.Module:
+    """Build a network and give it the tensors, which it then shares.
+
+    Raises:
+        ValueError: If it has other tensors.
+    """
+    with torch.device('meta'):
+        network = MODELS.build(config)
+    own = network.state_dict()
+    counters = {name: torch.tensor(0) for name in own if name.endswith('num_batches_tracked')}  # PyTorch < 0.4.1
+    state = counters | dict(state)
+    check_match(own, state, source)
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def build_encoder(
+    state: State, prefix: str, small: str | Mapping[str, Any] | None, source: str
+) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, str]]:
+    """Build the backbone of a checkpoint and what follows it.
+
+    Args:
+        state: Tensors by our names.
+        prefix: Empty, or ``'momentum_encoder.'``.
+        small: What a 3x3 stem is.
+        source: The checkpoint, for messages.
+
+    Returns:
+        The networks by name, their configs, and the names of the tensors that have no network here with the reason.
+
+    Raises:
+        ValueError: If there is no such backbone.
+    """
+    tensors = below(state, f'{prefix}backbone.')
+    configs = dict(backbone=backbone_config(tensors, small))
+    networks = nn.ModuleDict({'backbone': build(configs['backbone'], tensors, source)})
+    dropped: dict[str, str] = {}
+    for name in HEADS:
+        tensors = below(state, f'{prefix}{name}.')
+        if not tensors or (name == 'head' and set(tensors) != {'fc.weight', 'fc.bias'}):
+            continue
+        config = head_config(tensors)
+        try:
+            if config is None:
+                raise ValueError('it has fewer than two linear layers')
+            networks[name] = build(config, tensors, source)
+            configs[name] = config
+        except ValueError as error:
+            reason = f'no {name} of this package has these layers ({str(error).partition(": ")[2] or error})'
+            dropped |= {f'{prefix}{name}.{key}': reason for key in tensors}
+    return networks, configs, dropped
