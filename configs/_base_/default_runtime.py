@@ -7,7 +7,7 @@ default_hooks = dict(
     timer=dict(type='LazyTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3, interval_minutes=30),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     progress=dict(type='ProgressHook', interval=1),
     health=dict(type='HealthHook', interval=50),

@@ -3,7 +3,11 @@
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 
+def optim_wrappers(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWrapper]:
+    """Return the wrappers of all optimisers."""
+    return [*optim_wrapper.values()] if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+
+
 def between_steps(optim_wrapper: OptimWrapper | OptimWrapperDict) -> bool:
-    """Whether no gradients are half accumulated; a checkpoint does not hold them."""
-    wrappers = optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
-    return all(wrapper.should_update() for wrapper in wrappers if hasattr(wrapper, 'should_update'))
+    """Whether no gradient waits for its optimiser step; a checkpoint has to hold those that do."""
+    return all(w.should_update() for w in optim_wrappers(optim_wrapper) if hasattr(w, 'should_update'))

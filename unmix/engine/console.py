@@ -2,6 +2,9 @@
 
 import logging
 
+# The last one says that gradients are lost; TrainLoop restores them, or warns itself.
+_OWN = ('"FileClient"', '"HardDiskBackend"', 'Resumed iteration number is not divisible by')
+
 
 def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler]:
     """Handlers of a logger that print, and do not write to a file."""
@@ -19,5 +22,5 @@ def _for_console(record: logging.LogRecord) -> bool:
     """Refuse environment, config and order of hooks, LoggerHook's lines, and MMEngine's own deprecations."""
     message = record.getMessage()
     banner = record.levelno <= logging.INFO and message.count('\n') > 3
-    own = record.module == 'logger_hook' or message.startswith(('"FileClient"', '"HardDiskBackend"'))
+    own = record.module == 'logger_hook' or message.startswith(_OWN)
     return not banner and not own

@@ -6,6 +6,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMEngineRunner
 
 from unmix.engine.console import quiet
+from unmix.engine.loops.resumption import StepRemainder
 
 
 class Runner(MMEngineRunner):
@@ -16,3 +17,10 @@ class Runner(MMEngineRunner):
         logger = super().build_logger(*args, **kwargs)
         quiet(logger)
         return logger
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save as MMEngine does, with the gradients that are being accumulated on all ranks. Every rank calls it."""
+        for hook in self.hooks:
+            if isinstance(hook, StepRemainder):
+                hook.collect(self)
+        super().save_checkpoint(*args, **kwargs)

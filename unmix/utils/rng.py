@@ -62,6 +62,19 @@ def reseed(*purpose: int | str) -> None:
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
 
 
+def reseed_step(seed: int, iteration: int, rank: int) -> None:
+    """Seed all global generators, the CUDA device's too, for one training step: what dropout and the like draw from.
+
+    Args:
+        seed: The run's.
+        iteration: Training iterations done.
+        rank: Of the process.
+    """
+    reseed('step', seed, iteration, rank)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(stream('step', seed, iteration, rank))
+
+
 @contextmanager
 def preserved() -> Iterator[None]:
     """Leave the same global generators, after the block, as they were before it."""

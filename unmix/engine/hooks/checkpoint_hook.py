@@ -70,6 +70,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Find out what earlier runs have left."""
         super().before_train(runner)
         self._since = time.monotonic()
+        self.last_ckpt = runner.message_hub.get_info('last_ckpt')  # MMEngine forgets it: no new best would be resumable
         if is_main_process() and Path(self.out_dir).is_dir():
             for path in leftovers(self.out_dir, '.pth'):
                 runner.logger.info(f'Removing {path}, which a killed run had begun to write')

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any, cast
 
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
@@ -12,10 +12,12 @@ from torch.utils.data import DataLoader
 
 from unmix.engine.accumulation import between_steps
 from unmix.engine.loops.resume_command import resume_command
+from unmix.engine.loops.resumption import StepRemainder, batches_done, follow_seed
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
 from unmix.latest_checkpoint import name_latest
 from unmix.registry import LOOPS
 from unmix.utils.dist import agreed
+from unmix.utils.rng import reseed_step
 
 
 @LOOPS.register_module()
@@ -25,6 +27,8 @@ class TrainLoop(EpochBasedTrainLoop):
     * A checkpoint saved after n batches of an epoch resumes with batch n of that epoch: the sampler starts there
       (``set_start``), so no batch is loaded to be thrown away. Samplers without ``set_start`` have n batches loaded and
       dropped. MMEngine's loop restarts the epoch and runs n iterations too many.
+    * A checkpoint may also stand in the middle of a gradient accumulation: see :class:`StepRemainder`.
+    * Each iteration seeds the global random generators, which dropout draws from, by (seed, iteration, rank).
     * Ctrl-C or SIGTERM: the iteration is finished (with gradient accumulation: the optimiser step), a checkpoint saved,
       the command that resumes printed, and the process ends with 130 or 143. During a validation this happens after it.
     * A run resumed at the end of an epoch first does the validation that was due there and not done.
@@ -57,13 +61,21 @@ class TrainLoop(EpochBasedTrainLoop):
         if self._steps == 0:
             raise ValueError(_too_small(self.dataloader))
         shield_workers(self.dataloader)
+        self._seed = runner.seed
+        self._remainder = StepRemainder()
+        runner.register_hook(self._remainder)
         self._stop = StopSignal()
         self._iter = 0
         self._done = 0  # batches of this epoch
 
     def run(self) -> nn.Module:
         """Train until the last epoch, and validate in between."""
-        self._done = self._find_position()
+        self._done = batches_done(self.runner, self._steps)
+        if self._done == 0 and self._iter != self._epoch * self._steps:  # epochs have another length now
+            self._iter = self._epoch * self._steps
+            self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
+        self._remainder.restore(self.runner)
+        follow_seed(self.runner, self.dataloader, self._seed)
         try:
             with self._stop:
                 self.runner.call_hook('before_train')
@@ -101,6 +113,7 @@ class TrainLoop(EpochBasedTrainLoop):
         """Run one iteration, and the hooks that have something to do in it."""
         for before in self._before_iter:
             before(self.runner, batch_idx=idx, data_batch=data_batch)
+        reseed_step(self.runner.seed, self._iter, get_rank())
         outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         for after in self._after_iter:
             after(self.runner, batch_idx=idx, data_batch=data_batch, outputs=outputs)
@@ -141,28 +154,8 @@ class TrainLoop(EpochBasedTrainLoop):
             self.runner.message_hub.update_info('validated_epoch', self._epoch)
             self.runner.val_loop.run()
 
-    def _find_position(self) -> int:
-        """Return how many batches of the current epoch a resumed checkpoint has behind it.
-
-        Raises:
-            ValueError: If the checkpoint stands in the middle of an epoch that had another number of batches.
-        """
-        steps = self._steps
-        hub = self.runner.message_hub  # holds what the checkpoint's run has said
-        then = hub.get_info('max_iters', 0) // hub.get_info('max_epochs', 1) or steps
-        done = self._iter - self._epoch * then
-        if done == 0:
-            self._iter = self._epoch * steps
-        elif then != steps or not 0 < done <= steps:
-            raise ValueError(
-                f'The checkpoint stands after {done} of {then} batches of epoch {self._epoch + 1}, but an epoch has '
-                f'{steps} batches now. Resume with the train_dataloader.batch_size, data set and number of processes '
-                'of that run, or from a checkpoint at the end of an epoch.'
-            )
-        return done
-
     def _stop_if_asked(self) -> None:
-        """Save and leave if a signal came in, but not with half accumulated gradients: no checkpoint holds them."""
+        """Save and leave if a signal came in, but not with half accumulated gradients, so as not to save them."""
         if self._stop.requested() and between_steps(self.runner.optim_wrapper):
             self._leave()
 
