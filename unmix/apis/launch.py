@@ -11,11 +11,12 @@ import torch
 from mmengine.config import Config, DictAction
 
 from unmix.apis.config import load_config
+from unmix.checkpoint_loading import trust_checkpoints
 from unmix.compat import init_cpu_distributed
 from unmix.engine.runner import Runner
 
 # Errors whose message says what to do; everything else is a defect and keeps its traceback.
-USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError, KeyError, TypeError)
+USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -30,6 +31,11 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='changes to the config, e.g. model.unmix.type=UnMix train_dataloader.batch_size=64',
     )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load checkpoints that hold more than weights and logs too: they can execute any code',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
@@ -37,6 +43,8 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
 
 def configure(args: argparse.Namespace) -> Config:
     """Read the config that the arguments name, and merge them into it."""
+    if args.trust_checkpoint:
+        trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
