@@ -11,6 +11,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     progress=dict(type='ProgressHook', interval=1),
     health=dict(type='HealthHook', interval=50),
+    finite_loss=dict(type='FiniteLossHook', policy='stop'),
 )
 custom_hooks = [
     dict(type='LoadGuardHook'),

@@ -2,6 +2,7 @@
 
 from .checkpoint_hook import CheckpointHook
 from .cluster_hook import ClusterHook
+from .finite_loss_hook import FiniteLossHook
 from .health_hook import HealthHook
 from .instance_hook import InstanceHook
 from .lazy_hooks import LazyRuntimeInfoHook, LazyTimerHook
@@ -13,6 +14,7 @@ from .scalar_buffer import ScalarBuffer
 __all__ = [
     'CheckpointHook',
     'ClusterHook',
+    'FiniteLossHook',
     'HealthHook',
     'InstanceHook',
     'LazyRuntimeInfoHook',

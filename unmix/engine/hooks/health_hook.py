@@ -28,9 +28,9 @@ ADVICE = {
     'collapse. What helps: BatchNorm in the projection head (model.neck.norm=True), a wider model.neck.hidden_dim, '
     'stronger augmentation, a lower optim_wrapper.optimizer.lr.',
     'chance': 'loss_base stays where guessing puts it: {loss:.3f} of {chance:.3f} for {patience} epochs, what an '
-    'encoder gets that gives all images the same feature. What helps: BatchNorm in the projection head (model.neck.norm='
-    'True), a lower optim_wrapper.optimizer.lr, shuffled BatchNorm, and a queue (model.head.queue_size) of at most a quarter '
-    'of the data set.',
+    'encoder gets that gives all images the same feature. What helps: BatchNorm in the projection head (model.neck.'
+    'norm=True), a lower optim_wrapper.optimizer.lr, shuffled BatchNorm, and a queue (model.head.queue_size) of at '
+    'most a quarter of the data set.',
 }
 
 
