@@ -2,12 +2,11 @@
 
 from unmix.converters.families import FAMILIES, find_family
 from unmix.converters.inward import Converted, interpret, read_checkpoint
-from unmix.converters.outward import convert_checkpoint, express, without_heads, write_checkpoint
+from unmix.converters.outward import express, without_heads, write_checkpoint
 
 __all__ = [
     'FAMILIES',
     'Converted',
-    'convert_checkpoint',
     'express',
     'find_family',
     'interpret',

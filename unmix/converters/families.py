@@ -59,10 +59,17 @@ def find_family(name: str) -> Family:
     )
 
 
-def unmatched(family: Family, found: Mapping[str, Tensor]) -> list[str]:
-    """Return what speaks against a family: names that its rules do not know, and marks that no name matches."""
-    known = [rule.inward for rule in family.rules] + [compile_pattern(drop.theirs) for drop in family.drops]
-    strange = [name for name in found if not any(pattern.fullmatch(name) for pattern in known)]
+def translates(family: Family, name: str) -> bool:
+    """Whether a rule of the family knows a name of theirs."""
+    return any(rule.inward.fullmatch(name) for rule in family.rules)
+
+
+def objections(family: Family, found: Mapping[str, Tensor]) -> list[str]:
+    """Return what speaks against a family: marks that no name matches, and names that it does not know."""
+    drops = [compile_pattern(drop.theirs) for drop in family.drops]
+    strange = [
+        name for name in found if not translates(family, name) and not any(drop.fullmatch(name) for drop in drops)
+    ]
     missing = [mark for mark in family.marks if not any(map(compile_pattern(mark).fullmatch, found))]
     return [f'{mark} is missing' for mark in missing] + strange
 
@@ -71,17 +78,18 @@ def detect(content: Any, source: str) -> Family:
     """Return the family of a checkpoint by its names.
 
     Raises:
-        ValueError: If it is of none; says which are nearest, and what speaks against them.
+        ValueError: If it is of none; says which translate most of its names, and what speaks against them.
     """
-    objections = []
+    others = []
     for family in (UNMIX, *FAMILIES):
-        found = unmatched(family, tensors_of(content, family, source))
+        tensors = tensors_of(content, family, source)
+        found = objections(family, tensors)
         if not found:
             return family
-        objections.append((len(found), family.name, found))
+        known = sum(translates(family, name) for name in tensors)
+        others.append((-known, family.name, found))
     nearest = '; '.join(
-        f'{name}: {", ".join(found[:3])}{", ..." if len(found) > 3 else ""}'
-        for _, name, found in sorted(objections)[:3]
+        f'{name}: {", ".join(found[:3])}{", ..." if len(found) > 3 else ""}' for _, name, found in sorted(others)[:3]
     )
     raise ValueError(
         f'{source} is of no family that is known: {", ".join(names())}. The nearest ones, and what speaks against '

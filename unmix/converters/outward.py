@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from unmix.converters import containers
 from unmix.converters.families import UNMIX, find_family
 from unmix.converters.family import Family
-from unmix.converters.inward import Converted, Stem, read_checkpoint
+from unmix.converters.inward import Converted
 from unmix.converters.networks import stem_settings
 from unmix.converters.onnx_export import write_onnx
 from unmix.converters.proof import largest_difference, outputs, probe, prove
 from unmix.converters.rules import rename_out
-from unmix.utils.digest import file_sha256
 from unmix.utils.files import atomic_path
 from unmix.version import __version__
 
@@ -39,7 +38,7 @@ def express(converted: Converted, to: str) -> tuple[Converted, dict[str, Tensor]
     """Translate a checkpoint to the names of a family.
 
     Args:
-        converted: What :func:`read_checkpoint` returned.
+        converted: What ``read_checkpoint`` returned.
         to: The family.
 
     Returns:
@@ -65,6 +64,12 @@ def _has(state: Mapping[str, Tensor], module: str) -> bool:
     return any(name.startswith(f'{module}.') for name in state)
 
 
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same, not-a-number included."""
+    same_kind = a.dtype == b.dtype and a.shape == b.shape
+    return same_kind and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+
+
 def _check_network(converted: Converted, family: Family) -> None:
     """Raise if a family cannot hold the backbone."""
     branches = 2 if converted.model['backbone']['type'] == 'TwoBranch' else 1
@@ -86,7 +91,7 @@ def write_checkpoint(
     """Write a checkpoint by the names of a family; the file takes its place only once what it computes is proved.
 
     Args:
-        converted: What :func:`read_checkpoint` returned.
+        converted: What ``read_checkpoint`` returned.
         target: The file; its suffix says of which kind: .pth, .safetensors, .pkl or .onnx (the backbone alone).
         to: The family.
         meta: What to note in a file of this package.
@@ -112,7 +117,7 @@ def write_checkpoint(
     with atomic_path(target) as temporary:
         containers.write(content, tensors, temporary)
         written = containers.tensors_of(containers.read(temporary), result.family, str(target))
-        if written.keys() != tensors.keys() or not all(torch.equal(written[name], tensors[name]) for name in tensors):
+        if written.keys() != tensors.keys() or not all(same_bits(written[name], tensors[name]) for name in tensors):
             raise ValueError(f'{target} reads back differently from what was written; the disk may be damaged.')
         for encoder in result.family.encoders:
             if encoder.ours in result.networks:
@@ -128,17 +133,3 @@ def _write_onnx(converted: Converted, target: Path) -> Converted:
         features = write_onnx(networks['backbone'], images, temporary)
         difference = largest_difference(outputs(networks, images), {'backbone': features}, str(target))
     return replace(converted, difference=max(converted.difference, difference))
-
-
-def convert_checkpoint(
-    source: str | Path,
-    target: str | Path,
-    family: str = 'auto',
-    to: str = 'unmix',
-    stem: Stem | None = None,
-    backbone_only: bool = False,
-) -> Converted:
-    """Convert a file; see :func:`read_checkpoint` and :func:`write_checkpoint`."""
-    converted = read_checkpoint(source, family, stem)
-    meta = dict(source=Path(source).name, source_sha256=file_sha256(source), family=converted.family.name)
-    return write_checkpoint(without_heads(converted) if backbone_only else converted, target, to, meta)

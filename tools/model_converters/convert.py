@@ -1,0 +1,10 @@
+"""Convert a checkpoint of another code, both ways; see docs/converters.md.
+
+python tools/model_converters/convert.py auto checkpoint_0199.pth.tar mocov2.pth
+"""
+
+from unmix.apis.convert import convert
+from unmix.apis.launch import run_tool
+
+if __name__ == '__main__':
+    run_tool(convert)

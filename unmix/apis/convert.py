@@ -1,0 +1,81 @@
+"""The command that converts a checkpoint."""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from unmix.apis.config import load_config
+from unmix.converters import FAMILIES, Converted, read_checkpoint, without_heads, write_checkpoint
+from unmix.models.backbones.resnet import STEMS
+from unmix.registry import MODELS
+from unmix.utils.digest import file_sha256
+from unmix.utils.matching import check_match
+
+DESCRIPTION = """Convert a checkpoint of another code to this package's names, or back, or to a library's.
+
+The networks here and there run on the same images first; if an output differs by more than 1e-5 of the largest one,
+nothing is written.
+
+python tools/model_converters/convert.py auto checkpoint_0199.pth.tar mocov2.pth
+python tools/model_converters/convert.py unmix work_dirs/NAME/epoch_200.pth backbone.pkl --to detectron2
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the arguments of the command."""
+    listed = '\n'.join(f'  {", ".join((family.name, *family.aliases))}: {family.source}' for family in FAMILIES)
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=f'families:\n  unmix: this package\n{listed}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('family', help="who wrote the checkpoint; 'auto' tells by its names")
+    parser.add_argument('source', metavar='IN', help='the checkpoint')
+    parser.add_argument('target', metavar='OUT', help='.pth, .safetensors, .pkl (detectron2) or .onnx (backbone)')
+    parser.add_argument('--to', default='unmix', metavar='FAMILY', help='whose names OUT has (default: unmix)')
+    parser.add_argument(
+        '--stem', choices=sorted(STEMS), help='what a 3x3 stem is, if the family does not say (htdt: cifar-pool)'
+    )
+    parser.add_argument('--backbone-only', action='store_true', help='leave out projector, momentum encoder and head')
+    parser.add_argument('--config', help='refuse a checkpoint that is not, tensor for tensor, of this config')
+    return parser
+
+
+def report(converted: Converted) -> str:
+    """Say what was proved and what was left out, by reason."""
+    networks = ', '.join(f'{name} {config["type"]}' for name, config in converted.model.items())
+    lines = [
+        f'{len(converted.state)} tensors: {networks}, stem {converted.stem}',
+        f'outputs here and there differ by at most {converted.difference:.1e} of the largest one',
+    ]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in converted.dropped.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+        lines.append(f'left out {len(names)} ({reason}): {shown}')
+    return '\n'.join(lines)
+
+
+def convert(arguments: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the checkpoint, or an argument, is not as expected; nothing is written then.
+    """
+    args = argument_parser().parse_args(arguments)
+    converted = read_checkpoint(args.source, args.family, args.stem)
+    source = converted.family.name
+    if args.backbone_only:
+        converted = without_heads(converted)
+    if args.config is not None:
+        with torch.device('meta'):
+            own = MODELS.build(load_config(args.config).model).state_dict()
+        if args.backbone_only:
+            own = {name: tensor for name, tensor in own.items() if name.startswith('backbone.')}
+        check_match(own, converted.state, args.source)
+    meta = dict(source_sha256=file_sha256(args.source), family=source)
+    result = write_checkpoint(converted, args.target, args.to, meta)
+    print(f'{args.source} ({source}) -> {args.target} ({args.to})\n{report(result)}')

@@ -1,0 +1,121 @@
+"""A training's checkpoint as a file to hand out, and its entry in the metafile."""
+
+import argparse
+import os
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from unmix.apis.config import find_config, load_config
+from unmix.checkpoint_files import save_checkpoint
+from unmix.checkpoint_loading import load_from_local
+from unmix.registry import MODELS
+from unmix.utils.digest import file_sha256
+from unmix.utils.files import atomic_path
+from unmix.utils.matching import check_match
+from unmix.version import __version__
+
+DESCRIPTION = """Make a checkpoint of a training one to hand out: CONFIG_DATE-SHA256.pth, weights without the optimiser.
+
+Its address and digest are written to the entry of the config in the metafile.yml beside it, if there is one.
+
+python tools/model_converters/publish_model.py unmix::moco/NAME.py work_dirs/NAME/epoch_200.pth weights
+"""
+
+
+def publish_model(config: str, checkpoint: str, directory: str | Path, url: str | None = None) -> Path:
+    """Write the weights of a checkpoint and the entry of the metafile; see ``DESCRIPTION``.
+
+    Args:
+        config: Path, or ``unmix::...``.
+        checkpoint: Of a training of this config.
+        directory: Where the file goes.
+        url: Where it will be found, without its name; None: in ``directory``.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If config or checkpoint do not exist.
+        ValueError: If the checkpoint is not one of this config, or the metafile has no entry of its name.
+    """
+    path = find_config(config)
+    metafile = path.with_name('metafile.yml')
+    if metafile.is_file():
+        _entry(metafile.read_text(encoding='utf-8'), path.stem, metafile)  # complain before anything is written
+    content = _weights(config, path.stem, checkpoint)
+    directory = Path(directory).expanduser()
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory, prefix='.publish-') as temporary:
+        file = Path(temporary) / 'weights.pth'
+        save_checkpoint(content, str(file))
+        digest = file_sha256(file)
+        target = directory / f'{path.stem}_{content["meta"]["date"]}-{digest[:8]}.pth'
+        os.replace(file, target)
+    if metafile.is_file():
+        address = f'{url.rstrip("/")}/{target.name}' if url else target.as_posix()
+        write_entry(metafile, path.stem, address, digest)
+    return target
+
+
+def _weights(config: str, name: str, checkpoint: str) -> dict[str, Any]:
+    """Return the weights of a checkpoint that is one of the config, and what is worth knowing of their training."""
+    content = load_from_local(checkpoint, map_location='cpu')
+    if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict):
+        kinds = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"{checkpoint} has no 'state_dict' but {kinds}; give a checkpoint that tools/train.py wrote, or convert "
+            'it first by tools/model_converters/convert.py.'
+        )
+    with torch.device('meta'):
+        own = MODELS.build(load_config(config).model).state_dict()
+    check_match(own, content['state_dict'], checkpoint)
+    found = content.get('meta') or {}
+    written = str(found.get('time', ''))[:8]
+    date = written if re.fullmatch(r'\d{8}', written) else time.strftime('%Y%m%d')
+    kept = {key: found[key] for key in ('epoch', 'iter', 'seed') if isinstance(found.get(key), int)}
+    meta = dict(config=name, date=date, unmix_version=__version__, **kept)
+    return dict(meta=meta, state_dict=content['state_dict'])
+
+
+def _entry(text: str, name: str, metafile: Path) -> re.Match[str]:
+    """Return the place of the weights in the entry of a model."""
+    pattern = rf'^  - Name: {re.escape(name)}\n(?:(?!  - Name:).*\n)*?(    Weights:.*\n(?:    SHA256:.*\n)?)'
+    match = re.search(pattern, text if text.endswith('\n') else text + '\n', re.MULTILINE)
+    if match is None:
+        names = [model['Name'] for model in yaml.safe_load(text).get('Models', [])]
+        raise ValueError(
+            f'{metafile} has no entry "- Name: {name}" with "Weights:"; add one. It has {", ".join(names)}.'
+        )
+    return match
+
+
+def write_entry(metafile: Path, name: str, address: str, digest: str) -> None:
+    """Write where the weights of a model are, and their digest, to its entry; all else stays as it is.
+
+    Raises:
+        ValueError: If there is no such entry.
+    """
+    text = metafile.read_text(encoding='utf-8')
+    text = text if text.endswith('\n') else text + '\n'
+    start, end = _entry(text, name, metafile).span(1)
+    text = f'{text[:start]}    Weights: {address}\n    SHA256: {digest}\n{text[end:]}'
+    with atomic_path(metafile) as temporary:
+        temporary.write_text(text, encoding='utf-8')
+
+
+def publish(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of a config, or unmix::METHOD/NAME')
+    parser.add_argument('checkpoint', help='checkpoint of a training of this config')
+    parser.add_argument('directory', help='where the file goes')
+    parser.add_argument('--url', help='where the file will be found, without its name (default: the directory)')
+    args = parser.parse_args(arguments)
+    print(publish_model(args.config, args.checkpoint, args.directory, args.url))
