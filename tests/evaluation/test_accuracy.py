@@ -33,7 +33,7 @@ def test_several_layers_have_each_their_own():
             k: alone[f'accuracy/{k}'] for k in ('top1', 'top5')
         }
     best = max(range(3), key=lambda i: got[f'accuracy_{names[i]}/top1'])
-    assert (got['accuracy/top1'], got['accuracy/best']) == (got[f'accuracy_{names[best]}/top1'], best)
+    assert (got['accuracy/top1'], got['accuracy/head']) == (got[f'accuracy_{names[best]}/top1'], best)
 
 
 def test_without_labels_it_refuses():

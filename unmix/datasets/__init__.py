@@ -10,6 +10,7 @@ from unmix.datasets.idx import MNIST, FashionMNIST, read_idx
 from unmix.datasets.mixture import MixtureDataset
 from unmix.datasets.samplers import EpochSampler, SampleKey, SlidingWindowSampler
 from unmix.datasets.stl10 import STL10
+from unmix.datasets.subset import Subset
 from unmix.datasets.tiny_imagenet import TinyImageNet
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     'MixtureDataset',
     'SampleKey',
     'SlidingWindowSampler',
+    'Subset',
     'TinyImageNet',
     'collate',
     'read_idx',

@@ -65,7 +65,7 @@ class ImageFolder(BaseDataset):
             )
         folders = sorted(entry.name for entry in os.scandir(self.data_root) if entry.is_dir())
         if class_list is not None:
-            folders = self._take(folders, _read_list(class_list))
+            folders = self._take(folders, read_list(class_list, 'dataset.class_list'))
         flat = any(entry.is_file() and _is_image(entry.name) for entry in os.scandir(self.data_root))
         images = {folder: _scan(self.data_root, folder) for folder in folders}
         if labelled is None:
@@ -148,11 +148,11 @@ def _scan(root: Path, folder: str) -> list[str]:
     return found
 
 
-def _read_list(path: str | Path) -> list[str]:
-    """Read the names in a file, one a line, without comments (#)."""
+def read_list(path: str | Path, key: str) -> list[str]:
+    """Read the names in a file, one a line, without comments (#); ``key`` is the config's, for the message."""
     candidates = [Path(path).expanduser(), LISTS / path]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
-        raise FileNotFoundError(f'dataset.class_list: there is no file {" or ".join(map(str, candidates))}.')
+        raise FileNotFoundError(f'{key}: there is no file {" or ".join(map(str, candidates))}.')
     lines = (line.split('#')[0].strip() for line in file.read_text().splitlines())
     return [line for line in lines if line]

@@ -35,4 +35,6 @@ class LoadGuardHook(Hook):
                 f"{source} has no 'state_dict' but {sorted(checkpoint)}; it is not a checkpoint of a training."
             )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if hasattr(model, 'select'):  # a model that is a part of the checkpoint's
+            checkpoint['state_dict'] = model.select(checkpoint['state_dict'])
         check_match(model.state_dict(), checkpoint['state_dict'], source, self.minimum)

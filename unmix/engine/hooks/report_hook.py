@@ -1,15 +1,11 @@
 """What a user gets at the end: a table, results.json, curves and example views."""
 
-import json
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import mmengine
-import numpy as np
 import torch
-import torchvision
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -17,10 +13,11 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from unmix.engine.loops.feature_loop import FeatureLoop
+from unmix.engine.protocol_card import is_trained, protocol_card, versions, write_results
+from unmix.models.algorithms import Classifier
 from unmix.registry import HOOKS
-from unmix.utils.files import atomic_path
 from unmix.utils.rng import generator
-from unmix.version import __version__
 from unmix.visualization import denormalize, draw_curves, draw_views
 
 CONTROLS = {'raw_pixels': 'raw pixels', 'random_init': 'random initialisation'}
@@ -33,8 +30,9 @@ class ReportHook(Hook):
     """Report a run in its work directory.
 
     * ``views.png``, at the first training step: views of the first batch, and with Un-Mix their mixtures;
-    * after a test: a table on the terminal, ``results.json`` (accuracies in percent, with what they depend on) and
-      ``curves.png`` (loss and kNN accuracy).
+    * after a test: a table on the terminal, ``results.json`` (accuracies in percent, with the card of the protocol:
+      all that they depend on) and ``curves.png`` (loss and kNN accuracy). Of a classifier, whose accuracy a training
+      has validated, the best epoch is reported beside the last.
 
     A picture that cannot be drawn is a warning, since the training is worth more.
 
@@ -60,32 +58,53 @@ class ReportHook(Hook):
             self._drawn = True
             _attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path))
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Remember the best epoch of a classifier; checkpoints hold it."""
+        if isinstance(runner.val_loop, FeatureLoop):
+            return
+        best = dict(runner.message_hub.get_info('best', {}))
+        for key, value in (metrics or {}).items():
+            if key.endswith('/top1') and value > best.get(key, (-1.0, 0))[0]:
+                best[key] = (float(value), runner.epoch)
+        runner.message_hub.update_info('best', best)
+
+    def _best(self, runner: Runner, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Of what a training in this process has validated and then tested: the best accuracy, and its epoch."""
+        best = runner.message_hub.get_info('best', {}) if is_trained(runner) else {}
+        found = {key: values for key, values in best.items() if key in metrics}
+        names = ('best_top1', 'best_epoch')
+        return {
+            key.replace('top1', name): value
+            for key, values in found.items()
+            for name, value in zip(names, values, strict=True)
+        }
+
     @master_only
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Print the table and write ``results.json`` and ``curves.png``."""
         if not metrics:
             return
-        results = group_metrics(metrics)
-        name = self.name or run_name(_unwrap(runner.model))
-        Console().print(results_table(results, name))
-        with atomic_path(Path(runner.work_dir, 'results.json')) as path:
-            path.write_text(json.dumps(results | self._circumstances(runner), indent=2) + '\n')
+        model = _unwrap(runner.model)
+        results = group_metrics(dict(metrics) | self._best(runner, metrics))
+        card = protocol_card(runner, model, self._meta, results)
+        table = results_table(results, self.name or run_name(model))
+        table.caption = card_line(card)
+        Console().print(table)
+        write_results(Path(runner.work_dir, 'results.json'), results, self._circumstances(runner), card)
         logs = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))  # the folders are named by date and time
         if any(log.stat().st_size for log in logs):
             _attempt(runner, 'curves.png', lambda path: draw_curves(logs, path))
 
     def _circumstances(self, runner: Runner) -> dict[str, Any]:
         """What the numbers depend on. Without a training in this process, epochs and seed are the checkpoint's."""
-        trained = not isinstance(runner._train_loop, dict | None) and runner.iter > 0
+        trained = is_trained(runner)
         meta = {} if trained else self._meta
         filename = runner.cfg.filename
-        packages = (torch, torchvision, mmengine, np)
         return dict(
             seed=meta.get('seed', runner.seed),
             epochs=runner.epoch if trained else meta.get('epoch', 0),
             config=Path(filename).name if filename else runner.experiment_name,
-            versions=dict(unmix=__version__, python=platform.python_version())
-            | {package.__name__: package.__version__ for package in packages},
+            versions=versions() | dict(python=platform.python_version()),
             threads=torch.get_num_threads(),
         )
 
@@ -113,8 +132,20 @@ def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> Tabl
     return table
 
 
+def card_line(card: Mapping[str, Any]) -> str:
+    """Say in one line what was tested and on what."""
+    file = card['checkpoint'] or {}
+    weights = f'{file.get("file") or "weights not saved"} {(file.get("sha256") or "")[:8]}'.strip()
+    data = ', '.join(
+        ' '.join([name, str(cfg.get('type')), str(cfg.get('split', ''))]).strip() for name, cfg in card['data'].items()
+    )
+    return f'{weights}; {data}; layer {card["layer"]}; BatchNorm {card["bn_mode"]}; seed {card["seed"]}'
+
+
 def run_name(model: torch.nn.Module) -> str:
-    """Name of the method of a model."""
+    """Name of the method of a model, or of what a classifier is."""
+    if isinstance(model, Classifier):
+        return 'features' if model.head is None else 'linear classifier' if model.freeze else 'fine-tuned'
     return type(model).__name__ + (' + Un-Mix' if getattr(model, 'unmix', None) is not None else '')
 
 

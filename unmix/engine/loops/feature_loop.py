@@ -1,21 +1,24 @@
 """Validation and test on frozen features."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast, broadcast_object_list, get_rank, get_world_size
+from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from unmix.engine.loops.frozen_model import eval_mode, statistics_of_rank_zero
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
+from unmix.evaluation.feature_cache import FeatureCache
+from unmix.evaluation.metrics import Features
 from unmix.registry import LOOPS, METRICS, MODELS
+from unmix.utils.digest import file_sha256
 from unmix.utils.rng import seeded
 
 
@@ -35,6 +38,9 @@ class FeatureLoop(BaseLoop):
         stage: Where features are taken: ``'backbone'``, or ``'neck'`` for the projection.
         controls: Also judge a randomly initialised copy of the model and the raw pixels, by the same protocol. Their
             results are named ``random_init/knn/top1`` and ``raw_pixels/knn/top1`` where the model's is ``knn/top1``.
+        cache: In a test of a checkpoint file, keep the features in ``features/`` of the work dir, which for
+            ``tools/test.py`` is the checkpoint's folder, and take them from there the next time; see
+            :class:`FeatureCache`.
 
     Raises:
         ValueError: If the evaluator holds what is no such metric, or two with the same name.
@@ -48,12 +54,15 @@ class FeatureLoop(BaseLoop):
         bank_dataloader: DataLoader | dict,
         stage: str = 'backbone',
         controls: bool = False,
+        cache: bool = False,
     ) -> None:
+        self._data = [_identity(loader) for loader in (dataloader, bank_dataloader)]
         super().__init__(runner, dataloader)
         self.bank_dataloader = runner.build_dataloader(bank_dataloader, seed=runner.seed)
         self.metrics = _build_metrics(evaluator)
         self.stage = stage
         self.controls = controls
+        self.cache = cache
         self._warned = False
 
     @property
@@ -76,10 +85,11 @@ class FeatureLoop(BaseLoop):
         encoders: dict[str, Encoder] = {'': partial(self._encode, model)}
         if self.controls:
             encoders |= self._control_encoders(next(model.parameters()).device)
-        with _eval_mode(model), _statistics_of_rank_zero(model):
+        collect = self._collector(encoders)
+        with eval_mode(model), statistics_of_rank_zero(model):
             # The evaluation set comes first: hooks time its batches, and without labels the bank is not read.
-            test = collect_features(self._watched(self.dataloader), encoders)
-            bank = None if test is None else collect_features(self.bank_dataloader, encoders)
+            test = collect(self._watched(self.dataloader), self.dataloader.dataset, self._data[0])
+            bank = None if test is None else collect(self.bank_dataloader, self.bank_dataloader.dataset, self._data[1])
         if test is None or bank is None:
             if not self._warned:
                 self.runner.logger.warning(
@@ -94,9 +104,27 @@ class FeatureLoop(BaseLoop):
                 for metric in self.metrics:
                     prefix = f'{encoder}/{metric.name}' if encoder else metric.name
                     values = metric(bank[encoder], test[encoder])
-                    results[0] |= {f'{prefix}/{key}': value for key, value in values.items()}
+                    for key, value in values.items():  # one metric may give results of several names
+                        results[0][f'{encoder}/{key}'.lstrip('/') if '/' in key else f'{prefix}/{key}'] = value
         broadcast_object_list(results, src=0)
         return results[0]
+
+    def _collector(self, encoders: Mapping[str, Encoder]) -> Any:
+        """What collects features: ``(batches, dataset, identity of the data) -> features by encoder``."""
+        file = Path(str(self.runner._load_from or ''))
+        fixed = self.mode == 'test' and self.runner.iter == 0 and file.is_file() and None not in self._data
+        if not self.cache or not fixed:
+            return lambda batches, dataset, data: collect_features(batches, encoders)
+        cfg = self.runner.cfg
+        model = dict(model=cfg.model, preprocessor=cfg.get('data_preprocessor'), stage=self.stage)
+        names = {'': file_sha256(file), 'random_init': f'seed {self.runner.seed}', 'raw_pixels': 'pixels'}
+        networks = {name: names[name] if name == 'raw_pixels' else [model, names[name]] for name in encoders}
+        cache = FeatureCache(Path(self.runner.work_dir, 'features'))
+
+        def collect(batches: Iterable[dict], dataset: Any, data: Any) -> dict[str, Features] | None:
+            return cache.collect(batches, encoders, networks, (data, self.runner.seed), dataset)
+
+        return collect
 
     def _encode(self, model: Any, batch: dict) -> Tensor:
         return model.extract_feat(model.data_preprocessor(batch, False)['inputs'], stage=self.stage)
@@ -106,6 +134,7 @@ class FeatureLoop(BaseLoop):
         cfg = self.runner.cfg.get('model')
         if isinstance(cfg, dict):
             cfg = copy.deepcopy(cfg)
+            cfg.pop('pretrained', None)
             if 'data_preprocessor' in self.runner.cfg:  # the Runner moves it into the model's
                 cfg.setdefault('data_preprocessor', copy.deepcopy(self.runner.cfg.data_preprocessor))
             with seeded('random_init', self.runner.seed):
@@ -126,31 +155,10 @@ class FeatureLoop(BaseLoop):
             self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=i, data_batch=batch, outputs=None)
 
 
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; after it each module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
-def _statistics_of_rank_zero(model: nn.Module) -> Iterator[None]:
-    """All ranks encode with the BatchNorm statistics of rank 0, those of checkpoints; then they are as before."""
-    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-    buffers = [buffer for layer in layers for buffer in layer.buffers()] if get_world_size() > 1 else []
-    own = [buffer.clone() for buffer in buffers]
-    for buffer in buffers:
-        broadcast(buffer, src=0)
-    try:
-        yield
-    finally:
-        for buffer, value in zip(buffers, own, strict=True):
-            buffer.copy_(value)
+def _identity(dataloader: DataLoader | dict) -> Any:
+    """Config of a dataloader's data set, copied before it is built; None if there is none."""
+    dataset = dataloader.get('dataset') if isinstance(dataloader, Mapping) else None
+    return copy.deepcopy(dataset) if isinstance(dataset, Mapping) else None
 
 
 def _build_metrics(evaluator: Any) -> list[Any]:
@@ -160,8 +168,8 @@ def _build_metrics(evaluator: Any) -> list[Any]:
         if not callable(metric) or not isinstance(getattr(metric, 'name', None), str):
             raise ValueError(
                 f'val_evaluator or test_evaluator holds {type(metric).__name__}, which is no metric on features. With '
-                "FeatureLoop use KNN or LinearProbe; for a classifier's Accuracy set val_cfg=dict(type='ValLoop') and "
-                "test_cfg=dict(type='TestLoop')."
+                "FeatureLoop use KNN, LinearProbe or LinearTraining; for a classifier's Accuracy set "
+                "val_cfg=dict(type='ValLoop') and test_cfg=dict(type='TestLoop')."
             )
     names = [metric.name for metric in metrics]
     if len(set(names)) < len(names):

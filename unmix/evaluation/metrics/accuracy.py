@@ -16,7 +16,7 @@ class Accuracy(BaseMetric):
     Classes with the score of the right one count as ranked below it only if their number is larger.
 
     Of a head with several layers each has its own, ``accuracy_lr30/top1``, and ``accuracy/top1`` is that of the best
-    layer on these images, whose number (from 0) is ``accuracy/best``.
+    layer on these images, whose number (from 0) is ``accuracy/head``.
 
     Args:
         topk: The values of k.
@@ -59,7 +59,7 @@ class Accuracy(BaseMetric):
         if ranks.ndim == 1:
             return {f'accuracy/{key}': hit.item() for key, hit in hits.items()}
         best = int(hits[f'top{self.topk[0]}'].argmax())
-        found = {f'accuracy/{key}': hit[best].item() for key, hit in hits.items()} | {'accuracy/best': float(best)}
+        found = {f'accuracy/{key}': hit[best].item() for key, hit in hits.items()} | {'accuracy/head': float(best)}
         return found | {
             f'accuracy_{name}/{key}': hit[i].item() for key, hit in hits.items() for i, name in enumerate(self.names)
         }

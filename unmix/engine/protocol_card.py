@@ -1,0 +1,154 @@
+"""What a result depends on, written beside it."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import numpy as np
+import torch
+import torchvision
+from mmengine.dist import get_world_size
+from mmengine.runner import Runner
+
+import unmix
+from unmix.models.algorithms import Classifier
+from unmix.utils.digest import file_sha256
+from unmix.utils.files import atomic_path
+from unmix.version import __version__
+
+RANDOM = 'random_init_top1'
+
+
+def protocol_card(runner: Runner, model: Any, meta: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that tells an evaluation apart from others, in plain containers.
+
+    Args:
+        runner: The Runner after a test.
+        model: Its model.
+        meta: Of the checkpoint tested, if any.
+        results: Accuracies by metric, of which the random-initialisation control is taken.
+
+    Returns:
+        ``data`` and ``transform`` of the images tested and of those learned from, ``layer``, ``bn_mode``, ``metrics``
+        (k, temperature, penalty, ...), of a trained classifier ``training`` (optimiser with learning rate, schedule,
+        epochs, batch size), ``seed``, ``code``, ``checkpoint`` (file, SHA-256, epoch) and ``random_init``: top-1 of
+        the same protocol on random weights, None where it was not measured.
+    """
+    cfg = runner.cfg
+    classifier = isinstance(model, Classifier) and model.head is not None
+    loader = cfg.get('train_dataloader') if classifier else (cfg.get('test_cfg') or {}).get('bank_dataloader')
+    sets = {'test': _dataset(cfg.get('test_dataloader')), 'train' if classifier else 'bank': _dataset(loader)}
+    layer = getattr(model, 'layer', None)
+    card: dict[str, Any] = dict(
+        data={name: _without(dataset, 'pipeline', 'data_root') for name, dataset in sets.items()},
+        transform={name: _innermost(dataset).get('pipeline') for name, dataset in sets.items()},
+        normalize=_without(cfg.get('model', {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}),
+        layer=getattr(runner._test_loop, 'stage', 'backbone') if layer is None else f'{layer}, pooled to {model.pool}',
+        bn_mode='eval' if not classifier else getattr(model, 'bn_mode', 'eval') if model.freeze else 'train',
+        metrics=cfg.get('test_evaluator'),
+    )
+    if classifier:
+        wrapper, epochs = cfg.get('optim_wrapper') or {}, (cfg.get('train_cfg') or {}).get('max_epochs')
+        card['training'] = dict(
+            frozen=model.freeze,
+            optimizer=wrapper.get('optimizer'),
+            paramwise=wrapper.get('paramwise_cfg'),
+            schedule=cfg.get('param_scheduler'),
+            epochs=epochs,
+            batch_size=(loader or {}).get('batch_size', 0) * get_world_size(),
+        )
+    random = {name: values[RANDOM] for name, values in results.items() if RANDOM in values}
+    card |= dict(
+        seed=runner.seed, code=dict(unmix=__version__, commit=commit()), checkpoint=_checkpoint(runner, model, meta)
+    )
+    return json.loads(json.dumps(card | dict(random_init=random or None), default=str))
+
+
+def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any], card: Mapping[str, Any]) -> None:
+    """Write ``results.json``; results of other protocols on the same checkpoint, there already, stay.
+
+    On top are the newest results by metric and the circumstances of the newest run; ``protocols`` has by config the
+    results with their card.
+    """
+    entry = dict(card, results=results)
+    protocols: dict[str, Any] = {}
+    with suppress(FileNotFoundError, ValueError, AttributeError):  # none, or not ours
+        protocols = json.loads(path.read_text()).get('protocols', {})
+    same = [
+        name for name, other in protocols.items() if _digest(other) is not None and _digest(other) == _digest(entry)
+    ]
+    protocols = {name: protocols[name] for name in same if name != run['config']} | {run['config']: entry}
+    merged: dict[str, Any] = {}
+    for protocol in protocols.values():
+        merged |= protocol['results']
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(merged | dict(run) | {'protocols': protocols}, indent=2) + '\n')
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    packages = (torch, torchvision, mmengine, np)
+    return {'unmix': __version__} | {package.__name__: package.__version__ for package in packages}
+
+
+def commit() -> str | None:
+    """Commit of the checkout that runs, with ``-dirty`` if files are changed; None for an installed package."""
+    root = Path(unmix.__file__).resolve().parents[1]
+    if not (root / '.git').exists():
+        return None
+    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def is_trained(runner: Runner) -> bool:
+    """Whether this process has trained the model."""
+    return not isinstance(runner._train_loop, dict | None) and runner.iter > 0
+
+
+def _checkpoint(runner: Runner, model: Any, meta: Mapping[str, Any]) -> dict[str, Any] | None:
+    """File, digest and epoch of the weights tested, and of those that a classifier stands on; None if not saved."""
+    if is_trained(runner):
+        pointer = Path(runner.work_dir, 'last_checkpoint')
+        last = Path(pointer.read_text().strip()) if pointer.is_file() else None
+        names = {f'epoch_{runner.epoch}.pth', f'iter_{runner.iter}.pth'}
+        file, epoch = (last if last is not None and last.name in names else None), runner.epoch
+    else:
+        file, epoch = Path(str(runner._load_from or '')), meta.get('epoch')
+    found = _file(file) | {'epoch': epoch}
+    pretrained = getattr(model, 'pretrained', None)
+    return found if pretrained is None else found | {'pretrained': _file(Path(pretrained))}
+
+
+def _file(path: Path | None) -> dict[str, Any]:
+    if path is None or not path.is_file():
+        return dict(file=None if path is None or str(path) == '.' else path.name, sha256=None)
+    return dict(file=path.name, sha256=file_sha256(path))
+
+
+def _dataset(loader: Any) -> dict[str, Any]:
+    dataset = loader.get('dataset') if isinstance(loader, Mapping) else getattr(loader, 'dataset', None)
+    return dict(dataset) if isinstance(dataset, Mapping) else dict(type=type(dataset).__name__)
+
+
+def _innermost(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    while isinstance(dataset.get('dataset'), Mapping):
+        dataset = dataset['dataset']
+    return dataset
+
+
+def _without(cfg: Any, *keys: str) -> Any:
+    """Copy without some keys, at any depth."""
+    if isinstance(cfg, Mapping):
+        return {key: _without(value, *keys) for key, value in cfg.items() if key not in keys}
+    return cfg
+
+
+def _digest(entry: Mapping[str, Any]) -> str | None:
+    return (entry.get('checkpoint') or {}).get('sha256')

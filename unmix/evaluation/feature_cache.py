@@ -1,0 +1,83 @@
+"""Features that were computed before."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.logging import print_log
+from torch import Tensor
+
+from unmix.evaluation.extraction import Encoder, collect_features
+from unmix.evaluation.metrics.features import Features
+from unmix.utils.digest import content_key
+from unmix.utils.files import atomic_path
+from unmix.version import __version__
+
+
+class FeatureCache:
+    """Keeps the features of frozen networks in files, one a network and data set: ``directory/KEY.pt``.
+
+    The key is made of all that features depend on: what the caller says of the network (the SHA-256 of its checkpoint,
+    its config, the layer), of the data (config and pipeline), what the data set holds in memory (images, labels, paths;
+    image *files* are taken to be unchanged), and the versions of this package and of torch. Old files are never wrong,
+    only useless; the folder may be deleted at any time.
+
+    Args:
+        directory: Where the files lie.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def collect(
+        self,
+        batches: Iterable[dict],
+        encoders: Mapping[str, Encoder],
+        networks: Mapping[str, Any],
+        data: Any,
+        dataset: Any,
+    ) -> dict[str, Features] | None:
+        """Return what :func:`collect_features` returns, from the files if each encoder has one, else computed.
+
+        Args:
+            batches: As there; not read if all features are there.
+            encoders: As there.
+            networks: What tells each encoder's network apart from others, plain containers.
+            data: What tells the data apart, likewise.
+            dataset: The data set.
+        """
+        data = dict(data=data, content=content_digest(dataset), versions=(__version__, torch.__version__))
+        paths = {name: self.directory / f'{content_key(dict(data, network=networks[name]))}.pt' for name in encoders}
+        found = [all(path.is_file() for path in paths.values())]
+        broadcast_object_list(found, src=0)
+        if found[0]:
+            print_log(f'The features of {len(dataset)} images are those in {self.directory}.', logger='current')
+            return {name: _read(path) for name, path in paths.items()} if get_rank() == 0 else {}
+        features = collect_features(batches, encoders)
+        for name, rows in (features or {}).items():
+            with atomic_path(paths[name]) as path:
+                torch.save(
+                    dict(features=rows.features.cpu(), labels=rows.labels.cpu(), device=str(rows.labels.device)), path
+                )
+        return features
+
+
+def content_digest(dataset: Any) -> str:
+    """Return a digest of the arrays that a data set holds (images, labels, paths), and of its length."""
+    digest = hashlib.sha256(str(len(dataset)).encode())
+    for name in ('images', 'labels', 'paths', 'rows'):
+        array = getattr(dataset, name, None)
+        if isinstance(array, Tensor | np.ndarray):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> Features:
+    content = torch.load(path, map_location='cpu', weights_only=True)
+    device = content['device'] if torch.cuda.is_available() else 'cpu'
+    return Features(content['features'].to(device), content['labels'].to(device))
