@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
-import torch
-from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from unmix.engine.capture import capture_step, write_capture
+from unmix.engine.loss_check import LossCheck
 from unmix.engine.step_state import StepState
 from unmix.latest_checkpoint import find_latest_checkpoint
 from unmix.registry import HOOKS
@@ -60,7 +59,7 @@ class FiniteLossHook(Hook):
         self.policy, self.max_failures = policy, max_failures
         self._wrapper: Any = None
         self._state: StepState | None = None
-        self._check: _LossCheck | None = None
+        self._check: LossCheck | None = None
         self._failed = False  # the batch at work
         self._left_out = False  # the optimiser step that is being accumulated
 
@@ -85,7 +84,7 @@ class FiniteLossHook(Hook):
         def guarded_update(loss: Tensor, *args: Any, **kwargs: Any) -> None:
             if self._state is not None:
                 self._state.learn()
-            self._check = _LossCheck(loss)
+            self._check = LossCheck(loss)
             update(loss, *args, **kwargs)
             self._read()
 
@@ -175,26 +174,6 @@ class FiniteLossHook(Hook):
             self._wrapper = self._state = None
 
     on_abort = after_train
-
-
-class _LossCheck:
-    """Whether a loss is finite on all ranks; asked on the device, and read when there is nothing else to do."""
-
-    def __init__(self, loss: Tensor) -> None:
-        flag = loss.detach().isfinite().float()
-        if get_world_size() > 1:
-            all_reduce(flag, op='min')
-        self._flag, self._event = flag, None
-        if flag.is_cuda:
-            self._flag = torch.empty(flag.shape, pin_memory=True).copy_(flag, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def finite(self) -> bool:
-        """Wait for the forward pass, and no longer."""
-        if self._event is not None:
-            self._event.synchronize()
-        return bool(self._flag)
 
 
 def _model(runner: Runner) -> Any:
