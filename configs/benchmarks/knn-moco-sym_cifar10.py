@@ -1,4 +1,4 @@
-"""kNN on CIFAR-10 by the published protocol, on a checkpoint of symmetric MoCo with or without Un-Mix.
+"""kNN on CIFAR-10 as MoCo's and Un-Mix's CIFAR demos measure it, on a checkpoint of symmetric MoCo.
 
 python tools/test.py configs/benchmarks/knn-moco-sym_cifar10.py CHECKPOINT
 
@@ -8,5 +8,5 @@ neighbours. For another method, name its config in _base_. Top-1: 90.49, with Un
 
 _base_ = '../moco/moco-sym_resnet18_1xb512-coslr-1000e_cifar10.py'
 
-test_cfg = dict(stage='neck')
-test_evaluator = [dict(type='KNN', k=k, temperature=0.1, name=f'knn_{k}') for k in (20, 100, 200)]
+test_cfg = dict(stage='neck', cache=True)
+test_evaluator = [dict(type='KNN', k=(20, 100, 200), temperature=0.1)]

@@ -13,7 +13,7 @@ _base_ = ['../_base_/datasets/cifar10.py', '../_base_/default_runtime.py']
 model = dict(
     type='Classifier',
     backbone=dict(type='ResNet', depth=18, stem='cifar'),
-    head=dict(type='ClassificationHead', in_dim=512, num_classes=10),
+    head=dict(type='ClassificationHead', num_classes=10),
     freeze=True,
     pretrained=None,
 )

@@ -14,7 +14,7 @@ batch_size = 32  # of one of 8 GPUs
 model = dict(
     type='Classifier',
     backbone=dict(type='ResNet', depth=50),
-    head=dict(type='ClassificationHead', in_dim=2048, num_classes=1000),
+    head=dict(type='ClassificationHead', num_classes=1000),
     freeze=True,
     pretrained=None,
 )

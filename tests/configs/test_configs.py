@@ -19,7 +19,7 @@ LEAVES = sorted(path for path in ROOT.rglob('*.py') if '_base_' not in path.part
 METAFILES = sorted(ROOT.rglob('metafile.yml'))
 # {method}_{backbone}_{gpus}xb{batch}-{schedule}-{epochs}e_{data}
 NAME = re.compile(r'(unmix-)?[a-z0-9-]+_[a-z0-9-]+_\d+xb\d+-[a-z]+(-[a-z]+)*-\d+e_[a-z0-9-]+')
-SHORT_NAME = re.compile(r'(unmix-)?[a-z0-9-]+_[a-z0-9-]+')  # {method}_{data}: quickstart, kNN on a checkpoint
+SHORT_NAME = re.compile(r'(unmix-)?[a-z0-9-]+_[a-z0-9-]+')  # {method}_{data}: quickstart, frozen features of a checkpoint
 
 
 SIDES = {'in1k': 224, 'in100': 224, 'cifar10': 32, 'cifar100': 32, 'stl10': 64, 'tiny-imagenet': 64}
@@ -51,7 +51,7 @@ def test_config_is_complete(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), 'a config begins with its source, command and numbers'
     assert not any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree)), 'not a text config'
-    scheme = SHORT_NAME if path.parent.name == 'quickstart' or path.stem.startswith('knn-') else NAME
+    scheme = SHORT_NAME if path.parent.name == 'quickstart' or path.stem.startswith(('knn-', 'frozen-')) else NAME
     assert scheme.fullmatch(path.stem)
     cfg = load(path)
     with torch.device('meta'):

@@ -45,17 +45,18 @@ class Subset(Dataset):
         share: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.dataset: Any = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        source: Any = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.dataset = source
         given = [value for value in (files, per_class, share) if value is not None]
         if len(given) != 1 or (per_class is not None and per_class < 1) or (share is not None and not 0 < share <= 1):
             raise ValueError(
                 f'Subset: files={files}, per_class={per_class}, share={share}; give one of them, at least one image a '
                 'class, or a share in (0, 1].'
             )
-        if self.dataset.labels is None:
+        if source.labels is None:
             raise ValueError('Subset: the data set has no labels, so it has no classes to draw from.')
         self.rows = self._listed(files) if files is not None else self._drawn(per_class, share, seed)
-        self.labels: Tensor = self.dataset.labels[self.rows]
+        self.labels: Tensor = source.labels[self.rows]
 
     def _listed(self, files: str | Path) -> Tensor:
         paths = getattr(self.dataset, 'paths', None)
