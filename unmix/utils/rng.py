@@ -13,13 +13,15 @@ from numbers import Integral
 import numpy as np
 import torch
 
+_PLAIN = {int, str}
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: the step of splitmix64's counter
 
 
 def stream(*purpose: int | str) -> int:
     """Return a 64-bit hash (BLAKE2b) of a purpose; 1 and '1' differ, and so do ('a', 'b') and ('ab',)."""
-    parts = tuple(int(part) if isinstance(part, Integral) else str(part) for part in purpose)
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), 'little')
+    if not {*map(type, purpose)} <= _PLAIN:  # it is called for each view of each image
+        purpose = tuple(int(part) if isinstance(part, Integral) else str(part) for part in purpose)
+    return int.from_bytes(hashlib.blake2b(repr(purpose).encode(), digest_size=8).digest(), 'little')
 
 
 def generator(*purpose: int | str) -> np.random.Generator:

@@ -1,0 +1,268 @@
+"""Prove that a killed and resumed training equals the uninterrupted one, bit for bit.
+
+python tools/misc/check_resume.py --all
+python tools/misc/check_resume.py unmix::quickstart/unmix-moco_digits.py --filter amp
+
+A case is a config with 0 or 2 data workers, gradient accumulation on or off, and mixed precision on or off. It is
+trained once as a whole, and once more in a process that gets SIGKILL after a random iteration and is resumed from what
+it has left in its work directory. Every tensor and number of the last checkpoints must be equal (weights, buffers,
+optimiser, schedulers, histories, best metric), and so must the batches of each iteration. Only what tells the time, or
+names the work directory, is left out.
+
+Configs of the digits are made small: 80 images, batches of 16, three epochs, a checkpoint every three iterations, so in
+the middle of epochs and of accumulations. Others are trained as they are, with a checkpoint every three iterations.
+
+The last line is ``RESUME <equal> of <cases> equal, <seconds> s``; the exit status is 1 if any differs.
+"""
+
+import argparse
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from compare_checkpoints import differences, leaves, state
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from unmix.apis import build_runner, load_config
+from unmix.apis.config import config_root, use_amp
+from unmix.apis.launch import run_tool
+from unmix.datasets import Digits
+from unmix.registry import DATASETS, HOOKS
+
+FEW, BATCH, EPOCHS, INTERVAL = 80, 16, 3, 3
+PRELOAD = ['unmix.apis', 'sklearn.datasets', 'matplotlib.pyplot', 'matplotlib.backends.backend_agg']
+DIGITS = {
+    'train_dataloader.batch_size': BATCH,
+    'train_dataloader.dataset.type': 'FewDigits',
+    'val_dataloader.dataset.type': 'FewDigits',
+    'val_cfg.bank_dataloader.dataset.type': 'FewDigits',
+    'train_cfg.max_epochs': EPOCHS,
+    'train_cfg.val_interval': 1,
+    'default_hooks.checkpoint.save_best': 'knn/top1',
+    'default_hooks.checkpoint.rule': 'greater',
+}
+# By the first word of a config's name, without `unmix-`: what the small data ask for, and short ramps.
+METHODS: dict[str, dict[str, Any]] = {
+    'deepclusterv2': {'param_scheduler.0.warmup': 1, 'model.head.num_prototypes': 8},
+    'moco': {'model.head.queue_size': 48},
+    'moco-align-uniform': {'model.head.queue_size': 48},
+    'pic': {
+        'model.head.num_recent': 40,
+        'train_dataloader.sampler.window': 64,
+        'train_dataloader.sampler.stride': 24,
+    },
+    'swav': {
+        'param_scheduler.0.warmup': 1,
+        'model.head.freeze_steps': 4,
+        'model.head.queue_size': 32,
+        'model.head.queue_start': 1,
+    },
+    'wmse': {'model.neck.out_dim': 4, 'model.head.sub_batch': 8},
+}
+
+
+@DATASETS.register_module(force=True)
+class FewDigits(Digits):
+    """The first digits."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.images, self.labels = self.images[:FEW], self.labels[:FEW]
+
+
+@HOOKS.register_module(force=True)
+class BatchLogHook(Hook):
+    """Writes a line for each iteration: its number, and the hash of its batch."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, path: str) -> None:
+        self.file = open(path, 'a', buffering=1)  # noqa: SIM115 - a line is there when SIGKILL comes
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Write the line."""
+        self.file.write(f'{runner.iter} {digest(data_batch)}\n')
+
+
+def digest(batch: Any) -> str:
+    """Hash of all tensors of a batch."""
+    bits = blake2b(digest_size=16)
+    for _, value in leaves(batch):
+        bits.update(value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+    return bits.hexdigest()
+
+
+class Case(NamedTuple):
+    """What is trained."""
+
+    config: str
+    workers: int
+    accumulate: int
+    amp: bool
+
+    def __str__(self) -> str:
+        options = f'workers={self.workers} accumulate={self.accumulate}' + (' amp' if self.amp else '')
+        return f'{Path(self.config).stem:32} {options:30}'
+
+
+def method(case: Case) -> str:
+    """Name of the method, the same with and without Un-Mix."""
+    return Path(case.config).stem.removeprefix('unmix-').partition('_')[0]
+
+
+def train(case: Case, work_dir: str, resume: bool) -> None:
+    """Do what ``tools/train.py CONFIG --work-dir DIR [--amp] [--resume]`` does, in this process."""
+    with open(f'{work_dir}/output.txt', 'a') as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    options: dict[str, Any] = {
+        'work_dir': work_dir,
+        'train_dataloader.num_workers': case.workers,
+        'train_dataloader.persistent_workers': case.workers > 0,
+        'optim_wrapper.accumulative_counts': case.accumulate,
+        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint.interval': INTERVAL,
+    }
+    if load_config(case.config).train_dataloader.dataset.type == 'Digits':
+        options |= DIGITS | METHODS.get(method(case), {})
+    if method(case) == 'pic' and case.accumulate > 1:
+        options['model.head.num_recent'] = None  # the most recent classes need every step
+    cfg = load_config(case.config, options)
+    cfg.default_hooks.batch_log = dict(type='BatchLogHook', path=f'{work_dir}/batches.txt')
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'ReportHook']  # draws pictures
+    if case.amp:
+        use_amp(cfg)
+    cfg.resume = resume
+    # Each checkpoint holds the text of the config; to make that pretty costs more than these trainings.
+    build_runner(Config(cfg._cfg_dict, filename=cfg.filename, format_python_code=False)).train()
+
+
+def start(case: Case, work_dir: Path, resume: bool = False) -> BaseProcess:
+    """Start a training, in a process forked from a server that has imported everything."""
+    process = get_context('forkserver').Process(target=train, args=(case, str(work_dir), resume))
+    process.start()
+    return process
+
+
+def finish(process: BaseProcess, work_dir: Path) -> None:
+    """Wait for a training.
+
+    Raises:
+        RuntimeError: If it ends with an error; with the end of its output.
+    """
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError(f'exit status {process.exitcode}:\n' + (work_dir / 'output.txt').read_text()[-3000:])
+
+
+def batches(work_dir: Path) -> dict[str, str]:
+    """Hash of the batch of each iteration; of one that was run twice, the later one's."""
+    path = work_dir / 'batches.txt'
+    lines = path.read_text().splitlines() if path.exists() else []
+    return dict(line.split() for line in lines if len(line.split()) == 2)
+
+
+def kill(case: Case, work_dir: Path, after: int, rng: random.Random) -> bool:
+    """Start a training and end it by SIGKILL, some milliseconds after iteration ``after`` has begun.
+
+    Returns:
+        Whether it was still running.
+    """
+    process = start(case, work_dir)
+    while process.is_alive() and len(batches(work_dir)) <= after:
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.02))
+    process.kill()
+    process.join()
+    if process.exitcode not in (0, -signal.SIGKILL):
+        finish(process, work_dir)
+    return process.exitcode == -signal.SIGKILL
+
+
+def result(work_dir: Path) -> dict[str, Any]:
+    """All values of the last checkpoint, and the batches of all iterations."""
+    return state((work_dir / 'last_checkpoint').read_text().strip()) | dict(leaves(batches(work_dir), 'batches'))
+
+
+def check(case: Case, seed: int, directory: Path) -> tuple[bool, str]:
+    """Check one case; return whether it holds, and what to print of it."""
+    begin, rng = time.monotonic(), random.Random(f'{seed} {case}')
+    whole, parts = directory / 'whole', directory / 'parts'
+    whole.mkdir(parents=True)
+    try:
+        finish(start(case, whole), whole)
+        total = len(batches(whole))
+        killed = False
+        while not killed:  # a training that was faster than its killer is another uninterrupted one
+            shutil.rmtree(parts, ignore_errors=True)
+            parts.mkdir()
+            killed = kill(case, parts, rng.randrange(total - 1), rng)
+        done = len(batches(parts))
+        finish(start(case, parts, resume=True), parts)
+        wrong = differences(*(result(directory) for directory in (whole, parts)))
+        found = re.findall(r'resumed epoch: \d+, iter: (\d+)', (parts / 'output.txt').read_text())
+        text = f'killed in {done:2} of {total}, resumed after {found[-1] if found else 0:>2}'
+        if wrong:
+            text += f': {len(wrong)} differ, {", ".join(wrong[:4])}'
+    except (RuntimeError, ValueError, OSError) as error:
+        wrong, text = ['error'], f'{type(error).__name__}: {error}'
+    return not wrong, f'{"FAIL" if wrong else "ok  "} {case} {time.monotonic() - begin:5.1f} s  {text}'
+
+
+def all_cases(configs: Sequence[str]) -> list[Case]:
+    """Every config with every option."""
+    return [Case(*case) for case in itertools.product(configs, (0, 2), (1, 2), (False, True))]
+
+
+def covering(cases: Sequence[Case], seed: int) -> list[Case]:
+    """One case of each method, with or without Un-Mix; among ten methods any two options meet with any two values."""
+    groups = [list(group) for _, group in itertools.groupby(sorted(cases, key=method), key=method)]
+    return [group[(5 * i + seed) % len(group)] for i, group in enumerate(groups)]
+
+
+def main() -> None:
+    """Check, and print a line for each case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='*', help='configs; or --all')
+    parser.add_argument('--all', action='store_true', help='all quickstart configs of the digits: every algorithm')
+    parser.add_argument('--cover', action='store_true', help='one case of each method instead of all')
+    parser.add_argument('--filter', default='', help='only cases in whose line this text is')
+    parser.add_argument('--seed', type=int, default=0, help='of the iterations after which is killed')
+    parser.add_argument('--jobs', type=int, default=1, help='cases at a time')
+    parser.add_argument('--keep', type=Path, help='directory for the work directories; by default they are removed')
+    args = parser.parse_args()
+    configs = sorted(map(str, config_root().glob('quickstart/*_digits.py'))) if args.all else args.configs
+    if not configs:
+        parser.error('name configs, or --all')
+    cases = [case for case in all_cases(configs) if args.filter in str(case)]
+    cases = covering(cases, args.seed) if args.cover else cases
+    get_context('forkserver').set_forkserver_preload(PRELOAD)
+    begin, equal_cases = time.monotonic(), 0
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(args.jobs) as pool:
+        directory = args.keep or Path(scratch)
+        paths = [directory / str(number) for number in range(len(cases))]
+        for holds, line in pool.map(check, cases, itertools.repeat(args.seed), paths):
+            equal_cases += holds
+            print(line, flush=True)
+    print(f'RESUME {equal_cases} of {len(cases)} equal, {time.monotonic() - begin:.0f} s')
+    sys.exit(equal_cases < len(cases))
+
+
+if __name__ == '__main__':
+    run_tool(main)
