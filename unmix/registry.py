@@ -34,11 +34,11 @@ PARAM_SCHEDULERS = Registry(
     'param scheduler', parent=MMENGINE_PARAM_SCHEDULERS, scope='unmix', locations=['unmix.engine']
 )
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='unmix', locations=['unmix.evaluation'])
-# Nothing of ours is in these, but MMEngine warns where a scope has no registry of the kind that it looks for.
-MODEL_WRAPPERS = Registry('model wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope='unmix', locations=['unmix.models'])
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=MMENGINE_WEIGHT_INITIALIZERS, scope='unmix', locations=['unmix.models']
 )
+# Nothing of ours is in these, but MMEngine warns where a scope has no registry of the kind that it looks for.
+MODEL_WRAPPERS = Registry('model wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope='unmix', locations=['unmix.models'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,

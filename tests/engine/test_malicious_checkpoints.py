@@ -24,7 +24,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from unmix import checkpoint_loading
-from unmix.models.algorithms.classifier import load_backbone
+from unmix.models.pretrained import load_pretrained
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,7 +124,7 @@ def loading_paths(tmp_path: Path) -> dict[str, Callable[[str], Any]]:
         '--resume': auto_resume,
         'init_cfg': lambda path: Pretrained(path, None).init_weights(),
         'init_cfg with a prefix': lambda path: Pretrained(path, 'backbone').init_weights(),
-        'model.pretrained': lambda path: load_backbone(torch.nn.Linear(1, 1), path),
+        'model.pretrained': lambda path: load_pretrained(torch.nn.Linear(1, 1), path, 'backbone.', 'model.pretrained'),
     }
 
 

@@ -33,6 +33,7 @@ from unmix.models.heads import (
     WMSEHead,
 )
 from unmix.models.necks import LinearNeck, MLPNeck, TwoBranchNeck
+from unmix.models.pretrained import PretrainedInit
 from unmix.models.whitening import Whitening
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     'NCEHead',
     'NTXentHead',
     'PICHead',
+    'PretrainedInit',
     'QueueNCEHead',
     'ResNet',
     'SimCLR',

@@ -1,24 +1,29 @@
 """Does a checkpoint belong to a model?"""
 
+import logging
 from collections.abc import Mapping
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 
-def check_match(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], source: str, minimum: float = 1.0) -> float:
+def check_match(
+    own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], source: str, strict: bool = True, key: str = ''
+) -> float:
     """Compare the names and shapes of a checkpoint's tensors with a model's.
 
     Args:
         own: State dict of the model.
         loaded: State dict of the checkpoint.
         source: Where it comes from, for the message.
-        minimum: Share of the model's tensors that must be there.
+        strict: Whether all must match. If not, one must, and a warning lists those that do not.
+        key: The config key that sets ``strict``, for the message.
 
     Returns:
         The share of the model's tensors that the checkpoint has, in the same shape.
 
     Raises:
-        ValueError: If it is below ``minimum``, or the checkpoint has tensors that the model has not; lists them.
+        ValueError: If tensors are missing, too many or of another shape; lists them.
     """
     missing = [name for name in own if name not in loaded]
     unexpected = [name for name in loaded if name not in own]
@@ -28,15 +33,19 @@ def check_match(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], source:
         if name in loaded and loaded[name].shape != own[name].shape
     ]
     share = 1 - (len(missing) + len(shapes)) / max(len(own), 1)
-    if share < minimum or (minimum == 1.0 and unexpected):
-        parts = [('missing', missing), ('not in the model', unexpected), ('of another shape', shapes)]
-        details = '; '.join(
-            f'{len(names)} {what}: {", ".join(names[:4])}{", ..." if len(names) > 4 else ""}'
-            for what, names in parts
-            if names
-        )
+    parts = [('missing', missing), ('not in the model', unexpected), ('of another shape', shapes)]
+    details = '; '.join(
+        f'{len(names)} {what}: {", ".join(names[:4])}{", ..." if len(names) > 4 else ""}'
+        for what, names in parts
+        if names
+    )
+    if details and (strict or share == 0):
         raise ValueError(
             f'{source} is a checkpoint of another model: {share:.0%} of the {len(own)} tensors match; {details}. '
-            'Give the config that the checkpoint was trained with, or another checkpoint.'
+            'Give the config that the checkpoint was trained with, or another checkpoint'
+            + (f', or set {key}=False to load what fits.' if strict and key and share else '.')
         )
+    if details:
+        message = f'{source}: {share:.0%} of the {len(own)} tensors match, the others stay as they are; {details}'
+        print_log(message, logger='current', level=logging.WARNING)
     return share

@@ -15,13 +15,14 @@ class LoadGuardHook(Hook):
     MMEngine loads what fits and warns about the rest, so that an evaluation may run on random weights.
 
     Args:
-        minimum: Share of the model's tensors that must match; 1 also refuses tensors that the model has not.
+        strict: Whether all tensors must match, none missing and none too many. If not, those that fit are loaded, and
+            a warning lists the others. As an option: ``--cfg-options custom_hooks.0.strict=False``.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, minimum: float = 1.0) -> None:
-        self.minimum = minimum
+    def __init__(self, strict: bool = True) -> None:
+        self.strict = strict
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before anything is copied.
@@ -37,4 +38,6 @@ class LoadGuardHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if hasattr(model, 'select'):  # a model that is a part of the checkpoint's
             checkpoint['state_dict'] = model.select(checkpoint['state_dict'])
-        check_match(model.state_dict(), checkpoint['state_dict'], source, self.minimum)
+        own = model.state_dict()
+        share = check_match(own, checkpoint['state_dict'], source, self.strict, 'LoadGuardHook.strict')
+        runner.logger.info(f'{source}: {share:.0%} of the {len(own)} tensors of the model match')

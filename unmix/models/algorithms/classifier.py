@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
-from mmengine.runner import CheckpointLoader
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from unmix.models.heads.classification_head import ClassificationHead
+from unmix.models.pretrained import load_pretrained
 from unmix.registry import MODELS
-from unmix.utils.matching import check_match
 
 
 @MODELS.register_module()
@@ -39,6 +38,7 @@ class Classifier(BaseModel):
         pool: Side of the pooled map.
         pretrained: Checkpoint of a pre-training, file or http(s) address; its ``backbone.*`` is loaded in
             ``init_weights``, that is before a training and not before a test. None: random weights.
+        strict: Whether all tensors of the backbone must be there. If not, those that fit are loaded.
         data_preprocessor: Device, float, normalisation; see :class:`DataPreprocessor`.
 
     Raises:
@@ -57,13 +57,14 @@ class Classifier(BaseModel):
         layer: int | None = None,
         pool: int | None = None,
         pretrained: str | None = None,
+        strict: bool = True,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(MODELS.build(dict(type='DataPreprocessor') | (data_preprocessor or {})), init_cfg)
         self.backbone = MODELS.build(backbone)
         self.freeze, self.bn_mode, self.layer, self.pool = freeze, bn_mode, layer, pool
-        self.pretrained = pretrained
+        self.pretrained, self.strict = pretrained, strict
         if bn_mode not in ('eval', 'train') or (bn_mode == 'train' and not freeze):
             raise ValueError(
                 f"model.bn_mode is {bn_mode!r} with freeze={freeze}; it is 'eval' or 'train', the latter for a frozen "
@@ -90,7 +91,7 @@ class Classifier(BaseModel):
         """Initialise all weights, then load the backbone's from ``pretrained``."""
         super().init_weights()
         if self.pretrained is not None:
-            load_backbone(self.backbone, self.pretrained)
+            load_pretrained(self.backbone, self.pretrained, 'backbone.', 'model.pretrained', self.strict)
         elif self.freeze and self.head is not None:
             print_log(
                 'model.pretrained is not set: unless load_from gives other weights, the frozen backbone stays random.',
@@ -160,24 +161,3 @@ class Classifier(BaseModel):
             names = self.head.names
             return [dict(scores=score, label=y, names=names) for score, y in zip(scores, labels, strict=True)]
         raise ValueError(f"mode is {mode!r}; it is 'loss', 'tensor' or 'predict'.")
-
-
-def load_backbone(backbone: nn.Module, path: str) -> None:
-    """Load the tensors ``backbone.*`` of a checkpoint, and say how many there were.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: Unless names and shapes match, all of them.
-    """
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'model.pretrained={path!r} does not exist; give the checkpoint of a pre-training.'
-        ) from error
-    prefix = 'backbone.'
-    state = checkpoint.get('state_dict', checkpoint)
-    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    share = check_match(backbone.state_dict(), found, f'model.pretrained={path!r}')
-    backbone.load_state_dict(found)
-    print_log(f'Loaded {len(found)} backbone tensors ({share:.0%} of the model) from {path}', logger='current')

@@ -1,0 +1,71 @@
+"""Weights of an earlier training for a part of a model."""
+
+import re
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model import PretrainedInit as MMEnginePretrainedInit
+from mmengine.model import update_init_info
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from unmix.registry import WEIGHT_INITIALIZERS
+from unmix.utils.matching import check_match
+
+
+def load_pretrained(
+    module: nn.Module, path: str, prefix: str, key: str, strict: bool = True, map_location: Any = 'cpu'
+) -> None:
+    """Load the tensors of a checkpoint whose names begin with ``prefix``, and say how many of the module's there were.
+
+    Args:
+        module: What they are loaded into.
+        path: Checkpoint, a file or an http(s) address.
+        prefix: Such as ``'backbone.'``; ``''`` for all.
+        key: The config key that names the checkpoint, for messages.
+        strict: Whether names and shapes must match, all of them. If not, what fits is loaded.
+        map_location: As for ``torch.load``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If ``strict`` and it does not match, or nothing does.
+    """
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location=map_location)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{key}={path!r} does not exist; give the checkpoint of a pre-training.') from error
+    state = {
+        re.sub(r'^module\.', '', name): tensor for name, tensor in checkpoint.get('state_dict', checkpoint).items()
+    }
+    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    own = module.state_dict()
+    share = check_match(own, found, f'{key}={path!r}', strict, f'{key.rpartition(".")[0]}.strict')
+    fitting = {name: tensor for name, tensor in found.items() if name in own and tensor.shape == own[name].shape}
+    module.load_state_dict(fitting, strict=False)
+    what = f'{prefix.rstrip(".") or "model"} tensors'
+    print_log(f'Loaded {len(fitting)} {what} ({share:.0%} of the model) from {path}', logger='current')
+
+
+@WEIGHT_INITIALIZERS.register_module(name='Pretrained')
+class PretrainedInit(MMEnginePretrainedInit):
+    """MMEngine's ``init_cfg=dict(type='Pretrained', checkpoint=...)``, which loads what fits, with a guard.
+
+    Args:
+        checkpoint: File or http(s) address.
+        prefix: Take the tensors whose names begin with it, such as ``'backbone'``. None: all.
+        map_location: As for ``torch.load``.
+        strict: Whether names and shapes must match, all of them. If not, what fits is loaded.
+    """
+
+    def __init__(
+        self, checkpoint: str, prefix: str | None = None, map_location: Any = 'cpu', strict: bool = True
+    ) -> None:
+        super().__init__(checkpoint, prefix, map_location)
+        self.strict = strict
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the module's tensors."""
+        prefix = f'{self.prefix.rstrip(".")}.' if self.prefix else ''
+        load_pretrained(module, self.checkpoint, prefix, 'init_cfg.checkpoint', self.strict, self.map_location)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=self._get_init_info())
