@@ -11,11 +11,13 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, LOOPS, MODELS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import unmix.engine  # noqa: F401
+from unmix.compat import init_cpu_distributed
+from unmix.engine.runner import Runner
 
 RUNTIME = Path(__file__).parents[2] / 'configs' / '_base_' / 'default_runtime.py'
 _names = itertools.count()
@@ -42,17 +44,18 @@ class ToyData(Dataset):
 
 @MODELS.register_module(force=True)
 class ToyModel(BaseModel):
-    """A linear layer with two loss terms; it notes the images and the dtype it saw."""
+    """A linear layer, perhaps with dropout, with two loss terms; it notes the images and the dtype it saw."""
 
-    def __init__(self, dim: int = 6) -> None:
+    def __init__(self, dim: int = 6, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.layer = nn.Linear(dim, 3)
         nn.init.constant_(self.layer.weight, 0.5)
         nn.init.zeros_(self.layer.bias)
         self.seen: list[list[int]] = []
 
     def forward(self, inputs: Tensor, index: Tensor, mode: str = 'tensor') -> dict[str, Tensor] | Tensor:
-        out = self.layer(inputs)
+        out = self.layer(self.dropout(inputs))
         if mode != 'loss':
             return out
         self.seen.append(index.tolist())
@@ -115,6 +118,7 @@ def toy_runner(work_dir: Any, signal_at: int = -1, **changes: Any) -> Runner:
         )
     )
     cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
+    init_cpu_distributed(cfg)
     runner = Runner.from_cfg(cfg)
     runner.signal_hook = SignalHook(signal_at)
     runner.register_hook(runner.signal_hook)
