@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import unmix.engine  # noqa: F401
-from unmix.compat import init_cpu_distributed
 from unmix.engine.runner import Runner
 
 RUNTIME = Path(__file__).parents[2] / 'configs' / '_base_' / 'default_runtime.py'
@@ -118,7 +117,6 @@ def toy_runner(work_dir: Any, signal_at: int = -1, **changes: Any) -> Runner:
         )
     )
     cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
-    init_cpu_distributed(cfg)
     runner = Runner.from_cfg(cfg)
     runner.signal_hook = SignalHook(signal_at)
     runner.register_hook(runner.signal_hook)

@@ -83,9 +83,13 @@ def test_schedulers_do_not_complain_when_resumed(tmp_path):
 
 
 def _train_on_rank(rank, directory):
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1')
+    os.environ['LOCAL_RANK'] = str(rank)  # MMEngine reads it
     changes = EVERY_THREE | dict(
-        launcher='pytorch', optim_wrapper__accumulative_counts=2, model__dropout=0.5, train_dataloader__batch_size=2
+        launcher='pytorch',
+        model_wrapper_cfg=dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None),
+        optim_wrapper__accumulative_counts=2,
+        model__dropout=0.5,
+        train_dataloader__batch_size=2,
     )
     whole = toy_runner(directory, **changes)
     whole.train()
