@@ -125,6 +125,7 @@ setup(
         'faiss': ['faiss-cpu>=1.8'],
         'tensorboard': TENSORBOARD,
         'hub': ['huggingface-hub>=0.24', 'safetensors>=0.4'],
+        'export': ['safetensors>=0.4', 'onnx>=1.17', 'onnxscript>=0.2'],
     },
     cmdclass={'build_py': BuildPyWithMim, 'sdist': SdistWithMim},
 )

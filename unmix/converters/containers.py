@@ -128,6 +128,6 @@ def _safetensors() -> Any:
         from safetensors import torch as module
     except ImportError as error:
         raise ValueError(
-            "A .safetensors file needs the package safetensors: pip install 'unmix[hub]', or give a name in .pth."
+            "A .safetensors file needs the package safetensors: pip install 'unmix[export]', or give a name in .pth."
         ) from error
     return module
