@@ -16,6 +16,7 @@ model = dict(
     head=dict(type='ClassificationHead', num_classes=10),
     freeze=True,
     pretrained=None,
+    control=True,
 )
 
 batch_size = 256

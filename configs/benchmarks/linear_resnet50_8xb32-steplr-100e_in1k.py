@@ -17,6 +17,7 @@ model = dict(
     head=dict(type='ClassificationHead', num_classes=1000),
     freeze=True,
     pretrained=None,
+    control=True,
 )
 
 train_dataloader = dict(

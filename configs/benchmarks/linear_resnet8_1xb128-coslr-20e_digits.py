@@ -21,6 +21,7 @@ model = dict(
     ),
     head=dict(type='ClassificationHead', num_classes=10, lrs=lrs),
     pretrained=None,
+    control=True,
 )
 train_dataloader = dict(batch_size=batch_size, drop_last=False, dataset=dict(pipeline=dict(num_views=1)))
 optim_wrapper = dict(

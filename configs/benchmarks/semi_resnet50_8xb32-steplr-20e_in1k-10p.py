@@ -14,7 +14,7 @@ _base_ = './linear-swav_resnet50_8xb32-coslr-100e_in1k.py'
 
 lr, backbone_lr = 0.2, 0.01
 
-model = dict(freeze=False, head=dict(std=None))
+model = dict(freeze=False, control=False, head=dict(std=None))
 sync_bn = 'torch'
 train_dataloader = dict(
     dataset=dict(

@@ -123,6 +123,29 @@ def test_linear_evaluation_in_a_runner_trains_the_head_on_the_loaded_backbone(tm
     assert runner.message_hub.get_scalar('val/accuracy/top2').current() == 100.0
 
 
+def test_the_control_on_random_weights_is_trained_beside_and_changes_nothing(tmp_path):
+    path = save(classifier(), tmp_path / 'moco.pth')
+    alone, beside = (run(tmp_path / name, pretrained=path, control=name == 'beside') for name in ('alone', 'beside'))
+    for runner in (alone, beside):
+        runner.train()
+    for name, tensor in alone.model.state_dict().items():
+        assert torch.equal(beside.model.state_dict()[name], tensor), name
+    control = beside.model.control
+    assert not torch.equal(control['backbone'][1].weight, beside.model.backbone[1].weight)
+    assert control['backbone'][2].num_batches_tracked == 0
+    images = torch.stack([Squares()[i]['inputs'] for i in range(30)])
+    data = beside.model.data_preprocessor(dict(inputs=images), False)['inputs']
+    right = control['head'].logits(control['backbone'](data)).argmax(1) == torch.arange(30) % 3
+    scalars = beside.message_hub.log_scalars
+    assert scalars['val/random_init/accuracy/top1'].current() == pytest.approx(100 * right.double().mean().item())
+    assert scalars['train/loss_random_init'].current() < scalars['train/loss_random_init'].data[0][0]
+
+
+def test_fine_tuning_has_no_control():
+    with pytest.raises(ValueError, match=r'train again with model\.pretrained=None'):
+        classifier(freeze=False, control=True)
+
+
 def test_loading_reports_the_share_that_matched(tmp_path):
     MMLogger.get_instance('test_classifier', log_file=str(tmp_path / 'log'), log_level='INFO')  # now the current one
     model = classifier(pretrained=save(classifier(), tmp_path / 'a.pth'))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric
+from torch import Tensor
 
 from unmix.registry import METRICS
 
@@ -17,6 +18,8 @@ class Accuracy(BaseMetric):
 
     Of a head with several layers each has its own, ``accuracy_lr30/top1``, and ``accuracy/top1`` is that of the best
     layer on these images, whose number (from 0) is ``accuracy/head``.
+
+    Those of a classifier's control on random weights are named ``random_init/accuracy/top1``, ...
 
     Args:
         topk: The values of k.
@@ -37,7 +40,7 @@ class Accuracy(BaseMetric):
         Args:
             data_batch: Not read.
             data_samples: One dict an image, with ``scores`` (C,), or (L, C) of L layers called ``names``, and
-                ``label`` ().
+                ``label`` (), and ``random_init``, scores as well, of a control.
 
         Raises:
             ValueError: If the images have no labels.
@@ -45,16 +48,17 @@ class Accuracy(BaseMetric):
         if any(sample.get('label') is None for sample in data_samples):
             raise ValueError('Accuracy needs labels, but val_dataloader or test_dataloader delivers none.')
         self.names = tuple(data_samples[0].get('names', ()))
-        scores = torch.stack([sample['scores'] for sample in data_samples])
-        label = torch.stack([torch.as_tensor(sample['label']) for sample in data_samples]).to(scores.device)
-        label = label.view(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
-        own = scores.gather(-1, label)
-        smaller = torch.arange(scores.shape[-1], device=scores.device) < label
-        self.results.extend(((scores > own) | ((scores == own) & smaller)).sum(-1).tolist())
+        label = torch.stack([torch.as_tensor(sample['label']) for sample in data_samples])
+        names = [name for name in ('scores', 'random_init') if name in data_samples[0]]
+        ranks = [_ranks(torch.stack([sample[name] for sample in data_samples]), label) for name in names]
+        self.results.extend(zip(*ranks, strict=True))
 
-    def compute_metrics(self, results: list[int] | list[list[int]]) -> dict[str, float]:
-        """Return the accuracies of the ranks of all images."""
-        ranks = torch.tensor(results)
+    def compute_metrics(self, results: list[tuple[Any, ...]]) -> dict[str, float]:
+        """Return the accuracies of the ranks of all images, and those of the control."""
+        own, *control = (self._accuracies(torch.tensor(ranks)) for ranks in zip(*results, strict=True))
+        return own | {f'random_init/{key}': value for values in control for key, value in values.items()}
+
+    def _accuracies(self, ranks: Tensor) -> dict[str, float]:
         hits = {f'top{k}': 100.0 * (ranks < k).double().mean(0) for k in self.topk}
         if ranks.ndim == 1:
             return {f'accuracy/{key}': hit.item() for key, hit in hits.items()}
@@ -63,3 +67,11 @@ class Accuracy(BaseMetric):
         return found | {
             f'accuracy_{name}/{key}': hit[i].item() for key, hit in hits.items() for i, name in enumerate(self.names)
         }
+
+
+def _ranks(scores: Tensor, label: Tensor) -> list[Any]:
+    """Rank (0 is the best) of each image's class ``label`` (N,) among ``scores`` (N, C), or of L layers (N, L, C)."""
+    label = label.to(scores.device).view(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
+    own = scores.gather(-1, label)
+    smaller = torch.arange(scores.shape[-1], device=scores.device) < label
+    return ((scores > own) | ((scores == own) & smaller)).sum(-1).tolist()

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
-from torch import Tensor
+from mmengine.model import BaseModel, ModuleDict
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmix.models.heads.classification_head import ClassificationHead
 from unmix.models.pretrained import load_pretrained
 from unmix.registry import MODELS
+from unmix.utils.rng import seeded
 
 
 @MODELS.register_module()
@@ -39,11 +40,13 @@ class Classifier(BaseModel):
         pretrained: Checkpoint of a pre-training, file or http(s) address; its ``backbone.*`` is loaded in
             ``init_weights``, that is before a training and not before a test. None: random weights.
         strict: Whether all tensors of the backbone must be there. If not, those that fit are loaded.
+        control: Also train the same head on a frozen backbone with random weights, with the same batches. Its
+            accuracies are named ``random_init/...``. It costs a second pass through the backbone, without gradients.
         data_preprocessor: Device, float, normalisation; see :class:`DataPreprocessor`.
 
     Raises:
         FileNotFoundError: If there is no file ``pretrained``.
-        ValueError: If it holds another backbone, or bn_mode, layer or pool do not fit.
+        ValueError: If it holds another backbone, or bn_mode, layer, pool or control do not fit.
     """
 
     head: ClassificationHead | None
@@ -58,6 +61,7 @@ class Classifier(BaseModel):
         pool: int | None = None,
         pretrained: str | None = None,
         strict: bool = True,
+        control: bool = False,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -83,9 +87,22 @@ class Classifier(BaseModel):
         self.head = None if head is None else MODELS.build(known | head)
         if self.head is not None:
             self.data_preprocessor.num_classes = self.head.num_classes
+        self.control = None
+        if control:
+            if head is None or not freeze:
+                raise ValueError(
+                    'model.control needs model.head and freeze=True. For fine-tuning from random weights, train again '
+                    'with model.pretrained=None.'
+                )
+            with seeded('random_init'):
+                self.control = ModuleDict(dict(backbone=MODELS.build(backbone), head=MODELS.build(known | head)))
         if freeze:
-            self.backbone.requires_grad_(False)
-            self.backbone.eval()
+            for network in self._backbones():
+                network.requires_grad_(False)
+                network.eval()
+
+    def _backbones(self) -> list[nn.Module]:
+        return [self.backbone] if self.control is None else [self.backbone, self.control['backbone']]
 
     def init_weights(self) -> None:
         """Initialise all weights, then load the backbone's from ``pretrained``."""
@@ -103,7 +120,8 @@ class Classifier(BaseModel):
         """Set the mode; a frozen backbone stays in evaluation mode unless ``bn_mode`` says otherwise."""
         super().train(mode)
         if self.freeze and self.bn_mode == 'eval':
-            self.backbone.eval()
+            for network in self._backbones():
+                network.eval()
         return self
 
     def select(self, state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -120,10 +138,13 @@ class Classifier(BaseModel):
         """
         if stage != 'backbone':
             raise ValueError(f"stage is {stage!r}; the features of a Classifier are taken after its 'backbone'.")
+        return self._features(self.backbone, x)
+
+    def _features(self, backbone: nn.Module, x: Tensor) -> Tensor:
         with torch.no_grad() if self.freeze else nullcontext():
             if self.layer is None:
-                return self.backbone(x)
-            return F.adaptive_avg_pool2d(self.backbone(x, self.layer), self.pool).flatten(1)
+                return backbone(x)
+            return F.adaptive_avg_pool2d(backbone(x, self.layer), self.pool).flatten(1)
 
     def forward(
         self, inputs: Tensor, index: Tensor | None = None, label: Tensor | None = None, mode: str = 'tensor'
@@ -152,12 +173,22 @@ class Classifier(BaseModel):
         if mode == 'loss':
             if label is None:
                 raise ValueError('Classifier cannot be trained: train_dataloader delivers no labels.')
-            return dict(loss_classification=self.head(features, label))
+            losses = dict(loss_classification=self.head(features, label))
+            if self.control is not None:
+                losses['loss_random_init'] = self.control['head'](
+                    self._features(self.control['backbone'], inputs), label
+                )
+            return losses
         scores = self.head.logits(features)
         if mode == 'tensor':
             return scores
         if mode == 'predict':
             labels = [None] * len(scores) if label is None else label
             names = self.head.names
-            return [dict(scores=score, label=y, names=names) for score, y in zip(scores, labels, strict=True)]
+            samples = [dict(scores=score, label=y, names=names) for score, y in zip(scores, labels, strict=True)]
+            if self.control is not None:
+                features = self._features(self.control['backbone'], inputs)
+                for sample, score in zip(samples, self.control['head'].logits(features), strict=True):
+                    sample['random_init'] = score
+            return samples
         raise ValueError(f"mode is {mode!r}; it is 'loss', 'tensor' or 'predict'.")
