@@ -14,6 +14,7 @@ from unmix.apis.convert import convert
 from unmix.apis.publish import publish_model
 from unmix.converters import express, interpret
 from unmix.converters.containers import wrap
+from unmix.converters.families import UNMIX, objections
 from unmix.registry import MODELS
 from unmix.utils.digest import file_sha256
 
@@ -59,6 +60,18 @@ def test_convert_refuses_a_checkpoint_of_another_config(weights, tmp_path, monke
         run('convert.py', monkeypatch, 'auto', tmp_path / 'epoch_3.pth', tmp_path / 'out.pth', *other)
     assert 'is a checkpoint of another model' in capsys.readouterr().err
     assert not (tmp_path / 'out.pth').exists()
+
+
+CONFIGS = sorted((ROOT / 'configs').glob('quickstart/[!u]*_digits.py')) + sorted(
+    (ROOT / 'configs').glob('benchmarks/linear*_digits.py')
+)
+
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_the_names_of_every_method_are_known(config):
+    with torch.device('meta'):
+        tensors = MODELS.build(load_config(str(config)).model).state_dict()
+    assert not objections(UNMIX, tensors)
 
 
 def copy_config(directory: Path) -> Path:

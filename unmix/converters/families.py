@@ -10,7 +10,7 @@ from unmix.converters.containers import tensors_of
 from unmix.converters.family import Family
 from unmix.converters.libraries import LIBRARIES
 from unmix.converters.published import PUBLISHED
-from unmix.converters.rules import Rule, compile_pattern
+from unmix.converters.rules import Drop, Rule, compile_pattern
 from unmix.converters.toolboxes import TOOLBOXES
 
 OURS = (
@@ -33,6 +33,7 @@ UNMIX = Family(
     rules=tuple(Rule(name, name) for name in OURS),
     encoders=(),
     marks=('backbone.*',),
+    drops=(Drop('control.*', 'the random network beside an evaluation'),),
     entries={'': 'state_dict'},
 )
 FAMILIES = (*PUBLISHED, *TOOLBOXES, *LIBRARIES)
