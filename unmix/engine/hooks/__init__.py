@@ -7,6 +7,7 @@ from .health_hook import HealthHook
 from .instance_hook import InstanceHook
 from .lazy_hooks import LazyRuntimeInfoHook, LazyTimerHook
 from .load_guard_hook import LoadGuardHook
+from .online_probe_hook import OnlineProbeHook
 from .progress_hook import ProgressHook
 from .report_hook import ReportHook
 from .scalar_buffer import ScalarBuffer
@@ -20,6 +21,7 @@ __all__ = [
     'LazyRuntimeInfoHook',
     'LazyTimerHook',
     'LoadGuardHook',
+    'OnlineProbeHook',
     'ProgressHook',
     'ReportHook',
     'ScalarBuffer',

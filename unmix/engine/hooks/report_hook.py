@@ -22,6 +22,7 @@ from unmix.visualization import denormalize, draw_curves, draw_views
 
 CONTROLS = {'raw_pixels': 'raw pixels', 'random_init': 'random initialisation'}
 COLUMNS = {'knn': 'kNN', 'linear': 'linear'}
+MANY = 4  # metrics, from which on each has a row of its own
 _EXAMPLES = 8
 
 
@@ -119,16 +120,24 @@ def group_metrics(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> Table:
-    """Lay out grouped metrics: one row a control and one for the run ``name``, one column a metric."""
+    """Lay out grouped metrics: one row a control and one for the run ``name``, one column a metric.
+
+    Of more than four metrics each has a row. Of a classifier the best epoch stands beside the last.
+    """
+    fields = {f'{control}_top1': label for control, label in CONTROLS.items()}
+    fields |= {'top1': name, 'best_top1': 'best epoch'}
+    fields = {field: label for field, label in fields.items() if any(field in row for row in results.values())}
+    cells = [[f'{row[field]:.1f}' if field in row else '' for row in results.values()] for field in fields]
+    headings = [COLUMNS.get(metric, _column(metric)) for metric in results]
+    rows, columns, corner = list(fields.values()), headings, 'features'
+    if len(results) > MANY:
+        rows, columns, corner, cells = headings, rows, 'protocol', [list(row) for row in zip(*cells, strict=True)]
     table = Table(title='top-1 accuracy (%)')
-    table.add_column('features')
-    for metric in results:
-        table.add_column(COLUMNS.get(metric, _column(metric)), justify='right')
-    for control, label in {**CONTROLS, '': name}.items():
-        field = f'{control}_top1' if control else 'top1'
-        if any(field in values for values in results.values()):
-            cells = [f'{values[field]:.1f}' if field in values else '' for values in results.values()]
-            table.add_row(label, *cells, style=None if control else 'bold')
+    table.add_column(corner)
+    for column in columns:
+        table.add_column(column, justify='right')
+    for label, row in zip(rows, cells, strict=True):
+        table.add_row(label, *row, style='bold' if label == name else None)
     return table
 
 

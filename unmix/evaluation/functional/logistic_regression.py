@@ -1,5 +1,6 @@
 """Softmax regression on features, solved to the optimum by L-BFGS."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -109,7 +110,8 @@ def _solve(
 def _solve_on_host(
     inputs: Tensor, labels: Tensor, num_classes: int, l2: float, max_iter: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    from sklearn.linear_model import LogisticRegression as Solver  # takes a second, and most runs do not need it
+    from sklearn.exceptions import ConvergenceWarning  # takes a second, and most runs do not need it
+    from sklearn.linear_model import LogisticRegression as Solver
 
     present = labels.unique()
     weight = inputs.new_zeros(inputs.shape[1], num_classes)
@@ -120,7 +122,9 @@ def _solve_on_host(
     # Of two classes scikit-learn has one row of weights, where softmax has two of half the size: half the penalty.
     binary = len(present) == 2
     solver = Solver(C=(2 if binary else 1) / (2 * l2 * len(inputs)), tol=tolerance, max_iter=max_iter)
-    solver.fit(inputs.cpu().numpy(), labels.cpu().numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)  # max_iter is meant to stop it
+        solver.fit(inputs.cpu().numpy(), labels.cpu().numpy())
     found = [torch.as_tensor(x).to(inputs) for x in (solver.coef_.T, solver.intercept_)]
     if binary:
         found = [torch.stack([-x[..., 0] / 2, x[..., 0] / 2], -1) for x in found]
