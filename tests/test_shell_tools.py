@@ -23,7 +23,8 @@ def stub(tmp_path: Path) -> Path:
 
 def run(script: Path, args: list[str], stub: Path, **env: str) -> tuple[str, list[str]]:
     """Run a script from another directory; returns PYTHONPATH and the arguments the stub was called with."""
-    known = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS')
+    nodes = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'JOB_ID', 'MAX_RESTARTS')
+    known = (*nodes, 'GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS')
     clean = {key: value for key, value in os.environ.items() if key not in (*known, 'PYTHONPATH')}
     environment = clean | {'PYTHON': str(stub), 'PATH': f'{stub.parent}:{os.environ["PATH"]}'} | env
     out = subprocess.run(
@@ -60,22 +61,28 @@ def test_missing_arguments_print_usage(script: str, args: list[str], stub: Path)
 def test_dist_tools_call_torchrun(script: str, checkpoint: list[str], stub: Path):
     pythonpath, seen = run(TOOLS / f'dist_{script}.sh', ['my config.py', *checkpoint, '2', *SPACED], stub)
     assert seen[:2] == ['-m', 'torch.distributed.run']
-    assert sorted(seen[2:7]) == [
-        '--master_addr=127.0.0.1',
-        '--master_port=29500',
-        '--nnodes=1',
-        '--node_rank=0',
-        '--nproc_per_node=2',
-    ]
-    assert seen[7:] == [f'{TOOLS}/{script}.py', 'my config.py', *checkpoint, '--launcher', 'pytorch', *SPACED]
+    restarts = ['--max-restarts=0'] if script == 'train' else []
+    tool = f'{TOOLS}/{script}.py'
+    assert seen[2 : seen.index(tool)] == ['--standalone', *restarts, '--nproc-per-node=2']
+    assert seen[seen.index(tool) :] == [tool, 'my config.py', *checkpoint, '--launcher', 'pytorch', *SPACED]
     assert pythonpath == str(ROOT)
 
 
-def test_dist_tools_take_the_nodes_from_the_environment(stub: Path):
-    nodes = {'NNODES': '3', 'NODE_RANK': '1', 'MASTER_ADDR': 'first host', 'PORT': '1234', 'PYTHONPATH': '/other'}
-    pythonpath, seen = run(TOOLS / 'dist_train.sh', ['config.py', '8'], stub, **nodes)
-    assert {'--nnodes=3', '--node_rank=1', '--master_addr=first host', '--master_port=1234'} < set(seen)
-    assert pythonpath == f'{ROOT}:/other'
+@pytest.mark.parametrize(('script', 'checkpoint'), [('train', []), ('test', ['last epoch.pth'])])
+def test_dist_tools_take_the_nodes_from_the_environment(script: str, checkpoint: list[str], stub: Path):
+    nodes = {'NNODES': '3', 'MASTER_ADDR': 'first host', 'PORT': '1234', 'JOB_ID': 'a job', 'PYTHONPATH': '/other'}
+    for rank, is_host in (('0', 1), ('1', 0)):
+        args = ['config.py', *checkpoint, '8']
+        pythonpath, seen = run(TOOLS / f'dist_{script}.sh', args, stub, NODE_RANK=rank, MAX_RESTARTS='5', **nodes)
+        assert seen[2:7] == [
+            '--nnodes=3',
+            '--rdzv-backend=c10d',
+            '--rdzv-endpoint=first host:1234',
+            '--rdzv-id=a job',
+            f'--rdzv-conf=is_host={is_host},read_timeout=600',
+        ]
+        assert ('--max-restarts=5' in seen) == (script == 'train')
+        assert pythonpath == f'{ROOT}:/other'
 
 
 def test_dist_train_works_through_a_link_to_the_tools(stub: Path):

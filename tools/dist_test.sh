@@ -7,7 +7,9 @@ usage() {
 Usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]
 
 GPUS is the number of processes on this machine; without GPUs they run on the CPU.
-Environment: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (29500), PYTHON (python)
+Environment: PYTHON (python)
+Several machines, the same command on each: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (29500),
+JOB_ID (unmix), which tells apart jobs at the same address
 EOF
     exit 2
 }
@@ -20,11 +22,9 @@ shift 3
 
 root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+source "$root/tools/rendezvous.sh"
 
 exec "${PYTHON:-python}" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$gpus" \
+    "${rendezvous[@]}" \
+    --nproc-per-node="$gpus" \
     "$root/tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

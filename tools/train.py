@@ -7,6 +7,7 @@ python tools/train.py unmix::moco/moco-sym_resnet18_1xb512-coslr-1000e_cifar10.p
 import argparse
 
 from unmix.apis.config import use_amp
+from unmix.apis.elastic import resume_after_restart
 from unmix.apis.launch import argument_parser, build_runner, configure, run_tool
 
 
@@ -34,6 +35,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     runner = build_runner(cfg)
+    resume_after_restart(runner)
     runner.train()
     if cfg.get('test_cfg') is not None:
         runner.test()
