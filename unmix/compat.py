@@ -105,7 +105,7 @@ def init_cpu_distributed(cfg: Config) -> None:
     if launcher not in _RANK_VARIABLES:
         return
     dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
-    _set_rendezvous(launcher, dist_cfg.get('port'))
+    set_rendezvous(launcher, dist_cfg.get('port'))
     if get_device() != 'cpu':
         return
     if not torch.distributed.is_initialized():
@@ -131,7 +131,7 @@ _RANK_VARIABLES = {
 }
 
 
-def _set_rendezvous(launcher: str, port: int | None) -> None:
+def set_rendezvous(launcher: str, port: int | None) -> None:
     """Translate the launcher's environment variables into those of ``torch.distributed``."""
     missing = [name for name in _RANK_VARIABLES[launcher] if name not in os.environ]
     if missing:
