@@ -9,6 +9,7 @@ from feature_toy import feature_runner
 from PIL import Image
 from rich.console import Console
 
+from unmix.apis import build_runner, load_config
 from unmix.engine.hooks import ReportHook
 from unmix.engine.hooks.report_hook import group_metrics, results_table
 
@@ -86,3 +87,43 @@ def test_metrics_are_grouped_and_laid_out():
     rows = [[cell.strip() for cell in line.split('│')[1:-1]] for line in text.getvalue().splitlines() if '│' in line]
     assert rows == [['random initialisation', '84.6', '', '', ''], ['run', '98.1', '50.0', '', '7.0']]
     assert 'linear, 10 labels a class' in text.getvalue()
+
+
+def test_of_many_metrics_each_has_a_row_and_of_a_classifier_the_best_epoch_a_column():
+    metrics = {f'knn_{k}/{field}': k for k in range(5) for field in ('top1', 'best_top1')} | {
+        'random_init/knn_1/top1': 9
+    }
+    text = io.StringIO()
+    Console(file=text, width=120).print(results_table(group_metrics(metrics), 'run'))
+    rows = [[cell.strip() for cell in line.split('│')[1:-1]] for line in text.getvalue().splitlines() if '│' in line]
+    assert rows == [[f'knn_{k}', '9.0' if k == 1 else '', f'{k}.0', f'{k}.0'] for k in range(5)]
+
+
+def test_the_best_epoch_of_a_classifier_survives_a_resume(tmp_path):
+    """The learning rate is so high that the accuracy goes up and down."""
+
+    def train(epochs, **rest):
+        cfg = load_config(
+            'unmix::benchmarks/linear_resnet8_1xb128-coslr-20e_digits.py', {'train_cfg.max_epochs': epochs}
+        )
+        cfg.work_dir, cfg.launcher, cfg.experiment_name = str(tmp_path), 'none', f'best{epochs}'
+        cfg.default_hooks.checkpoint.interval = 1
+        cfg.param_scheduler = None
+        cfg.update(rest)
+        runner = build_runner(cfg)
+        runner.train()
+        runner.test()
+        return runner, json.loads((tmp_path / 'results.json').read_text())
+
+    history = train(2)[0].message_hub.log_scalars['val/accuracy_lr10/top1'].data[0].tolist()
+    runner, results = train(4, resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
+    history = history[:2] + runner.message_hub.log_scalars['val/accuracy_lr10/top1'].data[0].tolist()[-2:]
+    found = results['accuracy_lr10']
+    assert found['top1'] == pytest.approx(history[-1], abs=1e-4)
+    assert found['best_top1'] == pytest.approx(max(history), abs=1e-4)
+    assert found['best_epoch'] == 1 + history.index(max(history))
+    card = results['protocols']['linear_resnet8_1xb128-coslr-20e_digits.py']
+    assert card['training']['epochs'] == 4
+    assert card['training']['batch_size'] == 128
+    assert card['checkpoint']['file'] == 'epoch_4.pth'
+    assert card['random_init']['accuracy_lr10'] == results['accuracy_lr10']['random_init_top1']

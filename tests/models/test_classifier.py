@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from unmix.models import ClassificationHead, Classifier
 from unmix.registry import DATASETS, MODELS
+from unmix.utils.rng import seeded
 
 
 @MODELS.register_module(force=True)
@@ -215,3 +216,51 @@ def test_modes_and_bad_input():
         model(images, mode='guess')
     with pytest.raises(ValueError, match="'neck'"):
         model.extract_feat(images, stage='neck')
+
+
+def test_a_layer_of_the_backbone_is_pooled_and_flattened():
+    backbone = dict(type='ResNet', depth=18, width=4, _scope_='unmix')
+    head = dict(type='ClassificationHead', num_classes=3, _scope_='unmix')
+    model = Classifier(backbone, head, layer=3, pool=2).eval()
+    images = torch.randn(2, 3, 48, 48)
+    map_ = model.backbone(images, 3)  # 6 x 6 pixels
+    wanted = torch.stack([map_[:, :, i : i + 3, j : j + 3].mean((2, 3)) for i in (0, 3) for j in (0, 3)], 2).flatten(1)
+    torch.testing.assert_close(model.extract_feat(images), wanted)
+    assert model.head.fc.in_features == wanted.shape[1]
+    assert Classifier(backbone, head).head.fc.in_features == 32
+    for arguments in (dict(layer=3), dict(layer=7, pool=1), dict(layer=0, pool=1)):
+        with pytest.raises(ValueError, match='a layer from 1 to 5'):
+            Classifier(backbone, head, **arguments)
+
+
+def test_batch_norm_of_a_frozen_backbone_can_be_in_training_mode():
+    model = classifier(bn_mode='train').train()
+    images = torch.randn(8, 1, 4, 4) * 3
+    with seeded('dropout'):
+        wanted = model.backbone(images)
+    with seeded('dropout'):
+        assert torch.equal(model.extract_feat(images), wanted)  # batch statistics
+    assert model.backbone[2].num_batches_tracked == 2
+    model(images, label=torch.arange(8) % 3, mode='loss')['loss_classification'].backward()
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
+    assert not any(module.training for module in model.eval().modules())
+    for arguments in (dict(bn_mode='half'), dict(bn_mode='train', freeze=False)):
+        with pytest.raises(ValueError, match=r'model\.bn_mode'):
+            classifier(**arguments)
+
+
+def test_without_head_it_is_a_backbone_that_takes_its_part_of_a_checkpoint():
+    model = Classifier(dict(type='ToyBackbone', _scope_='unmix'))
+    assert set(model.select({'backbone.1.weight': 1, 'neck.weight': 2, 'head.queue': 3})) == {'backbone.1.weight'}
+    whole = {'backbone.1.weight': 1, 'head.fc.weight': 2}
+    assert classifier().select(whole) == whole
+    images = torch.randn(2, 1, 4, 4)
+    assert torch.equal(model.eval()(images), model.backbone(images))
+    with pytest.raises(ValueError, match=r'no model\.head'):
+        model(images, label=torch.zeros(2).long(), mode='loss')
+
+
+def test_labels_outside_of_the_classes_are_refused_before_the_device_meets_them():
+    for label in (torch.tensor([0, 3]), torch.tensor([-1, 0]), [0, 3], torch.tensor([0.0, 1.0])):
+        with pytest.raises(ValueError, match=r'model\.head\.num_classes does not fit the data set: labels'):
+            classifier().data_preprocessor(dict(inputs=torch.zeros(2, 1, 4, 4), label=label))

@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from unmix.models import DataPreprocessor, MLPNeck, ResNet, SplitBatchNorm
 from unmix.models.batch_norm import BatchNormReplay
+from unmix.registry import MODELS
 
 
 @pytest.mark.parametrize('depth', [18, 34, 50])
@@ -120,3 +122,24 @@ def test_preprocessor_refuses_other_channels():
         DataPreprocessor(mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0])(dict(inputs=torch.zeros(1, 1, 2, 2)))
     with pytest.raises(ValueError, match='give both'):
         DataPreprocessor(mean=[1.0])
+
+
+@pytest.mark.parametrize('branches', [False, True])
+def test_layers_are_the_maps_on_the_way(branches):
+    """Layer 1 is the stem with its max-pool, 2 to 5 the stages, 6 the features; widths are known beforehand."""
+    cfg = dict(type='ResNet', depth=26, width=4, stem_width=8, _scope_='unmix')
+    net = MODELS.build(dict(type='TwoBranch', branch=cfg, _scope_='unmix') if branches else cfg).eval()
+    images = torch.randn(2, 3, 64, 64)
+    nets = [(net.l_to_ab, images[:, :1]), (net.ab_to_l, images[:, 1:])] if branches else [(net, images)]
+    maps = []
+    for part, x in nets:
+        stages = [nn.Sequential(part.conv1, part.bn1, part.relu, part.maxpool)]
+        for stage in [*stages, *(getattr(part, f'layer{i}') for i in range(1, 5))]:
+            x = stage(x)
+            maps.append(x)
+    for layer in range(1, 6):
+        wanted = torch.cat(maps[layer - 1 :: 5], 1)
+        assert torch.equal(net(images, layer), wanted)
+        assert wanted.shape[1] == net.layer_dims[layer - 1]
+    torch.testing.assert_close(net(images, 6), net(images, 5).mean((2, 3)))
+    assert torch.equal(net(images, 6), net(images))
