@@ -1,5 +1,7 @@
 """Options of the whole test suite."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
@@ -10,8 +12,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _reproducible() -> None:
-    """No test sees what another one has left: random numbers, a Runner's clock, loggers that print to closed files."""
+def _reproducible() -> Iterator[None]:
+    """No test sees what another one has left.
+
+    That is: random numbers, a Runner's clock, loggers that print to closed files, a config's number of threads.
+    """
+    num_threads = torch.get_num_threads()
     torch.manual_seed(0)
     MessageHub._instance_dict.clear()
     MMLogger._instance_dict.clear()
+    yield
+    torch.set_num_threads(num_threads)

@@ -1,6 +1,6 @@
 """Each family of pre-training configs in the real Runner, two iterations, plain and with Un-Mix, on random images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,15 @@ def train(cfg: Config) -> tuple[Runner, dict[str, list[float]]]:
     runner.train()
     scalars = runner.message_hub.log_scalars
     return runner, {key: scalars[f'train/{key}'].data[0].tolist() for key in ('lr', 'loss_base')}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Trainings are compared bit by bit over several tests: the sums of W-MSE depend on the number of threads."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope='module')
