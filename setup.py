@@ -18,7 +18,7 @@ MMENGINE = {
     'none': [],
 }
 TENSORBOARD = ['tensorboard>=2.16']
-TESTS = ['pytest>=8.0', 'ruff>=0.15', 'mypy>=1.18', 'setuptools>=77.0.3', *TENSORBOARD]
+TESTS = ['pytest>=8.0', 'pytest-xdist>=3.6', 'ruff>=0.15', 'mypy>=1.18', 'setuptools>=77.0.3', *TENSORBOARD]
 
 
 def mmengine_requirements() -> list[str]:
