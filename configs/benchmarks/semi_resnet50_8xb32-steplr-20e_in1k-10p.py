@@ -7,7 +7,7 @@ The list of images is SimCLR's (https://github.com/google-research/simclr, image
 of it a seed may draw: train_dataloader.dataset.files=None train_dataloader.dataset.share=0.1.
 Source: https://arxiv.org/abs/2006.09882, https://github.com/facebookresearch/swav (eval_semisup.py): two learning
 rates, BatchNorm in training mode over all GPUs. The best epoch is reported there.
-Top-1 / top-5 of SwAV: 70.2 / 89.9 published; ours not measured.
+Top-1 of SwAV: in Table 2 of its paper; ours not measured.
 """
 
 _base_ = './linear-swav_resnet50_8xb32-coslr-100e_in1k.py'

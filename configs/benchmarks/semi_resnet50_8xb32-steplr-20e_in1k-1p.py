@@ -3,8 +3,8 @@
 bash tools/dist_train.sh configs/benchmarks/semi_resnet50_8xb32-steplr-20e_in1k-1p.py 8 \
     --cfg-options model.pretrained=CHECKPOINT
 
-As with 10 %, with the list 1percent.txt and other learning rates. Top-1 / top-5 of SwAV: 53.9 / 78.5 published; ours
-not measured.
+As with 10 %, with the list 1percent.txt and other learning rates. Top-1 of SwAV: in Table 2 of its paper; ours not
+measured.
 """
 
 _base_ = './semi_resnet50_8xb32-steplr-20e_in1k-10p.py'

@@ -162,7 +162,9 @@ def _column(metric: str) -> str:
     """``linear_10_per_class`` is 'linear, 10 labels a class'."""
     stem, _, rest = metric.partition('_')
     number = rest.removesuffix('_per_class')
-    return f'{COLUMNS.get(stem, stem)}, {number} labels a class' if number.isdigit() and number != rest else metric
+    if not number.isdigit() or number == rest:
+        return metric
+    return f'{COLUMNS.get(stem, stem)}, {number} label{"s" * (number != "1")} a class'
 
 
 def _unwrap(model: torch.nn.Module) -> Any:
