@@ -49,6 +49,6 @@ train_dataloader = dict(
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='LARC', lr=4.8, momentum=0.9, weight_decay=1e-6))
 param_scheduler = [dict(type='RampCosineLR', warmup=10, warmup_lr=0.3, eta_min=0.0048, convert_to_iter_based=True)]
-custom_hooks = [dict(type='LoadGuardHook'), dict(type='ClusterHook')]
+default_hooks = dict(cluster=dict(type='ClusterHook'))
 train_cfg = dict(type='TrainLoop', max_epochs=800, val_interval=20)
 auto_scale_lr = dict(enable=False, base_batch_size=64 * batch_size)

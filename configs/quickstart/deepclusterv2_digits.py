@@ -16,7 +16,7 @@ model = dict(
     neck=dict(type='MLPNeck', in_dim=64, hidden_dim=256, out_dim=dim, norm=True),
     head=dict(type='DeepClusterV2Head', num_instances=1257, dim=dim, num_prototypes=60, num_heads=3, temperature=0.1),
 )
-custom_hooks = [dict(type='LoadGuardHook'), dict(type='ClusterHook')]
+default_hooks = dict(cluster=dict(type='ClusterHook'))
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='LARC', lr=0.6, momentum=0.9, weight_decay=1e-6))
 param_scheduler = [dict(type='RampCosineLR', warmup=5, eta_min=0.0006, convert_to_iter_based=True)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)

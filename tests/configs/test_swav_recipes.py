@@ -64,7 +64,7 @@ def test_published_numbers(name):
         assert (head.get('queue_size', 0), head.get('queue_start', 0)) == recipe['queue']
     else:
         assert (head.num_heads, head.num_instances) == (3, 1281167)
-        assert 'ClusterHook' in {hook.type for hook in cfg.custom_hooks}
+        assert cfg.default_hooks.cluster.type == 'ClusterHook'
     pipeline = cfg.train_dataloader.dataset.pipeline
     kinds = pipeline.crops if pipeline.type == 'MultiCrop' else [pipeline]
     crops = [(kind.num_views, kind.transforms[0].size, tuple(kind.transforms[0].scale)) for kind in kinds]

@@ -26,6 +26,7 @@ from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from unmix.apis import load_config
+from unmix.models.algorithms import DeepClusterV2
 from unmix.registry import MODELS
 
 COLUMNS = {'knn': 'kNN', 'linear': 'linear', 'linear_10_per_class': 'linear, 10 labels a class'}
@@ -48,7 +49,13 @@ def flops_of_a_step(config: str) -> int:
     cfg = load_config(config)
     init_default_scope('unmix')
     model = MODELS.build(cfg.model)
-    batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    if isinstance(model, DeepClusterV2):  # its step needs clusters
+        for batch in loader:
+            data = model.data_preprocessor(batch, True)
+            model.remember(data['inputs'], data['index'])
+        model.cluster(0)
+    batch = next(iter(loader))
     with FlopCounterMode(display=False) as counter:
         losses = model(**model.data_preprocessor(batch, True), mode='loss')
         torch.stack([loss.sum() for loss in losses.values()]).sum().backward()

@@ -39,7 +39,7 @@ class DeepClusterV2(MultiCropAlgorithm):
         if not self._clustered:
             if int(self.head.clustered_epoch) < 0:
                 raise ValueError(
-                    "DeepClusterV2 has no clusters yet: add dict(type='ClusterHook') to custom_hooks, or call "
+                    "DeepClusterV2 has no clusters yet: set default_hooks.cluster to dict(type='ClusterHook'), or call "
                     'model.remember(inputs, index) for all images and model.cluster(0).'
                 )
             self._clustered = True
