@@ -17,7 +17,7 @@ class TwoBranch(BaseModule):
 
     Attributes:
         out_dim: Dimension of both features together.
-        layer_dims: Channels of both after the stem and after each stage.
+        layer_dims: Channels of both after the stem and after each stage; empty if the encoders have none.
 
     Raises:
         ValueError: If the images have another number of channels.
@@ -32,7 +32,8 @@ class TwoBranch(BaseModule):
         self.l_to_ab = MODELS.build(dict(branch, in_channels=first))
         self.ab_to_l = MODELS.build(dict(branch, in_channels=second))
         self.out_dim: int = self.l_to_ab.out_dim + self.ab_to_l.out_dim
-        self.layer_dims = tuple(map(sum, zip(self.l_to_ab.layer_dims, self.ab_to_l.layer_dims, strict=True)))
+        layers = [getattr(encoder, 'layer_dims', ()) for encoder in (self.l_to_ab, self.ab_to_l)]
+        self.layer_dims: tuple[int, ...] = tuple(map(sum, zip(*layers, strict=True)))
 
     def forward(self, x: Tensor, layer: int | None = None) -> Tensor:
         """Return the features (N, D1 + D2), the first encoder's first, of images ``x`` (N, C, H, W).
