@@ -19,7 +19,7 @@ LEAVES = sorted(path for path in ROOT.rglob('*.py') if '_base_' not in path.part
 METAFILES = sorted(ROOT.rglob('metafile.yml'))
 # {method}_{backbone}_{gpus}xb{batch}-{schedule}-{epochs}e_{data}
 NAME = re.compile(r'(unmix-)?[a-z0-9-]+_[a-z0-9-]+_\d+xb\d+-[a-z]+(-[a-z]+)*-\d+e_[a-z0-9-]+')
-SHORT_NAME = re.compile(r'(unmix-)?[a-z0-9-]+_[a-z0-9-]+')  # {method}_{data}: quickstart, frozen features of a checkpoint
+SHORT_NAME = re.compile(r'(unmix-)?[a-z0-9-]+_[a-z0-9-]+')  # {method}_{data}: quickstart, frozen features
 
 
 SIDES = {'in1k': 224, 'in100': 224, 'cifar10': 32, 'cifar100': 32, 'stl10': 64, 'tiny-imagenet': 64}
