@@ -61,4 +61,8 @@ def test_momentum(golden: Golden) -> None:
 
 @pytest.mark.golden('c13_byol*')
 def test_cosine_head(golden: Golden) -> None:
-    golden.check(CosineHead()(golden.tensor('in_nm_x0'), golden.tensor('in_nm_x1')), 'nm_loss')
+    features = [golden.tensor(f'in_nm_x{i}').requires_grad_() for i in range(2)]
+    loss = CosineHead()(*features)
+    golden.check(loss, 'nm_loss')
+    for i, gradient in enumerate(torch.autograd.grad(loss, features)):
+        golden.check(gradient, f'nm_grad{i}')
