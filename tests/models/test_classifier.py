@@ -252,6 +252,8 @@ def test_batch_norm_of_a_frozen_backbone_can_be_in_training_mode():
 def test_without_head_it_is_a_backbone_that_takes_its_part_of_a_checkpoint():
     model = Classifier(dict(type='ToyBackbone', _scope_='unmix'))
     assert set(model.select({'backbone.1.weight': 1, 'neck.weight': 2, 'head.queue': 3})) == {'backbone.1.weight'}
+    assert all(p.requires_grad for p in model.parameters())  # DistributedDataParallel takes no other
+    assert not model.extract_feat(torch.randn(2, 1, 4, 4)).requires_grad
     whole = {'backbone.1.weight': 1, 'head.fc.weight': 2}
     assert classifier().select(whole) == whole
     images = torch.randn(2, 1, 4, 4)

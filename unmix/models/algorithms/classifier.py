@@ -98,7 +98,8 @@ class Classifier(BaseModel):
                 self.control = ModuleDict(dict(backbone=MODELS.build(backbone), head=MODELS.build(known | head)))
         if freeze:
             for network in self._backbones():
-                network.requires_grad_(False)
+                # Without head nothing is trained, but DistributedDataParallel wants something that could be.
+                network.requires_grad_(self.head is None)
                 network.eval()
 
     def _backbones(self) -> list[nn.Module]:
