@@ -1,5 +1,6 @@
 """Options of the whole test suite."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,11 @@ from mmengine.logging import MessageHub, MMLogger
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption('--golden', default=None, help='directory of golden fixtures; default: tests/golden/data')
+
+
+def pytest_configure() -> None:
+    """Shells let what they start in the background ignore Ctrl-C, which tests send to trainings."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
