@@ -13,6 +13,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
@@ -37,6 +38,7 @@ METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='unmix', locations=[
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=MMENGINE_WEIGHT_INITIALIZERS, scope='unmix', locations=['unmix.models']
 )
+STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='unmix', locations=['unmix.engine'])
 # Nothing of ours is in these, but MMEngine warns where a scope has no registry of the kind that it looks for.
 MODEL_WRAPPERS = Registry('model wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope='unmix', locations=['unmix.models'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

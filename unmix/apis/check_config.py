@@ -21,7 +21,16 @@ BUILDER_KEYS: dict[str, set[str]] = {
 }
 ALWAYS = {'type', '_scope_', '_delete_'}
 MISSPELT = 0.9  # similarity from which an unknown name is taken for a known one, misspelt
-TOP_LEVEL = {'default_scope', 'data_root', 'num_threads', 'custom_imports', 'env_cfg', 'auto_scale_lr', 'launcher'}
+TOP_LEVEL = {
+    'default_scope',
+    'data_root',
+    'num_threads',
+    'custom_imports',
+    'env_cfg',
+    'auto_scale_lr',
+    'launcher',
+    'strategy',
+}
 
 
 def registries() -> list[Registry]:

@@ -14,6 +14,7 @@ from unmix.apis.config import load_config
 from unmix.checkpoint_loading import trust_checkpoints
 from unmix.compat import init_cpu_distributed
 from unmix.engine.runner import Runner
+from unmix.engine.sharding import FlexibleRunner
 
 # Errors whose message says what to do; everything else is a defect and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
@@ -55,8 +56,8 @@ def configure(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config, on whatever devices there are.
+def build_runner(cfg: Config) -> Runner | FlexibleRunner:
+    """Build the Runner of a config, or its FlexibleRunner if it has a ``strategy``, on whatever devices there are.
 
     Raises:
         PermissionError: If the work dir cannot be written to.
@@ -65,7 +66,7 @@ def build_runner(cfg: Config) -> Runner:
     if cfg.get('num_threads'):
         torch.set_num_threads(cfg.num_threads)
     init_cpu_distributed(cfg)
-    return Runner.from_cfg(cfg)
+    return FlexibleRunner.from_cfg(cfg) if cfg.get('strategy') else Runner.from_cfg(cfg)
 
 
 def check_writable(directory: str) -> None:

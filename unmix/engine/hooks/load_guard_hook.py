@@ -1,10 +1,12 @@
 """No checkpoint of another model is loaded by accident."""
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from unmix.registry import HOOKS
+from unmix.utils.dist import agreed
 from unmix.utils.matching import check_match
 
 
@@ -35,9 +37,13 @@ class LoadGuardHook(Hook):
             raise ValueError(
                 f"{source} has no 'state_dict' but {sorted(checkpoint)}; it is not a checkpoint of a training."
             )
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        wrapper = runner.model
+        model = wrapper.module if is_model_wrapper(wrapper) else wrapper
         if hasattr(model, 'select'):  # a model that is a part of the checkpoint's
             checkpoint['state_dict'] = model.select(checkpoint['state_dict'])
-        own = model.state_dict()
-        share = check_match(own, checkpoint['state_dict'], source, self.strict, 'LoadGuardHook.strict')
-        runner.logger.info(f'{source}: {share:.0%} of the {len(own)} tensors of the model match')
+        sharded = hasattr(wrapper, 'sharding_strategy')  # FSDP puts the tensors together at its root, for rank 0
+        own = wrapper.state_dict() if sharded else model.state_dict()
+        with agreed():
+            if is_main_process():
+                share = check_match(own, checkpoint['state_dict'], source, self.strict, 'LoadGuardHook.strict')
+                runner.logger.info(f'{source}: {share:.0%} of the {len(own)} tensors of the model match')

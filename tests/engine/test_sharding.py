@@ -1,0 +1,65 @@
+"""FSDP on two ranks (gloo, CPU) against DDP: the same weights, checkpoints of the same form, exact resume."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks import run_ranks
+
+from unmix.apis.config import load_config
+from unmix.apis.launch import build_runner
+
+BASE = """
+_base_ = ['unmix::quickstart/{name}_digits.py'{fsdp}]
+train_cfg = dict(max_epochs=2, val_interval=2)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5))
+custom_hooks = [dict(type='LoadGuardHook')]
+test_cfg = test_dataloader = test_evaluator = None
+"""
+SMALL = 'model = dict(backbone=dict(width=4), neck=dict(in_dim=16, hidden_dim=32, out_dim=16), head=dict(dim=16))'
+
+
+def _train(directory: Path, work_dir: str, config: str, resume: str | None = None) -> Any:
+    path = directory / f'{work_dir}_{os.environ["RANK"]}.py'
+    path.write_text(config)
+    cfg = load_config(str(path))
+    cfg.update(launcher='pytorch', work_dir=str(directory / work_dir), experiment_name=work_dir)
+    cfg.update(resume=resume is not None, load_from=resume)
+    runner = build_runner(cfg)
+    runner.train()
+    return runner
+
+
+def _ddp_and_fsdp(rank: int, directory: Path) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1')
+    whole = _train(directory, 'ddp', BASE.format(name='unmix-moco', fsdp='') + SMALL)
+    fsdp = ", 'unmix::_base_/fsdp.py'"
+    config = BASE.format(name='unmix-moco', fsdp=fsdp) + SMALL + '\nstrategy = dict(min_num_params=1000)'
+    sharded = _train(directory, 'fsdp', config)
+    sizes = [sum(parameter.numel() for parameter in runner.model.parameters()) for runner in (whole, sharded)]
+    assert 0.45 * sizes[0] < sizes[1] < 0.55 * sizes[0]
+    _train(directory, 'resumed', config, str(directory / 'fsdp' / 'iter_5.pth'))
+    with pytest.raises(ValueError, match='SwAVHead has parameters'):
+        _train(directory, 'swav', BASE.format(name='swav', fsdp=fsdp) + 'param_scheduler = []')
+
+
+def test_fsdp_equals_ddp(tmp_path: Path):
+    run_ranks(_ddp_and_fsdp, 2, tmp_path, tmp_path)
+    names = ('ddp', 'fsdp', 'resumed')
+    ddp, fsdp, resumed = (torch.load(tmp_path / name / 'iter_8.pth', weights_only=False) for name in names)
+    assert ddp['state_dict'].keys() == fsdp['state_dict'].keys() == resumed['state_dict'].keys()
+    for key, value in ddp['state_dict'].items():
+        torch.testing.assert_close(fsdp['state_dict'][key], value, rtol=0, atol=1e-6)
+        assert torch.equal(resumed['state_dict'][key], fsdp['state_dict'][key]), key
+    for key in ('iter', 'epoch'):
+        assert ddp['meta'][key] == fsdp['meta'][key] == resumed['meta'][key]
+
+
+def test_fsdp_needs_several_processes(tmp_path: Path):
+    (tmp_path / 'fsdp.py').write_text(BASE.format(name='moco', fsdp=", 'unmix::_base_/fsdp.py'"))
+    cfg = load_config(str(tmp_path / 'fsdp.py'))
+    cfg.update(launcher='none', work_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=r'ShardedStrategy, which needs several processes: use tools/dist_train.sh'):
+        build_runner(cfg).train()
