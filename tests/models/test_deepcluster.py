@@ -5,8 +5,6 @@ import math
 import pytest
 import torch
 from algorithms_under_test import ALGORITHMS
-from ranks import run_ranks
-from torch import distributed
 from torch.nn import functional as F
 
 from unmix.models import DeepClusterV2Head
@@ -121,49 +119,3 @@ def test_bad_input_is_refused():
         clustered(num_prototypes=30)
     with pytest.raises(ValueError, match=r'head\.num_heads is 0'):
         build(num_heads=0)
-
-
-def batch_norm_free():
-    model = build(unmix=dict(type='UnMix'), norm=False)
-    for name, module in list(model.backbone.named_modules()):
-        if isinstance(module, torch.nn.BatchNorm2d):
-            parent, _, child = name.rpartition('.')
-            setattr(model.backbone.get_submodule(parent), child, torch.nn.Identity())
-    return model
-
-
-def train(model, parts):
-    """Fill, cluster, one step, cluster again, another step; the gradients of the last one."""
-    index = torch.arange(NUM_IMAGES)
-    model.remember([parts(crop) for crop in images()], parts(index))
-    for step in range(2):
-        model.cluster(step)
-        model.zero_grad()
-        sum(model.loss([parts(crop) for crop in images(step + 1)], parts(index)).values()).backward()
-    return [parameter.grad for parameter in model.parameters()]
-
-
-def quarters(x):
-    """The parts of two ranks, chosen so that partners in the whole batch are partners in a part."""
-    a, b, c, d = x.chunk(4)
-    return torch.cat([a, d]), torch.cat([b, c])
-
-
-def run_rank(rank, path):
-    model = batch_norm_free()
-    gradients = train(model, lambda x: quarters(x)[rank])
-    for gradient in gradients:
-        distributed.all_reduce(gradient)
-    torch.save(([gradient / 2 for gradient in gradients], model.head.state_dict()), f'{path}/{rank}.pth')
-
-
-def test_two_ranks_are_one_process_with_the_gathered_batch(tmp_path):
-    run_ranks(run_rank, 2, tmp_path, tmp_path)
-    model = batch_norm_free()
-    expected = train(model, lambda x: x)
-    for rank in range(2):
-        gradients, state = torch.load(tmp_path / f'{rank}.pth')
-        for gradient, reference in zip(gradients, expected, strict=True):
-            torch.testing.assert_close(gradient, reference, rtol=0, atol=1e-10)
-        for key, value in model.head.state_dict().items():
-            torch.testing.assert_close(state[key], value, rtol=0, atol=1e-10)

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from algorithms_under_test import ALGORITHMS
-from ranks import run_ranks
-from torch import distributed
 
 from unmix.models import CMCHead, NCEHead, QueueNCEHead, ResNet, TwoBranch
 from unmix.models.color import ColorPreprocessor, rgb_to_lab, rgb_to_ycbcr
@@ -188,74 +186,6 @@ def test_heads_keep_full_precision_under_autocast(name):
     assert losses[0].dtype == torch.float32
     assert torch.equal(losses[0], losses[2])
     assert torch.equal(losses[1], losses[3])
-
-
-# Ranks
-
-
-def without_batch_norm(model):
-    for name, module in list(model.named_modules()):
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            parent, _, child = name.rpartition('.')
-            setattr(model.get_submodule(parent), child, torch.nn.Identity())
-    return model
-
-
-INDEX = torch.tensor([3, 8, 5, 20, 11, 2, 27, 6])
-
-
-def two_steps(name, rows, changes):
-    """Gradients and head state after two steps on rows of the batch; the second has the images of other rows."""
-    model = without_batch_norm(build(name, **changes))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
-    if hasattr(model.head, 'follow'):
-        model.head.follow(optimizer)
-    losses = []
-    for step in range(3):
-        views = [view[rows] for view in images(step, 8, views=2)]
-        optimizer.zero_grad()
-        loss = model.loss(views, INDEX.roll(step).add(step)[rows])['loss_base']
-        loss.backward()
-        for parameter in model.parameters():
-            if distributed.is_initialized() and parameter.grad is not None:
-                distributed.all_reduce(parameter.grad)
-                parameter.grad /= distributed.get_world_size()
-        losses.append(loss.detach())
-        optimizer.step()
-    return torch.stack(losses), [p.grad for p in model.parameters()], model.state_dict()
-
-
-def run_rank(rank, path, name, changes):
-    torch.save(two_steps(name, slice(4 * rank, 4 * rank + 4), changes), f'{path}/{rank}.pth')
-
-
-PIC = ALGORITHMS['pic']['head']
-
-
-@pytest.mark.parametrize(('name', 'changes'), [
-    ('instdisc', {}),
-    ('instdisc-nce', {}),
-    ('cmc', {}),
-    ('cmc-nce', {}),
-    ('moco-nce', {}),
-    ('pic', {}),
-    ('pic', dict(head=dict(PIC, num_instances=33, sharded=True))),
-    ('pic-recent', {}),
-], ids=['instdisc', 'instdisc-nce', 'cmc', 'cmc-nce', 'moco-nce', 'pic', 'pic-sharded', 'pic-recent'])  # fmt: skip
-def test_two_ranks_are_one_process_with_the_gathered_batch(tmp_path, name, changes):
-    if name.startswith('pic'):
-        changes = dict(changes, head=dict(changes.get('head', ALGORITHMS[name]['head']), num_instances=37))
-    run_ranks(run_rank, 2, tmp_path, tmp_path, name, changes)
-    losses, gradients, state = two_steps(name, slice(None), changes)
-    ranks = [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)]
-    torch.testing.assert_close((ranks[0][0] + ranks[1][0]) / 2, losses, rtol=0, atol=1e-10)
-    for _, own_gradients, own_state in ranks:
-        for gradient, expected in zip(own_gradients, gradients, strict=True):
-            torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
-        for key, expected in state.items():
-            torch.testing.assert_close(
-                own_state[key], expected, rtol=0, atol=1e-10, msg=lambda text, key=key: key + text
-            )
 
 
 # Bad input

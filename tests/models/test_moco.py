@@ -6,8 +6,6 @@ import math
 import pytest
 import torch
 from algorithms_under_test import ALGORITHMS
-from ranks import run_ranks
-from torch import distributed
 
 from unmix.models import InfoNCEHead
 from unmix.models.algorithms.momentum import MomentumEncoder
@@ -92,36 +90,3 @@ def test_info_nce_keeps_full_precision_under_autocast():
         loss = head(query, key)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, head(query.float(), key.float()))
-
-
-def run_rank(rank, path, symmetric):
-    model = batch_norm_free(symmetric)
-    own = [view[rank * 4 : rank * 4 + 4] for view in views(0, 8)]
-    sum(model.loss(own).values()).backward()
-    gradients = [p.grad for p in model.parameters() if p.requires_grad]
-    for gradient in gradients:
-        distributed.all_reduce(gradient)
-    torch.save(([g / 2 for g in gradients], model.head.queue.features), f'{path}/{rank}.pth')
-
-
-def batch_norm_free(symmetric):
-    model = build(symmetric=symmetric)
-    for encoder in (model.backbone, model.momentum_encoder.backbone):
-        for name, module in list(encoder.named_modules()):
-            if isinstance(module, torch.nn.BatchNorm2d):
-                parent, _, child = name.rpartition('.')
-                setattr(encoder.get_submodule(parent), child, torch.nn.Identity())
-    return model
-
-
-@pytest.mark.parametrize('symmetric', [False, True])
-def test_two_ranks_are_one_process_with_the_gathered_batch(tmp_path, symmetric):
-    run_ranks(run_rank, 2, tmp_path, tmp_path, symmetric)
-    model = batch_norm_free(symmetric)
-    model.loss(views(0, 8))['loss_base'].backward()
-    expected = [p.grad for p in model.parameters() if p.requires_grad]
-    for rank in range(2):
-        gradients, queue = torch.load(tmp_path / f'{rank}.pth')
-        for gradient, reference in zip(gradients, expected, strict=True):
-            torch.testing.assert_close(gradient, reference, rtol=0, atol=1e-12)
-        torch.testing.assert_close(queue.sort(0)[0], model.head.queue.features.sort(0)[0], rtol=0, atol=1e-12)

@@ -1,13 +1,10 @@
 """SimCLR, and what it shares with BYOL and W-MSE: Un-Mix against literal calls of the method, ranks, bad input."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 from algorithms_under_test import ALGORITHMS
-from ranks import run_ranks, without_batch_norm
-from torch import distributed
 
 from unmix.registry import MODELS
 
@@ -61,28 +58,3 @@ def test_the_number_of_views_must_fit():
         build('simclr').loss(views(num_views=3))
     with pytest.raises(ValueError, match=r'model\.num_views is 1'):
         build('simclr', num_views=1)
-
-
-def run_rank(rank: int, path: Path, name: str) -> None:
-    model = without_batch_norm(build(name))
-    own = [view[rank * 6 : rank * 6 + 6] for view in views(size=12, num_views=getattr(model, 'num_views', 2))]
-    loss = model.loss(own)['loss_base']
-    loss.backward()
-    gradients = [p.grad for p in model.parameters() if p.requires_grad]
-    for tensor in [*gradients, loss.detach()]:
-        distributed.all_reduce(tensor)
-    torch.save((loss.detach() / 2, [g / 2 for g in gradients]), f'{path}/{rank}.pth')
-
-
-@pytest.mark.parametrize('name', ['moco-align-uniform', 'simclr', 'byol', 'wmse', 'wmse-4'])
-def test_two_ranks_are_one_process_with_the_whole_batch(tmp_path, name):
-    run_ranks(run_rank, 2, tmp_path, tmp_path, name)
-    model = without_batch_norm(build(name))
-    expected = model.loss(views(size=12, num_views=getattr(model, 'num_views', 2)))['loss_base']
-    expected.backward()
-    references = [p.grad for p in model.parameters() if p.requires_grad]
-    for rank in range(2):
-        loss, gradients = torch.load(tmp_path / f'{rank}.pth')
-        torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
-        for gradient, reference in zip(gradients, references, strict=True):
-            torch.testing.assert_close(gradient, reference, rtol=0, atol=1e-10)

@@ -54,8 +54,9 @@ class InfoNCEHead(BaseHead):
         return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Enqueue the keys of all views, in the order of the views."""
-        self.queue.enqueue(torch.cat([targets[view] for view in sorted(targets)]))
+        """Enqueue the keys of all views, in the order of the views: of all ranks one view after the other."""
+        for view in sorted(targets):
+            self.queue.enqueue(targets[view])
 
     def health(self, features: Tensor) -> dict[str, Tensor]:
         """Return the norm of the queue's rows and their similarity to unit ``features`` (N, D), on average."""
