@@ -76,8 +76,10 @@ ENCODINGS |= {'swav': (1, 0), 'swav-released': (1, 0), 'deepclusterv2': (1, 0)} 
 
 # BatchNorm normalises the mixture together with the views, so it has a part in the base loss.
 JOINT = {'swav', 'swav-released', 'deepclusterv2'}
-# The mixture is of some crops of view 0 only.
-PARTIAL = {'deepclusterv2', 'pic', 'pic-recent'}
+# The crops of view 0 that the mixture is of, where it is not of all.
+MIXED_CROPS = {'deepclusterv2': slice(0, None, 2), 'pic': slice(1), 'pic-recent': slice(1)}
+# State moves where the batch's images enter, not in ``update``.
+SLOTS = {'pic-recent'}
 
 # Views, or crops, of an image, where they are not two.
 NUM_VIEWS = {'wmse-4': 4}

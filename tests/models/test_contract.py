@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from algorithms_under_test import ALGORITHMS, ENCODINGS, JOINT, NUM_VIEWS, PARTIAL
+from algorithms_under_test import ALGORITHMS, ENCODINGS, JOINT, MIXED_CROPS, NUM_VIEWS, SLOTS
 
 from unmix.engine.hooks.health_hook import feature_statistics, matching_features
 from unmix.models.algorithms.base import MIXTURE
@@ -13,8 +13,8 @@ from unmix.registry import MODELS
 UNMIX = dict(type='UnMix')
 
 
-def build(name, unmix=None):
-    torch.manual_seed(0)
+def build(name, unmix=None, seed=0):
+    torch.manual_seed(seed)
     model = MODELS.build(dict(ALGORITHMS[name], unmix=unmix)).double()
     if hasattr(model, 'cluster'):
         model.remember(batch(name), torch.arange(6))
@@ -30,6 +30,22 @@ def batch(name, size=6):
     generator = torch.Generator().manual_seed(1)
     views = range(NUM_VIEWS.get(name, 2))
     return [torch.randn(size, 3, 8, 8, dtype=torch.float64, generator=generator) for _ in views]
+
+
+def sgd(model):
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    if hasattr(model.head, 'follow'):
+        model.head.follow(optimizer)
+    return optimizer
+
+
+def train(model, name, optimizer):
+    """Take one optimiser step; return the losses before it."""
+    optimizer.zero_grad()
+    losses = step(model, name)
+    sum(losses.values()).backward()
+    optimizer.step()
+    return losses
 
 
 @pytest.fixture(params=[None, UNMIX], ids=['plain', 'unmix'])
@@ -72,6 +88,29 @@ class TestContract:
         assert first == second
         assert all(torch.equal(before[key], value) for key, value in model.head.state_dict().items())
 
+    def test_head_state_moves_in_one_update_a_step(self, name, unmix):
+        model, moments = build(name, unmix), []
+        update = model.head.update
+
+        def watched(*features):
+            moments.append(copy.deepcopy(dict(model.head.named_buffers())))
+            update(*features)
+            moments.append(copy.deepcopy(dict(model.head.named_buffers())))
+
+        start = copy.deepcopy(dict(model.head.named_buffers()))
+        model.head.update = watched
+        step(model, name)
+        before, after = moments
+        end = dict(model.head.named_buffers())
+        assert all(torch.equal(after[key], end[key]) for key in end)
+        moved = {key for key in end if not torch.equal(before[key], after[key])}
+        if name in SLOTS:  # whose classes must be there before the loss
+            assert not moved
+            assert any(not torch.equal(start[key], before[key]) for key in end)
+        else:
+            assert all(torch.equal(start[key], before[key]) for key in end)
+            assert bool(moved) == bool(end)
+
     def test_unmix_leaves_the_base_loss_and_the_keys_alone(self, name):
         plain, mixed = build(name), build(name, UNMIX)
         assert plain.state_dict().keys() == mixed.state_dict().keys()
@@ -85,16 +124,25 @@ class TestContract:
         for key, value in plain.head.state_dict().items():
             torch.testing.assert_close(value, mixed.head.state_dict()[key], **tolerance)
 
-    def test_untouched_mixture_costs_the_base_loss(self, name):
-        """With lam = 1 the mixture is view 0: if it stands in all pairs of view 0, its loss is the base loss."""
-        model = build(name, dict(type='UnMix', mixing=dict(type='CutMix')))
+    def test_untouched_mixture_costs_what_view_0_costs(self, name):
+        """With lam = 1 the mixture is view 0, and ``loss_unmix`` the plain loss of its pairs."""
+        model, expected = build(name, dict(type='UnMix', mixing=dict(type='CutMix'))), []
         model.unmix.mixing.draw = lambda rng, size: (1.0, 0, 0)
+        update = model.update_head
+
+        def plain_terms(queries, targets):
+            view = {MIXTURE: queries[0][:, MIXED_CROPS[name]] if name in MIXED_CROPS else queries[0]}
+            target = {j: model.encode_target(batch(name)[0], None, None) for _, j in model.mixture_pairs if j < 0}
+            terms = [model.head((queries | view)[i], (targets | target)[j]) for i, j in model.mixture_pairs]
+            expected.append(model.mixture_weight * sum(terms))
+            update(queries, targets)
+
+        model.update_head = plain_terms
         losses = step(model, name)
+        torch.testing.assert_close(losses['loss_unmix'], expected[0], rtol=0, atol=1e-12)
         pairs = {tuple(0 if view == MIXTURE else view for view in pair) for pair in model.mixture_pairs}
-        if pairs == set(model.pairs) and name not in PARTIAL:
+        if pairs == set(model.pairs) and name not in MIXED_CROPS:
             torch.testing.assert_close(losses['loss_unmix'], losses['loss_base'], rtol=0, atol=1e-12)
-        else:
-            assert losses['loss_unmix'] != losses['loss_base']
 
     def test_encoder_commutes_with_the_reversal(self, name):
         model = build(name)
@@ -110,15 +158,32 @@ class TestContract:
         step(model, name)
         assert (calls['query'], calls['target']) == ENCODINGS[name]
 
-    def test_a_step_is_a_function_of_the_state(self, name, unmix):
-        """A copy made through the state dict takes the same steps, bit for bit."""
-        model, twin = build(name, unmix), build(name, unmix)
-        step(model, name)
-        twin.load_state_dict(model.state_dict())
+    def test_state_dict_round_trip(self, name, unmix):
+        """Another model that takes over the state dicts takes the same optimiser steps, bit for bit."""
+        model, twin = build(name, unmix), build(name, unmix, seed=1)
+        own, others = sgd(model), sgd(twin)
+        train(model, name, own)
+        twin.load_state_dict(copy.deepcopy(model.state_dict()))
+        others.load_state_dict(copy.deepcopy(own.state_dict()))
         twin._call = model._call
-        one, two = step(model, name), step(twin, name)
-        assert all(torch.equal(one[key], two[key]) for key in one)
+        for _ in range(2):
+            one, two = train(model, name, own), train(twin, name, others)
+            assert all(torch.equal(one[key], two[key]) for key in one)
         assert all(torch.equal(value, twin.state_dict()[key]) for key, value in model.state_dict().items())
+
+    def test_accumulation_moves_the_momentum_encoder_once(self, name, unmix):
+        model = build(name, unmix)
+        if not hasattr(model, 'momentum_encoder'):
+            assert not any('momentum' in key for key in model.state_dict())
+            return
+        train(model, name, sgd(model))
+        old = [p.clone() for p in model.momentum_encoder.parameters()]
+        online = [*model.backbone.parameters(), *model.neck.parameters()]
+        momentum = model.momentum_encoder.momentum
+        for _ in range(3):  # micro-batches
+            sum(step(model, name).values()).backward()
+            for new, before, weight in zip(model.momentum_encoder.parameters(), old, online, strict=True):
+                torch.testing.assert_close(new, momentum * before + (1 - momentum) * weight, rtol=0, atol=1e-12)
 
     def test_draws_differ_from_step_to_step(self, name):
         model = build(name, UNMIX)
