@@ -78,6 +78,8 @@ ENCODINGS |= {'swav': (1, 0), 'swav-released': (1, 0), 'deepclusterv2': (1, 0)} 
 JOINT = {'swav', 'swav-released', 'deepclusterv2'}
 # The crops of view 0 that the mixture is of, where it is not of all.
 MIXED_CROPS = {'deepclusterv2': slice(0, None, 2), 'pic': slice(1), 'pic-recent': slice(1)}
+# Methods that need to know which images a batch has.
+INDEXED = {'instdisc', 'instdisc-nce', 'cmc', 'cmc-nce', 'pic', 'pic-recent', 'deepclusterv2'}
 # State moves where the batch's images enter, not in ``update``.
 SLOTS = {'pic-recent'}
 

@@ -210,7 +210,7 @@ def test_modes_and_bad_input():
     assert torch.equal(model([images]), scores)
     with pytest.raises(ValueError, match='2 views'):
         model([images, images])
-    with pytest.raises(ValueError, match='no labels'):
+    with pytest.raises(ValueError, match=r'no labels\. Set train_dataloader\.dataset'):
         model(images, mode='loss')
     with pytest.raises(ValueError, match="'guess'"):
         model(images, mode='guess')

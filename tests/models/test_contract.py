@@ -1,10 +1,11 @@
 """What every method promises, with and without Un-Mix; one harness for all of them."""
 
 import copy
+import math
 
 import pytest
 import torch
-from algorithms_under_test import ALGORITHMS, ENCODINGS, JOINT, MIXED_CROPS, NUM_VIEWS, SLOTS
+from algorithms_under_test import ALGORITHMS, ENCODINGS, INDEXED, JOINT, MIXED_CROPS, NUM_VIEWS, SLOTS
 
 from unmix.engine.hooks.health_hook import feature_statistics, matching_features
 from unmix.models.algorithms.base import MIXTURE
@@ -193,6 +194,29 @@ class TestContract:
         for _ in range(3):
             step(model, name)
         assert len({lam for _, lam in seen}) == 3
+
+    def test_unusable_index(self, name, unmix):
+        model = build(name, unmix)
+        if name not in INDEXED:
+            assert model.loss(batch(name))['loss_base'].isfinite()
+            return
+        num_instances = ALGORITHMS[name]['head']['num_instances']
+        with pytest.raises(ValueError, match=r'no `index`.* Let the data set'):
+            model.loss(batch(name))
+        for start in (-1, num_instances - 5):
+            last, message = start + 5, rf'model\.head\.num_instances is {num_instances}: set it to the number'
+            with pytest.raises(ValueError, match=f'ids from {start} to {last}, but {message}'):
+                model.loss(batch(name), torch.arange(start, start + 6))
+
+    def test_nan_comes_to_light(self, name, unmix):
+        """No loss hides it, so that :class:`FiniteLossHook` sees it; W-MSE cannot whiten it."""
+        model, views = build(name, unmix), batch(name)
+        views[0][0, 0, 0, 0] = math.nan
+        if name.startswith('wmse'):
+            with pytest.raises(ValueError, match=r'features are NaN.*Lower optim_wrapper\.optimizer\.lr'):
+                model.loss(views)
+            return
+        assert not sum(model.loss(views, torch.arange(6)).values()).isfinite()
 
     def test_modes(self, name):
         model = build(name).eval()

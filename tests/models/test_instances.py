@@ -191,17 +191,6 @@ def test_heads_keep_full_precision_under_autocast(name):
 # Bad input
 
 
-def test_missing_index():
-    with pytest.raises(ValueError, match='The batch has no `index`'):
-        build('instdisc').loss(images(0, 4))
-
-
-@pytest.mark.parametrize('name', ['instdisc', 'cmc', 'pic', 'pic-recent'])
-def test_index_outside(name):
-    with pytest.raises(ValueError, match=r'from 1 to 30, but model\.head\.num_instances is 30'):
-        build(name).loss(images(0, 2), torch.tensor([1, 30]))
-
-
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(temperature=0.0), 'head.temperature is 0'),
     (dict(num_negatives=0), 'num_negatives 0'),

@@ -188,9 +188,11 @@ def test_bad_options_are_refused(changes, message):
         build(**changes)
 
 
-def test_queue_must_hold_whole_batches():
-    with pytest.raises(ValueError, match=r'queue_size is 120, which is not .* 1 x 7 = 7\. Use 119 or 0'):
-        build(head=dict(queue_size=120)).loss(crops(size=7))
+@pytest.mark.parametrize(('queue_size', 'fitting'), [(120, 119), (5, 7)])
+def test_queue_must_hold_whole_batches(queue_size, fitting):
+    message = rf'queue_size is {queue_size}, which is not .* 1 x 7 = 7\. Use {fitting} or 0'
+    with pytest.raises(ValueError, match=message):
+        build(head=dict(queue_size=queue_size)).loss(crops(size=7))
 
 
 def test_one_crop_is_refused():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather, gather, get_rank, get_world_size
+from mmengine.dist import all_gather, all_reduce, gather, get_rank, get_world_size
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,7 +30,7 @@ def collect_features(batches: Iterable[dict], encoders: Mapping[str, Encoder]) -
         data have no labels; then only the first batch is read.
 
     Raises:
-        ValueError: If there is no batch, a batch has no ``index``, or labels are no integers from 0.
+        ValueError: If there is no batch, a batch has no ``index``, labels are no integers from 0, or features are NaN.
     """
     columns: dict[str, list[Tensor]] = {name: [] for name in ('index', 'label', *encoders)}
     for batch in batches:
@@ -47,7 +47,9 @@ def collect_features(batches: Iterable[dict], encoders: Mapping[str, Encoder]) -
             columns[name].append(torch.as_tensor(batch[name]).to(device))
     if not columns['index']:
         raise ValueError('An evaluation data set is empty: its dataloader delivers no batch.')
-    rows = {name: _gather(torch.cat(column)) for name, column in columns.items()}
+    own = {name: torch.cat(column) for name, column in columns.items()}
+    _check_finite({name: own[name] for name in encoders})
+    rows = {name: _gather(column) for name, column in own.items()}
     if get_rank() != 0:
         return {}
     order = _first_of_each(rows['index'])
@@ -59,6 +61,19 @@ def raw_pixels(batch: dict) -> Tensor:
     images = torch.as_tensor(batch['inputs']).float() / 255
     height, width = (min(length, _RAW_SIZE) for length in images.shape[-2:])
     return F.adaptive_avg_pool2d(images, (height, width)).flatten(1)
+
+
+def _check_finite(features: Mapping[str, Tensor]) -> None:
+    """Raise on all ranks if features (N, D) of one of them are NaN or infinite."""
+    counts = torch.stack([(~rows.isfinite().all(1)).sum() for rows in features.values()])
+    all_reduce(counts)
+    for name, count in zip(features, counts.tolist(), strict=True):
+        if count:
+            raise ValueError(
+                f'Features of {count} images of an evaluation are NaN or infinite (encoder: {name or "the model"}), so '
+                'accuracies would mean nothing. The weights have diverged: take an earlier checkpoint as load_from, '
+                'and train on with a lower optim_wrapper.optimizer.lr. Or the images themselves hold NaN.'
+            )
 
 
 def _first_of_each(index: Tensor) -> Tensor:

@@ -173,7 +173,10 @@ class Classifier(BaseModel):
             raise ValueError('Classifier has no model.head to train or to test; FeatureLoop needs none.')
         if mode == 'loss':
             if label is None:
-                raise ValueError('Classifier cannot be trained: train_dataloader delivers no labels.')
+                raise ValueError(
+                    'Classifier cannot be trained: train_dataloader delivers no labels. Set train_dataloader.dataset '
+                    'to one that has them; ImageFolder reads them from one folder for each class.'
+                )
             losses = dict(loss_classification=self.head(features, label))
             if self.control is not None:
                 losses['loss_random_init'] = self.control['head'](

@@ -9,6 +9,7 @@ from torch import Tensor
 from unmix.models.algorithms.base import MIXTURE
 from unmix.models.algorithms.multi_crop import MultiCropAlgorithm
 from unmix.models.heads.deepcluster import DeepClusterV2Head
+from unmix.models.heads.instances import check_index
 from unmix.registry import MODELS
 from unmix.utils.clock import read_clock
 from unmix.utils.rng import generator
@@ -56,9 +57,7 @@ class DeepClusterV2(MultiCropAlgorithm):
 
     def encode_target(self, view: Any, query: Tensor | None, index: Tensor | None) -> Tensor:
         """Return the instance ids, which the head has labels of."""
-        if index is None:
-            raise ValueError('DeepClusterV2 needs the instance ids of a batch: the data set must deliver `index`.')
-        return index
+        return check_index(index, self.head.bank.shape[1])
 
     def _loss_unmix(
         self, mixture: Any, lam: float | Tensor, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]

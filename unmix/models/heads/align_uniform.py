@@ -21,7 +21,7 @@ def align(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
     squared = (x - y).square().sum(1)
     if alpha == 2:
         return squared.mean()
-    apart = squared > torch.finfo(squared.dtype).eps ** 2
+    apart = ~(squared <= torch.finfo(squared.dtype).eps ** 2)  # NaN is apart, so that it shows
     return torch.where(apart, torch.where(apart, squared, 1.0).pow(alpha / 2), 0.0).mean()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unmix.models.heads.base import BaseHead
+from unmix.models.heads.instances import check_index
 from unmix.models.heads.spherical_kmeans import spherical_kmeans
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather
@@ -100,22 +101,12 @@ class DeepClusterV2Head(BaseHead):
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Note the features of crops 0 and 1."""
         (query,), (index,) = queries.values(), targets.values()
-        index = self._check_index(concat_all_gather(index))
+        index = check_index(concat_all_gather(index), self.bank.shape[1])
         self.bank.index_copy_(1, index, concat_all_gather(query[:, :2]).transpose(0, 1).to(self.bank.dtype))
 
     def health(self, features: Tensor) -> dict[str, Tensor]:
         """Return how evenly unit ``features`` (N, D) use the prototypes of the first head."""
         return dict(prototype_entropy=usage_entropy(features @ self.prototypes[0].T))
-
-    def _check_index(self, index: Tensor) -> Tensor:
-        """Return the index; on a GPU, where a look at it would wait, the copy itself fails."""
-        num_instances = self.bank.shape[1]
-        if index.device.type == 'cpu' and not bool(((index >= 0) & (index < num_instances)).all()):
-            raise ValueError(
-                f'An image has index {int(index.max())}, but model.head.num_instances is {num_instances}; set it to '
-                'the number of images of train_dataloader.dataset.'
-            )
-        return index
 
     @torch.no_grad()
     def cluster(self, epoch: int, rng: Callable[[int], np.random.Generator]) -> None:
