@@ -1,11 +1,11 @@
-"""Train quickstart configs with and without Un-Mix over several seeds, and print the table that the README shows.
+"""Train quickstart configs with and without Un-Mix over several seeds, and print a table in Markdown.
 
-    python tools/benchmarks/quickstart_table.py --seeds 5
-    python tools/benchmarks/quickstart_table.py --methods moco simclr --seeds 3 --json table.json
+    python tools/benchmarks/quickstart_table.py --methods moco --seeds 5         # the table of README.md
+    python tools/benchmarks/quickstart_table.py --seeds 3 --no-equal-compute     # that of configs/quickstart/README.md
 
-Three runs a seed: the method, the method with Un-Mix, and the method with as much more epochs as Un-Mix computes more a
-step (floating-point operations of one step, counted). Rows are means with 95 % t-intervals over the seeds; the last row
-is the difference of Un-Mix and the run of equal compute, paired by seed. Finished runs in --work-dir are not repeated.
+Three runs a seed: the method, the method with as much more epochs as Un-Mix computes more a step (floating-point
+operations of one step, counted), and the method with Un-Mix. Rows are means with 95 % t-intervals over the seeds; the
+last row of a method is Un-Mix minus the row before it, paired by seed. Finished runs in --work-dir are not repeated.
 """
 
 import argparse
@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from rich.console import Console
-from rich.table import Table
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,6 +27,7 @@ from unmix.apis import load_config
 from unmix.models.algorithms import DeepClusterV2
 from unmix.registry import MODELS
 
+METHODS = ['moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc']
 COLUMNS = {'knn': 'kNN', 'linear': 'linear', 'linear_10_per_class': 'linear, 10 labels a class'}
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 
@@ -36,7 +35,8 @@ TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, default=5, help='seeds 0 to N - 1')
-    parser.add_argument('--methods', nargs='+', default=['moco'])
+    parser.add_argument('--methods', nargs='+', default=METHODS)
+    parser.add_argument('--no-equal-compute', action='store_true', help='only the method and the method with Un-Mix')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart_table'))
     parser.add_argument('--jobs', type=int, default=max((os.cpu_count() or 2) // 2, 1), help='runs at once')
     parser.add_argument('--threads', type=int, default=1, help='threads of each run; results depend on it')
@@ -62,20 +62,19 @@ def flops_of_a_step(config: str) -> int:
     return counter.get_total_flops()
 
 
-def plan(method: str, seeds: int, args: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]:
+def plan(method: str, args: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]:
     """Return the runs (work dir, command) of each row of a method."""
     plain, mixed = (f'unmix::quickstart/{prefix}{method}_digits.py' for prefix in ('', 'unmix-'))
     epochs = load_config(plain).train_cfg.max_epochs
-    longer = round(epochs * flops_of_a_step(mixed) / flops_of_a_step(plain))
-    rows = {
-        f'{method}, {epochs} epochs': (plain, epochs),
-        f'{method}, {longer} epochs (equal compute)': (plain, longer),
-        f'{method} + Un-Mix, {epochs} epochs': (mixed, epochs),
-    }
+    rows = {f'{method}, {epochs} epochs': (plain, epochs)}
+    if not args.no_equal_compute:
+        longer = round(epochs * flops_of_a_step(mixed) / flops_of_a_step(plain))
+        rows[f'{method}, {longer} epochs (equal compute)'] = (plain, longer)
+    rows[f'{method} + Un-Mix, {epochs} epochs'] = (mixed, epochs)
     runs = {}
     for row, (config, num) in rows.items():
         runs[row] = []
-        for seed in range(seeds):
+        for seed in range(args.seeds):
             directory = args.work_dir / f'{Path(config.partition("::")[2]).stem}_{num}e_t{args.threads}_s{seed}'
             options = [f'randomness.seed={seed}', f'train_cfg.max_epochs={num}', f'num_threads={args.threads}']
             command = [sys.executable, str(TRAIN), config, '--work-dir', str(directory), '--cfg-options', *options]
@@ -104,32 +103,38 @@ def interval(values: np.ndarray) -> str:
     return f'{values.mean():.1f} ± {half:.1f}'
 
 
+def add_row(name: str, columns: dict[str, np.ndarray]) -> None:
+    print(f'| {name} |', ' | '.join(interval(columns[column]) for column in COLUMNS), '|', flush=True)
+
+
 def main() -> None:
     args = parse_args()
     report: dict[str, dict] = {}
+    print(
+        f'Top-1 accuracy in percent, mean ± 95 % t-interval over n = {args.seeds} seeds; {args.threads} thread a run.\n'
+    )
+    print('| |', ' | '.join(COLUMNS.values()), '|')
+    print('|---' * (len(COLUMNS) + 1) + '|')
     for method in args.methods:
-        runs = plan(method, args.seeds, args)
+        runs = plan(method, args)
         jobs = [(row, *job) for row, todo in runs.items() for job in todo]
         with ThreadPoolExecutor(args.jobs) as pool:
             outcomes = list(pool.map(lambda job: run(job[1], job[2], args.threads), jobs))
         rows: dict[str, list[dict]] = {row: [] for row in runs}
         for (row, *_), outcome in zip(jobs, outcomes, strict=True):
             rows[row].append(outcome)
-        title = f'{method}: digits, {args.seeds} seeds, {args.threads} thread a run, mean ± 95 % interval'
-        table = Table('', *COLUMNS.values(), title=title)
         numbers = {
             row: {column: np.array([result[column]['top1'] for result in results]) for column in COLUMNS}
             for row, results in rows.items()
         }
         first = next(iter(rows.values()))
         for control, name in (('raw_pixels_top1', 'raw pixels'), ('random_init_top1', 'random initialisation')):
-            cells = [interval(np.array([result[column][control] for result in first])) for column in COLUMNS]
-            table.add_row(name, *cells)
+            if not report:
+                add_row(name, {column: np.array([result[column][control] for result in first]) for column in COLUMNS})
         for row, columns in numbers.items():
-            table.add_row(row, *(interval(values) for values in columns.values()))
-        _, equal, mixed = numbers.values()
-        table.add_row('Un-Mix - equal compute, paired', *(interval(mixed[c] - equal[c]) for c in COLUMNS))
-        Console(width=120).print(table)
+            add_row(row, columns)
+        *_, before, mixed = numbers.values()
+        add_row('difference, paired by seed', {column: mixed[column] - before[column] for column in COLUMNS})
         report[method] = {row: {c: list(map(float, v)) for c, v in columns.items()} for row, columns in numbers.items()}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
