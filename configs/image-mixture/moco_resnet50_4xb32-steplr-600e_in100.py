@@ -26,6 +26,7 @@ augmentation = [
 ]
 train_dataloader = dict(
     batch_size=batch_size,
+    drop_last=False,
     dataset=dict(pipeline=dict(type='MultiView', num_views=2, transforms=augmentation)),
 )
 

@@ -34,6 +34,7 @@ augmentation = [
 ]
 train_dataloader = dict(
     batch_size=batch_size,
+    drop_last=False,
     dataset=dict(pipeline=dict(type='MultiView', num_views=1, transforms=augmentation)),
 )
 

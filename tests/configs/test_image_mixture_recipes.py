@@ -42,6 +42,7 @@ def test_baseline() -> None:
         dict(type='RandomHorizontalFlip'),
     ]
     assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (32, 128)
+    assert cfg.train_dataloader.drop_last is False
     optimizer = dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4)
     assert cfg.optim_wrapper.to_dict() == dict(type='OptimWrapper', optimizer=optimizer)
     (schedule,) = cfg.param_scheduler
