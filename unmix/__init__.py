@@ -8,13 +8,37 @@ distribution of it (:mod:`unmix.compat`):
 * checkpoints are written whole or not at all, sealed with a digest that loading compares, and a damaged newest one is
   passed over by ``--resume``;
 * ``mmengine.utils.is_installed`` and ``get_installed_path`` work without ``pkg_resources``;
-* config names of the form ``unmix::moco/...`` are found;
+* config names of the form ``unmix::moco/...`` are found, and ``unmix::NAME`` as a checkpoint is that of the model zoo;
 * a warning is given if two distributions of MMEngine or MMCV overwrite each other.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mmengine.runner import CheckpointLoader
 
 from unmix import compat
 from unmix.version import __version__
 
-compat.install()
+if TYPE_CHECKING:
+    from unmix.zoo import get_model, list_models
 
-__all__ = ['__version__']
+_LATER = {'get_model': 'unmix.zoo', 'list_models': 'unmix.zoo'}  # imported when they are used: networks take a second
+
+
+def __getattr__(name: str) -> Any:
+    if name == 'zoo':
+        return importlib.import_module('unmix.zoo')
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def _load_from_zoo(filename: str, map_location: Any = None) -> Any:
+    return __getattr__('zoo').load_weights(filename, map_location)
+
+
+compat.install()
+CheckpointLoader.register_scheme(prefixes='unmix::', loader=_load_from_zoo, force=True)
+
+__all__ = ['__version__', 'get_model', 'list_models']

@@ -1,6 +1,7 @@
 """Weights of an earlier training for a part of a model."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
@@ -9,6 +10,7 @@ from mmengine.model import update_init_info
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from unmix.models.backbones.resnet import STEMS
 from unmix.registry import WEIGHT_INITIALIZERS
 from unmix.utils.matching import check_match
 
@@ -44,6 +46,40 @@ def load_pretrained(
     module.load_state_dict(fitting, strict=False)
     what = f'{prefix.rstrip(".") or "model"} tensors'
     print_log(f'Loaded {len(fitting)} {what} ({share:.0%} of the model) from {path}', logger='current')
+
+
+# Settings of a backbone that do not change what trained weights compute.
+_OF_THE_TRAINING = {'init_cfg', 'num_splits', 'zero_init_residual'}
+
+
+def check_backbone(own: Mapping[str, Any], checkpoint: Any, source: str) -> None:
+    """Compare a backbone's config with the one that a checkpoint has in ``meta``, if it has one.
+
+    Stride, padding and max-pool of a stem do not show in names and shapes of tensors.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    place = checkpoint
+    for key in ('meta', 'model', 'backbone'):
+        place = place.get(key) if isinstance(place, Mapping) else None
+    written = place if isinstance(place, Mapping) else {}
+    for key in sorted((own.keys() & written.keys()) - _OF_THE_TRAINING):
+        a, b = _settings(own[key]), _settings(written[key])
+        if a != b:
+            raise ValueError(
+                f'{source} is a checkpoint of another model: backbone.{key} is {b} there and {a} here. Give the '
+                'config that the checkpoint was trained with, or another checkpoint.'
+            )
+
+
+def _settings(value: Any) -> Any:
+    """Return a stem by its settings, which may be given by name, and lists as tuples."""
+    if isinstance(value, Mapping):
+        return {key: _settings(x) for key, x in value.items()}
+    if isinstance(value, str):
+        return STEMS.get(value, value)
+    return tuple(map(_settings, value)) if isinstance(value, list | tuple) else value
 
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained')
