@@ -54,13 +54,14 @@ def spoil(features, fault):
     return features * math.nan if fault == 'nan' else features
 
 
-def train(tmp_path, epochs=1, interval=3, patience=5, hooks=(), **model):
+def train(tmp_path, epochs=1, interval=3, patience=5, changes=None, **model):
     """Train for ``6 * epochs`` iterations; return the runner and its warnings."""
     runner = toy_runner(
         tmp_path,
         model=dict(type='mmengine.ToyContrast', _delete_=True, **model),
         train_cfg__max_epochs=epochs,
         default_hooks__health=dict(type='HealthHook', interval=interval, patience=patience),
+        **(changes or {}),
     )
     messages = []
     handler = logging.Handler(logging.WARNING)
@@ -71,11 +72,13 @@ def train(tmp_path, epochs=1, interval=3, patience=5, hooks=(), **model):
 
 
 @pytest.mark.parametrize(('fault', 'words', 'advice'), [
+    ('nan', 'a batch hold NaN or infinity', 'optim_wrapper.clip_grad'),
     ('constant', 'the same feature', 'model.neck.norm=True'),
     ('rank 1', r'effective rank 1.00, of at most 3', 'model.neck.hidden_dim'),
 ])  # fmt: skip
 def test_fault_is_named_within_one_interval(tmp_path, fault, words, advice):
-    _, (message,) = train(tmp_path, fault=fault, since=2)
+    skip = dict(default_hooks__finite_loss=dict(policy='skip', max_failures=9))
+    _, (message,) = train(tmp_path, fault=fault, since=2, changes=skip)
     assert message.startswith('Health, iteration 3: ')
     assert words in message
     assert advice in message
@@ -104,8 +107,22 @@ def test_model_without_an_observer_is_left_alone(tmp_path):
 def test_loss_at_chance_is_named_once(tmp_path):
     _, messages = train(tmp_path, epochs=4, interval=0, patience=2, fault='constant')
     (message,) = messages
+    assert message.startswith('Health, iteration 18: ')
     assert f'{math.log(7):.3f} of {math.log(7):.3f} for 2 epochs' in message
     assert 'model.head.queue_size' in message
+
+
+def test_a_resumed_run_warns_as_if_uninterrupted(tmp_path):
+    """Not again of what it has said; and it knows of the epoch at chance before the one that it resumes in."""
+    options = dict(epochs=3, patience=2, fault='constant')
+    each = dict(default_hooks__checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
+    whole, said = train(tmp_path / 'whole', changes=each, **options)
+    assert ['the same feature' in said[0], 'for 2 epochs' in said[1], len(said)] == [True, True, 2]
+    start = dict(resume=True, load_from=str(tmp_path / 'whole' / 'iter_15.pth'))
+    parts, said_again = train(tmp_path / 'parts', changes=each | start, **options)
+    assert said_again == said[1:]
+    infos = [runner.message_hub.get_info('health') for runner in (whole, parts)]
+    assert infos == 2 * [dict(ill=['chance', 'constant'], epochs_at_chance=2)]
 
 
 def test_one_epoch_at_chance_is_no_collapse(tmp_path):

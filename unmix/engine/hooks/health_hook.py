@@ -68,11 +68,12 @@ class HealthHook(Hook):
         self.patience, self.tolerance = patience, tolerance
         self._seen: tuple[Tensor, Tensor | None] | None = None
         self._ill: set[str] = set()
-        self._epochs = 0
-        self._batches = 0
+        self._epochs = 0  # at chance, in a row
 
     def before_train(self, runner: Runner) -> None:
-        """Warn about a queue that holds keys of the batch's own images."""
+        """Go on with the judgement of a resumed run; warn about a queue that holds keys of the batch's own images."""
+        judged = runner.message_hub.get_info('health', {})
+        self._ill, self._epochs = set(judged.get('ill', ())), judged.get('epochs_at_chance', 0)
         self._length = history_length(runner)
         queue = getattr(getattr(_model(runner), 'head', None), 'queue', None)
         num_images = len(runner.train_dataloader.dataset)
@@ -82,10 +83,6 @@ class HealthHook(Hook):
                 'queue holds keys of the very images that it should be negatives of. Use a quarter of the data set or '
                 f'less: --cfg-options model.head.queue_size={max(num_images // 4, 1)}'
             )
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Count anew the batches of the epoch, which may have been resumed in the middle."""
-        self._batches = 0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Ask for the features of this step, if it is due."""
@@ -102,8 +99,7 @@ class HealthHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Count the batch; in an iteration that is due, log and judge the features."""
-        self._batches += 1
+        """In an iteration that is due, log and judge the features."""
         if self._seen is None:
             return
         model, (own, own_partners) = _model(runner), self._seen
@@ -114,31 +110,32 @@ class HealthHook(Hook):
         for name, value in values.items():
             push_scalar(runner.message_hub, f'train/health/{name}', value, self._length)
         limit = min(features.shape)
-        self._judge(runner, 'not finite', not values)
+        self._judge(runner, runner.iter + 1, 'not finite', not values)
         constant = bool(values) and values['spread'] < self.min_spread
-        self._judge(runner, 'constant', constant, **values)
+        self._judge(runner, runner.iter + 1, 'constant', constant, **values)
         line = bool(values) and limit > 1 and not constant and values['effective_rank'] < self.min_rank
-        self._judge(runner, 'rank', line, limit=limit, **values)
+        self._judge(runner, runner.iter + 1, 'rank', line, limit=limit, **values)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Compare the epoch's loss with chance."""
+        """Compare the epoch's loss with chance; what of the epoch was before an interruption counts."""
         model = _model(runner)
         chance = getattr(getattr(model, 'head', None), 'chance_loss', None)
         losses = runner.message_hub.log_scalars.get('train/loss_base')
-        if chance is None or losses is None or self._batches == 0:
+        if chance is None or losses is None:
             return
         pairs = max(len(getattr(model, 'pairs', ())), 1) * getattr(model, 'pair_weight', 1.0)
-        loss = float(losses.mean(self._batches)) / pairs
+        loss = float(losses.mean(len(runner.train_dataloader))) / pairs
         self._epochs = self._epochs + 1 if abs(loss - chance) <= self.tolerance * chance else 0
         stays = self._epochs >= self.patience
-        self._judge(runner, 'chance', stays, loss=loss, chance=chance, patience=self.patience)
+        self._judge(runner, runner.iter, 'chance', stays, loss=loss, chance=chance, patience=self.patience)
 
-    def _judge(self, runner: Runner, name: str, ill: bool, **values: float) -> None:
-        """Warn if something has become ill that was well."""
+    def _judge(self, runner: Runner, iteration: int, name: str, ill: bool, **values: float) -> None:
+        """Warn if something has become ill that was well; note in the message hub, so in checkpoints, what is."""
         if ill and name not in self._ill:
             message = ADVICE[name].format(**values)
-            runner.logger.warning(f'Health, iteration {runner.iter + 1}: {message}')
+            runner.logger.warning(f'Health, iteration {iteration}: {message}')
         (self._ill.add if ill else self._ill.discard)(name)
+        runner.message_hub.update_info('health', dict(ill=sorted(self._ill), epochs_at_chance=self._epochs))
 
 
 def matching_features(

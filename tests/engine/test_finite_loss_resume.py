@@ -1,0 +1,48 @@
+"""What a loss that is not finite leaves behind for later: in checkpoints, in captures, of W-MSE too."""
+
+
+import pytest
+import torch
+from algorithms_under_test import ALGORITHMS
+from test_finite_loss_hook import UNMIX, Spoil, equal, spoilt_runner, state, stopped
+from torch.nn import functional as F
+
+from unmix.engine.capture import read_capture, replay
+from unmix.models import MLPNeck
+from unmix.registry import MODELS
+
+EACH = dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=-1)
+
+
+@MODELS.register_module(force=True)
+class DropoutNeck(MLPNeck):
+    """Draws from the global generator, as the layers of a user may."""
+
+    def forward(self, x):
+        return super().forward(F.dropout(x, training=self.training))
+
+
+def test_replay_drops_the_same_units_out(tmp_path):
+    torch.manual_seed(5)  # the generators are elsewhere when the step is replayed
+    neck = dict(ALGORITHMS['moco-v2']['neck'], type='DropoutNeck')
+    _, path = stopped(tmp_path, Spoil(), unmix=UNMIX, model__neck=neck)
+    capture = read_capture(path)
+    torch.manual_seed(6)
+    losses = replay(capture, 'cpu')
+    assert all(torch.equal(losses[key], capture['losses'][key]) for key in ('loss_base', 'loss_unmix'))
+
+
+@pytest.mark.parametrize('start', [3, 4, 5])
+def test_a_run_that_skipped_goes_on_as_if_uninterrupted(tmp_path, start):
+    """The step of iterations 2 to 5 is left out for the third; it is resumed before, in, and after the fault."""
+    wrapper = dict(type='OptimWrapper', accumulative_counts=4, optimizer=dict(type='SGD', lr=0.05), _delete_=True)
+    changes = dict(optim_wrapper=wrapper, default_hooks__checkpoint=EACH)
+    runners = [spoilt_runner(tmp_path / 'whole', Spoil(at=(4,)), 'skip', **changes)]
+    runners[0].train()
+    path = tmp_path / 'whole' / f'iter_{start}.pth'
+    spoil = Spoil(at=(4,) if start <= 4 else ())
+    runners.append(spoilt_runner(tmp_path / 'parts', spoil, 'skip', resume=True, load_from=str(path), **changes))
+    runners[1].train()
+    assert equal(*map(state, runners))
+    infos = [runner.message_hub.runtime_info for runner in runners]
+    assert [(info['nonfinite_losses'], info.get('step_left_out')) for info in infos] == [(1, False)] * 2
