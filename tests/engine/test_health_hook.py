@@ -25,7 +25,7 @@ class ToyContrast(ToyModel):
     pairs = ((0, 1), (1, 0))
     observer = None
 
-    def __init__(self, fault: str = '', queue_size: int = 6, since: int = 0) -> None:
+    def __init__(self, fault: str = '', queue_size: int = 8, since: int = 0) -> None:
         super().__init__()
         self.head = InfoNCEHead(dim=3, queue_size=queue_size)
         torch.nn.init.orthogonal_(self.layer.weight)
@@ -108,7 +108,7 @@ def test_loss_at_chance_is_named_once(tmp_path):
     _, messages = train(tmp_path, epochs=4, interval=0, patience=2, fault='constant')
     (message,) = messages
     assert message.startswith('Health, iteration 18: ')
-    assert f'{math.log(7):.3f} of {math.log(7):.3f} for 2 epochs' in message
+    assert f'{math.log(9):.3f} of {math.log(9):.3f} for 2 epochs' in message
     assert 'model.head.queue_size' in message
 
 

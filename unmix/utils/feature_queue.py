@@ -10,8 +10,8 @@ from unmix.utils.dist import concat_all_gather
 class FeatureQueue(nn.Module):
     """The last ``size`` features, of all ranks, as buffers (`MoCo <https://arxiv.org/abs/1911.05722>`_, Sec. 3.2).
 
-    Starts with random unit vectors. Takes batches of any size: it wraps around, and of a batch longer than the queue
-    the last ``size`` rows stay (the released code needs a batch that divides the queue).
+    Starts with random unit vectors. Takes batches of any size up to its own: it wraps around (the released code needs a
+    batch that divides the queue).
 
     Args:
         size: Number of features K.
@@ -35,10 +35,17 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, features: Tensor) -> None:
-        """Replace the oldest rows by ``features`` (N, D) of every rank, in rank order."""
+        """Replace the oldest rows by ``features`` (N, D) of every rank, in rank order.
+
+        Raises:
+            ValueError: If they are more than the queue has rows.
+        """
         features = concat_all_gather(features).to(self.features.dtype)
-        skipped = max(len(features) - self.size, 0)
-        rows = torch.arange(skipped, len(features), device=features.device)
-        rows = (self.pointer + rows) % self.size
-        self.features = self.features.index_copy(0, rows, features[skipped:])
-        self.pointer = (self.pointer + skipped + len(rows)) % self.size
+        if len(features) > self.size:
+            raise ValueError(
+                f'model.head.queue_size is {self.size}, but a batch of all processes has {len(features)} features. Set '
+                f'it to {len(features)} or more; several batches are usual, and up to a quarter of the data set.'
+            )
+        rows = (self.pointer + torch.arange(len(features), device=features.device)) % self.size
+        self.features = self.features.index_copy(0, rows, features)
+        self.pointer = (self.pointer + len(features)) % self.size

@@ -24,7 +24,7 @@ class InfoNCEHead(BaseHead):
 
     Args:
         dim: Feature dimension D.
-        queue_size: Number of negatives K; any size, see :class:`FeatureQueue`.
+        queue_size: Number of negatives K, at least the batch of all processes; see :class:`FeatureQueue`.
         temperature: Softmax temperature; MoCo v1 0.07, v2 0.2, CIFAR 0.1.
     """
 
