@@ -6,6 +6,7 @@ import pytest
 
 from unmix.apis import find_config, load_config
 from unmix.apis.check_config import check_config, valid_arguments
+from unmix.apis.config import config_files
 from unmix.models import MoCo
 
 QUICKSTART = 'unmix::quickstart/moco_digits.py'
@@ -15,8 +16,17 @@ def test_config_by_name_and_by_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = find_config(QUICKSTART)
     assert find_config(str(path)) == path
-    assert find_config('unmix::quickstart/moco_digits') == path
+    for name in ('unmix::quickstart/moco_digits', 'quickstart/moco_digits.py', 'quickstart/moco_digits', 'moco_digits'):
+        assert find_config(name) == path
+    (tmp_path / 'moco_digits').write_text('')
+    assert find_config('moco_digits') == Path('moco_digits')
+    assert find_config('unmix::moco_digits') == path
     assert load_config(QUICKSTART).model == load_config(str(path)).model
+
+
+def test_the_name_of_a_config_is_its_own():
+    names = [path.name for path in config_files()]
+    assert len(names) == len(set(names)) > 100
 
 
 def test_any_config_becomes_its_unmix_version_by_one_option():

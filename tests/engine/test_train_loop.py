@@ -205,6 +205,9 @@ def test_resume_command_keeps_the_options(monkeypatch):
     assert resume_command('a.py', 'w').strip() == command
     monkeypatch.setattr(sys, 'argv', [*sys.argv, '--work-dir', 'w', '--resume'])
     assert resume_command('a.py', 'w').strip() == command
+    monkeypatch.setattr(sys, 'argv', ['bin/unmix', 'train', 'a.py'])
+    assert resume_command('a.py', 'w').strip() == 'bin/unmix train a.py --work-dir w --resume'
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a.py'])
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     assert resume_command('a.py', 'w').strip().startswith('torchrun --nnodes=1 --nproc_per_node=2 tools/train.py a.py')

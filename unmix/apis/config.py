@@ -29,26 +29,32 @@ def config_root() -> Path:
 
 
 def find_config(name: str) -> Path:
-    """Return the file of a config given by path, or as ``unmix::moco/...`` below the project's configs.
+    """Return the file of a config given by path or by name.
+
+    A name is of this project's configs, from any directory: ``moco/NAME``, or ``NAME`` alone. A file of that path comes
+    first, unless the name begins with ``unmix::``. The ending ``.py`` may be left out of names.
 
     Raises:
         FileNotFoundError: If there is none; names the nearest ones.
     """
-    if not name.startswith('unmix::'):
-        path = Path(name).expanduser()
+    own = name.removeprefix('unmix::')
+    if name == own and Path(name).expanduser().is_file():
+        return Path(name).expanduser()
+    file = own if own.endswith('.py') else f'{own}.py'
+    for path in (config_root() / file, *(path for path in config_files() if path.name == file)):
         if path.is_file():
             return path
-        raise FileNotFoundError(f'The config {name} does not exist. {_near(name)}')
-    path = config_root() / name.removeprefix('unmix::')
-    path = path if path.suffix == '.py' else path.with_name(path.name + '.py')
-    if path.is_file():
-        return path
-    raise FileNotFoundError(f'unmix has no config {name}. {_near(name.removeprefix("unmix::"))}')
+    raise FileNotFoundError(f'The config {name} does not exist. {_near(own)}')
+
+
+def config_files() -> list[Path]:
+    """All configs of the project but the bases, in the order of their folders; no two have the same name."""
+    return sorted(path for path in config_root().rglob('*.py') if '_base_' not in path.parts)
 
 
 def _near(name: str) -> str:
     root = config_root()
-    names = {path.stem: path.relative_to(root) for path in root.rglob('*.py') if '_base_' not in path.parts}
+    names = {path.stem: path.relative_to(root) for path in config_files()}
     near = difflib.get_close_matches(Path(name).stem, names, n=3)
     return f'Did you mean {" or ".join(f"unmix::{names[stem]}" for stem in near)}?' if near else f'See {root}.'
 

@@ -17,15 +17,16 @@ DESCRIPTION = """Convert a checkpoint of another code to this package's names, o
 The networks here and there run on the same images first; if an output differs by more than 1e-5 of the largest one,
 nothing is written.
 
-python tools/model_converters/convert.py auto checkpoint_0199.pth.tar mocov2.pth
-python tools/model_converters/convert.py unmix work_dirs/NAME/epoch_200.pth backbone.pkl --to detectron2
+%(prog)s auto checkpoint_0199.pth.tar mocov2.pth
+%(prog)s unmix work_dirs/NAME/epoch_200.pth backbone.pkl --to detectron2
 """
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Return the arguments of the command."""
+def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the arguments of the command; ``prog`` is its name in messages."""
     listed = '\n'.join(f'  {", ".join((family.name, *family.aliases))}: {family.source}' for family in FAMILIES)
     parser = argparse.ArgumentParser(
+        prog=prog,
         description=DESCRIPTION,
         epilog=f'families:\n  unmix: this package\n{listed}',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -58,14 +59,14 @@ def report(converted: Converted) -> str:
     return '\n'.join(lines)
 
 
-def convert(arguments: Sequence[str] | None = None) -> None:
-    """Run the command.
+def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the command; ``prog`` is its name in messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the checkpoint, or an argument, is not as expected; nothing is written then.
     """
-    args = argument_parser().parse_args(arguments)
+    args = argument_parser(prog).parse_args(arguments)
     converted = read_checkpoint(args.source, args.family, args.stem)
     source = converted.family.name
     if args.backbone_only:

@@ -20,10 +20,12 @@ from unmix.engine.sharding import FlexibleRunner
 USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
 
 
-def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """Arguments that every tool with a Runner has, as OpenMMLab users know them."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='path of a config, or unmix::METHOD/NAME')
+def argument_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
+    """Arguments that every tool with a Runner has, as OpenMMLab users know them; ``prog`` is its name in messages."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='path of a config, or name of one of this project, METHOD/NAME')
     parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
         '--cfg-options',
