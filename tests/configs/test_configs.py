@@ -118,6 +118,23 @@ def test_every_config_is_in_a_metafile() -> None:
     assert folders == {path.parent for path in METAFILES}
 
 
+@pytest.mark.parametrize(('name', 'tensors'), [
+    ('moco/moco-sym_resnet18_1xb512-coslr-1000e_cifar10', 246),
+    ('wmse/wmse2_resnet18_1xb512-steplr-1000e_cifar10', 129),
+    ('simclr/simclr_resnet18_1xb512-steplr-1000e_cifar10', 134),
+    ('byol/byol_resnet18_1xb512-steplr-1000e_cifar10', 267),
+])  # fmt: skip
+def test_models_have_as_many_tensors_as_the_published_files(name: str, tensors: int) -> None:
+    with torch.device('meta'):
+        assert len(MODELS.build(load(ROOT / f'{name}.py').model).state_dict()) == tensors
+
+
+def test_swav_on_cifar_has_the_published_size() -> None:
+    with torch.device('meta'):
+        model = MODELS.build(load(ROOT / 'swav/swav_resnet26_1xb128-coslr-400e_cifar10.py').model)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 15067072
+
+
 def test_types_of_mmcv_do_not_hide_ours() -> None:
     """MMCV registers transforms of the same names, with other arguments, as soon as anything imports it."""
     pytest.importorskip('mmcv.transforms')

@@ -81,6 +81,21 @@ def test_splits_must_divide_the_batch():
         SplitBatchNorm(3, num_splits=8)(torch.randn(12, 3, 2, 2))
 
 
+@pytest.mark.parametrize('ranks', [1, 2])
+@pytest.mark.parametrize('num_splits', [1, 8])
+def test_normalisation_commutes_with_the_reversal(num_splits, ranks):
+    """Plain, split in 8, and over two ranks that share statistics (SyncBN) while each reverses its own part."""
+
+    def reverse(x):
+        return torch.cat([part.flip(0) for part in x.chunk(ranks)])
+
+    norms = [SplitBatchNorm(5, num_splits).double() if num_splits > 1 else nn.BatchNorm2d(5).double() for _ in range(2)]
+    x = torch.randn(32, 5, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(norms[0](reverse(x)), reverse(norms[1](x)), rtol=0, atol=1e-12)
+    for key, value in norms[0].state_dict().items():
+        torch.testing.assert_close(value, norms[1].state_dict()[key], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize('norm', [torch.nn.BatchNorm2d(4), SplitBatchNorm(4, num_splits=2)], ids=['plain', 'split'])
 def test_replay_repeats_the_update_of_a_pass(norm):
     norm = norm.double()

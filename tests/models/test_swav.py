@@ -152,6 +152,25 @@ def test_second_term(flip_mode, num_crops):
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize('num_crops', [2, 4, 8])
+def test_released_reverse_leaves_the_clean_code_its_full_weight(num_crops):
+    """lam S + (1 - lam) S^R = [lam A + (1 - lam) A^R + B] / (2 (V - 1)): B, predicting the clean code, has no lam."""
+    model = build(flip_mode='code_only', unmix=UNMIX, head=dict(queue_size=0))
+    head, lam = model.head, 0.3
+    head.start_step(0)
+    mixture, target = features(6, num_crops // 2, 8), features(6, num_crops // 2, 8)
+    views = [(mixture, target)[v % 2][:, v // 2] for v in range(num_crops)]
+    q0, q1 = (sinkhorn(head.scores(view), head.epsilon) for view in views[:2])
+
+    def predict(code, but):
+        log_probabilities = [(head.scores(view) / head.temperature).log_softmax(1) for view in views]
+        return -sum((code * log_p).sum(1).mean() for v, log_p in enumerate(log_probabilities) if v != but)
+
+    expected = lam * predict(q0, 0) + (1 - lam) * predict(q0.flip(0), 0) + predict(q1, 1)
+    loss = model._loss_unmix(None, lam, {0: mixture, MIXTURE: mixture}, {1: target})
+    torch.testing.assert_close(loss, expected / (2 * (num_crops - 1)), rtol=0, atol=1e-12)
+
+
 def test_shares_of_each_pair_weight_its_terms():
     """With equal shares all policies agree; a share of one pair moves only the terms of that pair."""
     model = build(unmix=UNMIX, head=dict(queue_size=0))
@@ -188,11 +207,24 @@ def test_bad_options_are_refused(changes, message):
         build(**changes)
 
 
-@pytest.mark.parametrize(('queue_size', 'fitting'), [(120, 119), (5, 7)])
-def test_queue_must_hold_whole_batches(queue_size, fitting):
-    message = rf'queue_size is {queue_size}, which is not .* 1 x 7 = 7\. Use {fitting} or 0'
+@pytest.mark.parametrize(('queue_size', 'batch', 'fitting'), [(120, 7, 119), (5, 7, 7), (120, 128, 128)])
+def test_queue_must_hold_whole_batches(queue_size, batch, fitting):
+    """The last one is published for CIFAR, where the release makes it 0."""
+    message = rf'queue_size is {queue_size}, which is not .* 1 x {batch} = {batch}\. Use {fitting} or 0'
     with pytest.raises(ValueError, match=message):
-        build(head=dict(queue_size=queue_size)).loss(crops(size=7))
+        build(head=dict(queue_size=queue_size)).loss(crops(size=batch))
+
+
+def test_each_rank_scores_its_share_of_the_queue(monkeypatch):
+    """Of the published queue of 3840, on 4 x 64, each rank has 960 rows."""
+    head, seen = SwAVHead(dim=4, num_prototypes=5, queue_size=3840), []
+    monkeypatch.setattr('unmix.models.heads.swav.get_world_size', lambda: 4)
+    for rank in range(4):
+        monkeypatch.setattr('unmix.models.heads.swav.get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr(head, 'scores', lambda rows: seen.append(rows) or SwAVHead.scores(head, rows))
+        head.assign(torch.zeros(64, 5), 0)
+    assert [len(rows) for rows in seen] == [960] * 4
+    assert torch.equal(torch.cat(seen), head.queues[0].features)
 
 
 def test_one_crop_is_refused():
