@@ -15,6 +15,7 @@ import yaml
 from unmix.apis.config import find_config, load_config
 from unmix.checkpoint_files import save_checkpoint
 from unmix.checkpoint_loading import load_from_local
+from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import MODELS
 from unmix.utils.digest import file_sha256
 from unmix.utils.files import atomic_path
@@ -23,20 +24,25 @@ from unmix.version import __version__
 
 DESCRIPTION = """Make a checkpoint of a training one to hand out: CONFIG_DATE-SHA256.pth, weights without the optimiser.
 
-Its address and digest are written to the entry of the config in the metafile.yml beside it, if there is one.
+Its address and digest are written to the entry of the config in the metafile.yml beside it, if there is one, where the
+model zoo finds them.
 
 python tools/model_converters/publish_model.py unmix::moco/NAME.py work_dirs/NAME/epoch_200.pth weights
 """
 
 
-def publish_model(config: str, checkpoint: str, directory: str | Path, url: str | None = None) -> Path:
+def publish_model(
+    config: str, checkpoint: str, directory: str | Path, url: str | None = None, backbone_only: bool = False
+) -> Path:
     """Write the weights of a checkpoint and the entry of the metafile; see ``DESCRIPTION``.
 
     Args:
         config: Path, or ``unmix::...``.
         checkpoint: Of a training of this config.
         directory: Where the file goes.
-        url: Where it will be found, without its name; None: in ``directory``.
+        url: Where it will be found, without its name; None: in ``directory``, which the metafile then names from the
+            folder of its index on if it is below that one.
+        backbone_only: Leave out all that follows the backbone.
 
     Returns:
         The file.
@@ -49,7 +55,7 @@ def publish_model(config: str, checkpoint: str, directory: str | Path, url: str 
     metafile = path.with_name('metafile.yml')
     if metafile.is_file():
         _entry(metafile.read_text(encoding='utf-8'), path.stem, metafile)  # complain before anything is written
-    content = _weights(config, path.stem, checkpoint)
+    content = _weights(config, path.stem, checkpoint, backbone_only)
     directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix='.publish-') as temporary:
@@ -59,12 +65,21 @@ def publish_model(config: str, checkpoint: str, directory: str | Path, url: str 
         target = directory / f'{path.stem}_{content["meta"]["date"]}-{digest[:8]}.pth'
         os.replace(file, target)
     if metafile.is_file():
-        address = f'{url.rstrip("/")}/{target.name}' if url else target.as_posix()
+        address = f'{url.rstrip("/")}/{target.name}' if url else _address(target, metafile, path.stem)
         write_entry(metafile, path.stem, address, digest)
     return target
 
 
-def _weights(config: str, name: str, checkpoint: str) -> dict[str, Any]:
+def _address(file: Path, metafile: Path, name: str) -> str:
+    """Return the path of a file from the folder of the model index on, which ``Config`` counts from, or its URI."""
+    models = yaml.safe_load(metafile.read_text(encoding='utf-8'))['Models']
+    config = Path(next(model for model in models if model['Name'] == name).get('Config', f'{name}.py'))
+    root = metafile.resolve().parents[len(config.parts) - 1]
+    file = file.resolve()
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_uri()
+
+
+def _weights(config: str, name: str, checkpoint: str, backbone_only: bool) -> dict[str, Any]:
     """Return the weights of a checkpoint that is one of the config, and what is worth knowing of their training."""
     content = load_from_local(checkpoint, map_location='cpu')
     if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict):
@@ -73,15 +88,21 @@ def _weights(config: str, name: str, checkpoint: str) -> dict[str, Any]:
             f"{checkpoint} has no 'state_dict' but {kinds}; give a checkpoint that tools/train.py wrote, or convert "
             'it first by tools/model_converters/convert.py.'
         )
+    model = load_config(config).model
     with torch.device('meta'):
-        own = MODELS.build(load_config(config).model).state_dict()
+        own = MODELS.build(model).state_dict()
+    check_backbone(model.backbone, content, checkpoint)
     check_match(own, content['state_dict'], checkpoint)
+    state, settings = content['state_dict'], model_settings(model)
+    if backbone_only:
+        state = {name: tensor for name, tensor in state.items() if name.startswith('backbone.')}
+        settings.pop('head', None)
     found = content.get('meta') or {}
     written = str(found.get('time', ''))[:8]
     date = written if re.fullmatch(r'\d{8}', written) else time.strftime('%Y%m%d')
     kept = {key: found[key] for key in ('epoch', 'iter', 'seed') if isinstance(found.get(key), int)}
-    meta = dict(config=name, date=date, unmix_version=__version__, **kept)
-    return dict(meta=meta, state_dict=content['state_dict'])
+    meta = dict(config=name, date=date, unmix_version=__version__, model=settings, **kept)
+    return dict(meta=meta, state_dict=state)
 
 
 def _entry(text: str, name: str, metafile: Path) -> re.Match[str]:
@@ -117,5 +138,6 @@ def publish(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('checkpoint', help='checkpoint of a training of this config')
     parser.add_argument('directory', help='where the file goes')
     parser.add_argument('--url', help='where the file will be found, without its name (default: the directory)')
+    parser.add_argument('--backbone-only', action='store_true', help='leave out all that follows the backbone')
     args = parser.parse_args(arguments)
-    print(publish_model(args.config, args.checkpoint, args.directory, args.url))
+    print(publish_model(args.config, args.checkpoint, args.directory, args.url, args.backbone_only))

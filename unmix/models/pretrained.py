@@ -48,6 +48,24 @@ def load_pretrained(
     print_log(f'Loaded {len(fitting)} {what} ({share:.0%} of the model) from {path}', logger='current')
 
 
+def model_settings(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint has to say of its model, in plain containers: ``meta.model``.
+
+    That is the config of its backbone and its normalisation, and of a classifier its head.
+
+    Args:
+        model: Config of a model.
+    """
+    keys = ('backbone', 'data_preprocessor', *(['head'] if model.get('type') == 'Classifier' else []))
+    return {key: _plain(model[key]) for key in keys if model.get(key) is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(x) for key, x in value.items()}
+    return [_plain(x) for x in value] if isinstance(value, list | tuple) else value
+
+
 # Settings of a backbone that do not change what trained weights compute.
 _OF_THE_TRAINING = {'init_cfg', 'num_splits', 'zero_init_residual'}
 

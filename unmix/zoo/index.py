@@ -69,8 +69,8 @@ class Entry:
         digest = str(self.content.get('SHA256', '')).lower()
         if not re.fullmatch('[0-9a-f]{64}', digest):
             raise ValueError(
-                f'The metafile entry of {self.name} has Weights but SHA256: {digest or "none"}; expected 64 hexadecimal '
-                'digits. tools/model_converters/publish_model.py writes both.'
+                f'The metafile entry of {self.name} has Weights, and SHA256: {digest or "none"}; expected 64 '
+                'hexadecimal digits. tools/model_converters/publish_model.py writes both.'
             )
         return digest
 

@@ -1,10 +1,14 @@
 """No checkpoint of another model is loaded by accident."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import HOOKS
 from unmix.utils.dist import agreed
 from unmix.utils.matching import check_match
@@ -16,6 +20,9 @@ class LoadGuardHook(Hook):
 
     MMEngine loads what fits and warns about the rest, so that an evaluation may run on random weights.
 
+    Stride, padding and max-pool of a stem do not show in tensors, so each checkpoint also says what its backbone is, in
+    ``meta.model``, and is refused by another one.
+
     Args:
         strict: Whether all tensors must match, none missing and none too many. If not, those that fit are loaded, and
             a warning lists the others. As an option: ``--cfg-options custom_hooks.0.strict=False``.
@@ -25,6 +32,11 @@ class LoadGuardHook(Hook):
 
     def __init__(self, strict: bool = True) -> None:
         self.strict = strict
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Write down what the model is."""
+        if model := _config(runner):
+            checkpoint.setdefault('meta', {})['model'] = model_settings(model)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before anything is copied.
@@ -45,5 +57,12 @@ class LoadGuardHook(Hook):
         own = wrapper.state_dict() if sharded else model.state_dict()
         with agreed():
             if is_main_process():
+                if self.strict:
+                    check_backbone(_config(runner).get('backbone') or {}, checkpoint, source)
                 share = check_match(own, checkpoint['state_dict'], source, self.strict, 'LoadGuardHook.strict')
                 runner.logger.info(f'{source}: {share:.0%} of the {len(own)} tensors of the model match')
+
+
+def _config(runner: Runner) -> Mapping[str, Any]:
+    model = runner.cfg.get('model')
+    return model if isinstance(model, Mapping) else {}
