@@ -39,7 +39,7 @@ def run_rank(rank: int, golden: Golden, directory: Path) -> None:
     torch.save(results, directory / f'{rank}.pth')
 
 
-@pytest.mark.golden('c03_moco_2rank*')
+@pytest.mark.golden('c03_moco_[0-9]*rank*')
 def test_shuffle_over_ranks(golden: Golden, tmp_path: Path) -> None:
     world_size = len(golden['img_u8'])
     run_ranks(run_rank, world_size, tmp_path, golden, tmp_path)
