@@ -19,6 +19,8 @@ class SplitBatchNorm(nn.BatchNorm2d):
     Args:
         num_features: Channels C.
         num_splits: Groups S; it must divide the batch.
+        adjacent: Whether the samples of a group lie next to each other, as :func:`group_samples` puts them; group s are
+            the samples s N / S to (s + 1) N / S. That form keeps ``channels_last``, the other one does not.
 
     Raises:
         ValueError: In training, if ``num_splits`` does not divide the batch.
@@ -27,20 +29,19 @@ class SplitBatchNorm(nn.BatchNorm2d):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, num_features: int, num_splits: int, **kwargs: object) -> None:
+    def __init__(self, num_features: int, num_splits: int, adjacent: bool = False, **kwargs: object) -> None:
         super().__init__(num_features, **kwargs)  # type: ignore[arg-type]
         self.num_splits = num_splits
+        self.adjacent = adjacent
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` (N, C, H, W)."""
         if not self.training:
             return super().forward(x)
         n, c, h, w = x.shape
-        if n % self.num_splits:
-            raise ValueError(
-                f'A batch of {n} cannot be split into num_splits={self.num_splits} groups. Set backbone.num_splits to '
-                'a divisor of the batch size of one process (train_dataloader.batch_size, with drop_last=True).'
-            )
+        check_splits(n, self.num_splits)
+        if self.adjacent:
+            return self._normalize_adjacent(x)
         grouped = x.contiguous().view(n // self.num_splits, self.num_splits * c, h, w)
         mean, var = self.running_mean.repeat(self.num_splits), self.running_var.repeat(self.num_splits)
         weight, bias = self.weight.repeat(self.num_splits), self.bias.repeat(self.num_splits)
@@ -48,6 +49,44 @@ class SplitBatchNorm(nn.BatchNorm2d):
         self.running_mean.copy_(mean.view(self.num_splits, c).mean(0))
         self.running_var.copy_(var.view(self.num_splits, c).mean(0))
         return y.view(n, c, h, w)
+
+    def _normalize_adjacent(self, x: Tensor) -> Tensor:
+        means, variances = (r.repeat(self.num_splits, 1) for r in (self.running_mean, self.running_var))
+        groups = [
+            F.batch_norm(group, mean, var, self.weight, self.bias, True, self.momentum or 0.0, self.eps)
+            for group, mean, var in zip(x.chunk(self.num_splits), means, variances, strict=True)
+        ]
+        self.running_mean.copy_(means.mean(0))
+        self.running_var.copy_(variances.mean(0))
+        return torch.cat(groups)
+
+
+def check_splits(batch_size: int, num_splits: int) -> None:
+    """Check that a batch can be split into groups.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if batch_size % num_splits:
+        raise ValueError(
+            f'A batch of {batch_size} cannot be split into num_splits={num_splits} groups. Set backbone.num_splits to '
+            'a divisor of the batch size of one process (train_dataloader.batch_size, with drop_last=True).'
+        )
+
+
+def group_samples(x: Tensor, num_splits: int) -> Tensor:
+    """Put the samples of a group of :class:`SplitBatchNorm`, n mod S, next to each other: (N, ...).
+
+    Raises:
+        ValueError: If ``num_splits`` does not divide the batch.
+    """
+    check_splits(len(x), num_splits)
+    return x.unflatten(0, (-1, num_splits)).transpose(0, 1).flatten(0, 1)
+
+
+def ungroup_samples(x: Tensor, num_splits: int) -> Tensor:
+    """Undo :func:`group_samples`."""
+    return x.unflatten(0, (num_splits, -1)).transpose(0, 1).flatten(0, 1)
 
 
 class BatchNormReplay:

@@ -1,12 +1,14 @@
 """ResNet on torchvision's blocks, for large and small images."""
 
+from collections.abc import Callable
 from functools import partial
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
-from unmix.models.batch_norm import SplitBatchNorm
+from unmix.models.batch_norm import SplitBatchNorm, group_samples, ungroup_samples
 from unmix.registry import MODELS
 
 ARCHITECTURES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
@@ -41,6 +43,8 @@ class ResNet(BaseModule):
             initialising.
         num_splits: Groups of the batch that BatchNorm treats on their own, see :class:`SplitBatchNorm`; 1 is plain.
         stem_width: Channels of the stem; None: as ``width``.
+        channels_last: Memory format: True keeps weights and maps channels-last, a number only those of so many layers,
+            counted as in :meth:`forward`. The same results to rounding, in less time; see ``docs/speed.md``.
         zero_init_residual: Whether the last BatchNorm of each residual branch starts at 0, so that the block starts as
             its shortcut.
         init_cfg: As in MMEngine, e.g. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
@@ -61,6 +65,7 @@ class ResNet(BaseModule):
         stem: str | dict = 'imagenet',
         num_splits: int = 1,
         stem_width: int | None = None,
+        channels_last: bool | int = False,
         zero_init_residual: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -72,7 +77,9 @@ class ResNet(BaseModule):
                 f'backbone.stem is {stem!r}; it is one of {sorted(STEMS)}, or a dict like {STEMS["cifar"]}.'
             )
         block, blocks = ARCHITECTURES[depth]
-        self._norm = partial(SplitBatchNorm, num_splits=num_splits) if num_splits > 1 else nn.BatchNorm2d
+        self.num_splits, self.channels_last = num_splits, channels_last
+        norm = partial(SplitBatchNorm, num_splits=num_splits, adjacent=channels_last is not False)
+        self._norm = norm if num_splits > 1 else nn.BatchNorm2d
         stem_cfg = dict(STEMS[stem] if isinstance(stem, str) else stem)
         maxpool = stem_cfg.pop('maxpool', False)
         channels = stem_width or width
@@ -90,6 +97,16 @@ class ResNet(BaseModule):
             self.layer_dims += (channels,)
         self.out_dim = channels
         self._init_parameters(default_stem=stem in ('cifar', 'cifar-pool'), zero_residual=zero_init_residual)
+        if channels_last is not False:
+            for layer, module in enumerate([self.conv1, *self._stages()], start=1):
+                module.to(memory_format=self._memory_format(layer))
+
+    def _stages(self) -> list[nn.Module]:
+        return [getattr(self, f'layer{i}') for i in range(1, self.num_stages + 1)]
+
+    def _memory_format(self, layer: int) -> torch.memory_format:
+        last = self.channels_last is True or layer <= self.channels_last
+        return torch.channels_last if last else torch.contiguous_format
 
     def _make_stage(
         self, block: type[BasicBlock] | type[Bottleneck], channels: int, planes: int, num_blocks: int, stride: int
@@ -116,9 +133,19 @@ class ResNet(BaseModule):
 
         Layer 1 is the stem with its max-pool, 2 the first stage, and so on; one more than the last is the features.
         """
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for i in range(1, self.num_stages + 1):
-            if layer == i:
-                return x
-            x = getattr(self, f'layer{i}')(x)
-        return x if layer == self.num_stages + 1 else x.mean((2, 3))
+        split = self.training and self.num_splits > 1 and self.channels_last is not False
+        if split:
+            x = group_samples(x, self.num_splits)
+        layers: list[Callable[[Tensor], Tensor]] = [self._stem, *self._stages()]
+        for i, stage in enumerate(layers, start=1):
+            if self.channels_last is not False:
+                x = x.contiguous(memory_format=self._memory_format(i))
+            x = stage(x)
+            if i == layer:
+                break
+        else:
+            x = x.mean((2, 3))
+        return ungroup_samples(x, self.num_splits) if split else x
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
