@@ -32,7 +32,12 @@ python tools/model_converters/publish_model.py unmix::moco/NAME.py work_dirs/NAM
 
 
 def publish_model(
-    config: str, checkpoint: str, directory: str | Path, url: str | None = None, backbone_only: bool = False
+    config: str,
+    checkpoint: str,
+    directory: str | Path,
+    url: str | None = None,
+    backbone_only: bool = False,
+    classifier: str | None = None,
 ) -> Path:
     """Write the weights of a checkpoint and the entry of the metafile; see ``DESCRIPTION``.
 
@@ -43,19 +48,24 @@ def publish_model(
         url: Where it will be found, without its name; None: in ``directory``, which the metafile then names from the
             folder of its index on if it is below that one.
         backbone_only: Leave out all that follows the backbone.
+        classifier: Checkpoint of a linear evaluation on this backbone. Its classifier takes the place of what followed
+            the backbone, so that the file is one of a :class:`Classifier`.
 
     Returns:
         The file.
 
     Raises:
         FileNotFoundError: If config or checkpoint do not exist.
-        ValueError: If the checkpoint is not one of this config, or the metafile has no entry of its name.
+        ValueError: If the checkpoint is not one of this config, the classifier is not one on its backbone, or the
+            metafile has no entry of its name.
     """
     path = find_config(config)
     metafile = path.with_name('metafile.yml')
     if metafile.is_file():
         _entry(metafile.read_text(encoding='utf-8'), path.stem, metafile)  # complain before anything is written
-    content = _weights(config, path.stem, checkpoint, backbone_only)
+    content = _weights(config, path.stem, checkpoint, backbone_only or classifier is not None)
+    if classifier is not None:
+        _add_classifier(content, classifier, checkpoint)
     directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix='.publish-') as temporary:
@@ -81,13 +91,7 @@ def _address(file: Path, metafile: Path, name: str) -> str:
 
 def _weights(config: str, name: str, checkpoint: str, backbone_only: bool) -> dict[str, Any]:
     """Return the weights of a checkpoint that is one of the config, and what is worth knowing of their training."""
-    content = load_from_local(checkpoint, map_location='cpu')
-    if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict):
-        kinds = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
-            f"{checkpoint} has no 'state_dict' but {kinds}; give a checkpoint that tools/train.py wrote, or convert "
-            'it first by tools/model_converters/convert.py.'
-        )
+    content = _read(checkpoint)
     model = load_config(config).model
     with torch.device('meta'):
         own = MODELS.build(model).state_dict()
@@ -103,6 +107,38 @@ def _weights(config: str, name: str, checkpoint: str, backbone_only: bool) -> di
     kept = {key: found[key] for key in ('epoch', 'iter', 'seed') if isinstance(found.get(key), int)}
     meta = dict(config=name, date=date, unmix_version=__version__, model=settings, **kept)
     return dict(meta=meta, state_dict=state)
+
+
+def _read(checkpoint: str) -> dict[str, Any]:
+    content = load_from_local(checkpoint, map_location='cpu')
+    if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict):
+        kinds = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"{checkpoint} has no 'state_dict' but {kinds}; give a checkpoint that tools/train.py wrote, or convert "
+            'it first by tools/model_converters/convert.py.'
+        )
+    return content
+
+
+def _add_classifier(content: dict[str, Any], classifier: str, checkpoint: str) -> None:
+    """Add the classifier of a linear evaluation, which must have been trained on the very same backbone."""
+    found, own = _read(classifier)['state_dict'], content['state_dict']
+    for name, tensor in own.items():
+        if name not in found or not torch.equal(found[name], tensor):
+            raise ValueError(
+                f'The backbone of {classifier} is not that of {checkpoint}: {name} '
+                f'{"differs" if name in found else "is missing"}. Give the checkpoint of a linear evaluation with '
+                f'model.pretrained={checkpoint}, model.freeze=True and model.bn_mode=eval.'
+            )
+    head = {name: tensor for name, tensor in found.items() if name.startswith('head.')}
+    if head.keys() != {'head.fc.weight', 'head.fc.bias'}:
+        raise ValueError(
+            f'{classifier} has no single linear classifier but {", ".join(sorted(head)[:4]) or "none"}; train one, '
+            'with model.head.lrs=None.'
+        )
+    own |= head
+    num_classes, in_dim = head['head.fc.weight'].shape
+    content['meta']['model']['head'] = dict(type='ClassificationHead', in_dim=in_dim, num_classes=num_classes)
 
 
 def _entry(text: str, name: str, metafile: Path) -> re.Match[str]:
@@ -139,5 +175,6 @@ def publish(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('directory', help='where the file goes')
     parser.add_argument('--url', help='where the file will be found, without its name (default: the directory)')
     parser.add_argument('--backbone-only', action='store_true', help='leave out all that follows the backbone')
+    parser.add_argument('--classifier', help='checkpoint of a linear evaluation on this backbone, to be put with it')
     args = parser.parse_args(arguments)
-    print(publish_model(args.config, args.checkpoint, args.directory, args.url, args.backbone_only))
+    print(publish_model(**vars(args)))

@@ -146,7 +146,7 @@ def _append(file: BinaryIO, url: str) -> int:
         total = None if length is None else have + int(length)
         with _progress() as progress:
             task = progress.add_task(os.path.basename(url), total=total, completed=have)
-            while block := response.read(BLOCK):
+            while block := response.read1(BLOCK):  # what has come, so that a killed process keeps it
                 file.write(block)
                 have += len(block)
                 progress.update(task, completed=have)

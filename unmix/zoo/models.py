@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unmix.apis.config import load_config
 from unmix.checkpoint_loading import load_from_local
@@ -13,11 +12,9 @@ from unmix.utils.matching import check_match
 from unmix.zoo.index import find_model
 from unmix.zoo.weights import download
 
-BACKBONE = 'backbone.'
 
-
-def get_model(name: str, pretrained: bool = True) -> nn.Module:
-    """Return a model of the zoo in evaluation mode: a backbone, or a linear classifier with its backbone.
+def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> nn.Module:
+    """Return a model of the zoo in evaluation mode: its backbone, or the published linear classifier with it.
 
     A backbone takes images (N, C, H, W) to features (N, D), a classifier to class scores (N, classes). Images are
     normalised before, as ``pretrained_cfg['data_preprocessor']`` says, in the units of its mean and std (0 to 255).
@@ -25,6 +22,7 @@ def get_model(name: str, pretrained: bool = True) -> nn.Module:
     Args:
         name: As :func:`unmix.list_models` gives it.
         pretrained: Whether it has its published weights; if not, they are random.
+        classifier: Whether it ends in the linear classifier that was published with the backbone.
 
     Returns:
         The model. Its attribute ``pretrained_cfg`` is a dict of ``name``, ``config`` (file), ``weights`` (file, or
@@ -32,36 +30,61 @@ def get_model(name: str, pretrained: bool = True) -> nn.Module:
 
     Raises:
         ConnectionError, OSError: If the weights cannot be had, see :func:`unmix.zoo.download`.
-        ValueError: If there is no such model, or its weights are refused: another digest, more than weights in the
-            file, or weights of another network.
+        ValueError: If there is no such model or no such classifier, or the weights are refused: another digest, more
+            than weights in the file, or weights of another network.
     """
+    if classifier and not pretrained:
+        raise ValueError(f'A linear classifier on {name} is there with its weights only; give pretrained=True.')
     entry = find_model(name)
     cfg = load_config(str(entry.config)).model.to_dict()
-    is_classifier = cfg['type'] == 'Classifier' and cfg.get('head') is not None
-    model = MODELS.build(cfg if is_classifier else cfg['backbone'])
+    backbone, preprocessor = cfg['backbone'], cfg.get('data_preprocessor') or {}
     file = download(entry.name) if pretrained else None
-    if file is not None:
+    if file is None:
+        model = MODELS.build(backbone)
+    else:
         source = f'{file}, the weights of {entry.name},'
         checkpoint = load_from_local(str(file), map_location='cpu')
-        check_backbone(cfg['backbone'], checkpoint, source)
-        state = _tensors(checkpoint, source, '' if is_classifier else BACKBONE)
+        state = _tensors(checkpoint, source)
+        check_backbone(backbone, checkpoint, source)
+        if classifier:
+            head = _head(state, source)
+            model = MODELS.build(
+                dict(type='Classifier', backbone=backbone, head=head, freeze=False, data_preprocessor=preprocessor)
+            )
+        else:
+            model, state = MODELS.build(backbone), _below(state, 'backbone.')
         check_match(model.state_dict(), state, source)
         model.load_state_dict(state)
     model.pretrained_cfg = dict(
         name=entry.name,
         config=str(entry.config),
         weights=None if file is None else str(file),
-        data_preprocessor=cfg.get('data_preprocessor') or {},
+        data_preprocessor=preprocessor,
     )
     return model.eval()
 
 
-def _tensors(checkpoint: Any, source: str, prefix: str) -> dict[str, torch.Tensor]:
+def _tensors(checkpoint: Any, source: str) -> dict[str, Tensor]:
     state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         kinds = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"{source} has no 'state_dict' but {kinds}; publish it by publish_model.py.")
+    return state
+
+
+def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _head(state: dict[str, Tensor], source: str) -> dict[str, Any]:
+    """Return the config of the classifier that a checkpoint has beside its backbone."""
+    rest = {name for name in state if not name.startswith('backbone.')}
+    if rest != {'head.fc.weight', 'head.fc.bias'}:
+        raise ValueError(
+            f'{source} has no linear classifier but {", ".join(sorted(rest)[:3]) or "a backbone only"}; take '
+            'classifier=False. publish_model.py --classifier puts one with a backbone.'
+        )
+    return dict(type='ClassificationHead', num_classes=len(state['head.fc.bias']))
 
 
 def load_weights(filename: str, map_location: Any = None) -> Any:
