@@ -1,10 +1,9 @@
 """What a loss that is not finite leaves behind for later: in checkpoints, in captures, of W-MSE too."""
 
-
 import pytest
 import torch
 from algorithms_under_test import ALGORITHMS
-from test_finite_loss_hook import UNMIX, Spoil, equal, spoilt_runner, state, stopped
+from test_finite_loss_hook import UNMIX, Spoil, equal, run_tool, spoilt_runner, state, stopped
 from torch.nn import functional as F
 
 from unmix.engine.capture import read_capture, replay
@@ -46,3 +45,26 @@ def test_a_run_that_skipped_goes_on_as_if_uninterrupted(tmp_path, start):
     assert equal(*map(state, runners))
     infos = [runner.message_hub.runtime_info for runner in runners]
     assert [(info['nonfinite_losses'], info.get('step_left_out')) for info in infos] == [(1, False)] * 2
+
+
+@pytest.mark.parametrize('policy', ['stop', 'skip', 'rollback'])
+def test_features_that_cannot_be_whitened_are_a_loss_that_is_not_finite(tmp_path, policy, capsys, monkeypatch):
+    """W-MSE raises for those who call it; in a training the policy counts, and the capture is replayed."""
+    spoil, why = Spoil('images', at=(7,)), 'covariance of a sub-batch stays singular, so features are NaN'
+    runner = spoilt_runner(tmp_path, spoil, policy, name='wmse', unmix=UNMIX)
+    if policy == 'stop':
+        with pytest.raises(ValueError, match=rf'^The loss of iteration 8 .*is left out\. W-MSE: the {why}.*replay\.py'):
+            runner.train()
+        assert equal(state(runner), spoil.before[7])
+    else:
+        runner.train()
+        assert equal(spoil.before[8], spoil.before[7] if policy == 'skip' else spoil.after[4])
+        assert not equal(spoil.before[9], spoil.before[8])
+    path = tmp_path / 'captures' / 'iter_8_rank_0.pth'
+    capsys.readouterr()
+    assert run_tool(monkeypatch, path) is None
+    printed = capsys.readouterr().out
+    assert why in printed
+    assert printed.count(' equal') == 3
+    with pytest.raises(ValueError, match=why):  # nobody watches any more
+        MODELS.build(ALGORITHMS['wmse']).loss([torch.full((6, 3, 8, 8), torch.nan)] * 2)

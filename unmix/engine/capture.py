@@ -1,6 +1,7 @@
 """One training step in a file, and the same step out of it again."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from unmix.checkpoint_files import save_checkpoint
 from unmix.checkpoint_loading import load_from_local
 from unmix.registry import MODELS
 from unmix.utils.clock import Clock, read_clock
+from unmix.utils.nan_reasons import watching
 from unmix.utils.rng import reseed_step
 
 FORMAT = 1
@@ -142,8 +144,10 @@ def replay(capture: Mapping[str, Any], device: str, anomaly: bool = False) -> di
     dtype = capture['autocast']
     autocast: Any = torch.autocast(torch.device(device).type, getattr(torch, dtype)) if dtype else nullcontext()
     with torch.autograd.set_detect_anomaly(anomaly):
-        with autocast:
+        with autocast, watching() as reasons:
             losses = model(**model.data_preprocessor(dict(capture['batch']), True), mode='loss')
+        for reason in reasons:
+            print_log(reason, 'current', logging.WARNING)
         total, terms = model.parse_losses(losses)
         total.backward()
     return {name: value.detach().cpu() for name, value in terms.items()}

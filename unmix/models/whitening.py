@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from unmix.utils.nan_reasons import give_nan
 from unmix.utils.precision import full_precision
 
 
@@ -27,14 +28,14 @@ def whiten(x: Tensor, mean: Tensor, cov: Tensor, eps: float = 0.0) -> Tensor:
         eps: Shrinkage of the covariance towards the identity.
 
     Raises:
-        ValueError: If the matrix stays singular. Only on the CPU: asking a GPU would stop its pipeline, so there such
-            a matrix gives NaN.
+        ValueError: If the matrix stays singular. But NaN in a training whose losses are watched (:class:`unmix.engine.
+            hooks.FiniteLossHook` then says why), and on a GPU: asking it would stop its pipeline.
     """
     eye = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
     cov = (1 - eps) * cov + eps * eye
     jitter, regular = _jitter(cov.detach(), eye)
     if cov.device.type == 'cpu' and not regular.all():
-        raise ValueError(
+        give_nan(
             'W-MSE: the covariance of a sub-batch stays singular, so features are NaN, or the same for all images of '
             'it. Lower optim_wrapper.optimizer.lr, or set model.head.eps to 0.01.'
         )

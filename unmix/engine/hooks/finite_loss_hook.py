@@ -1,6 +1,7 @@
 """No optimiser step is made on a loss that is not finite."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
@@ -16,6 +17,7 @@ from unmix.engine.loss_check import LossCheck
 from unmix.engine.step_state import StepState
 from unmix.latest_checkpoint import find_latest_checkpoint
 from unmix.registry import HOOKS
+from unmix.utils.nan_reasons import watching
 
 POLICIES = ('stop', 'skip', 'rollback')
 ADVICE = (
@@ -60,6 +62,8 @@ class FiniteLossHook(Hook):
         self._wrapper: Any = None
         self._state: StepState | None = None
         self._check: LossCheck | None = None
+        self._watch = ExitStack()
+        self._reasons: list[str] = []  # why the loss of the batch at work is NaN, if a layer knows
         self._failed = False  # the batch at work
         self._left_out = False  # the optimiser step that is being accumulated
 
@@ -108,6 +112,8 @@ class FiniteLossHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Hold on to the state before the step."""
+        if self._wrapper is not None:
+            self._reasons = self._watch.enter_context(watching())
         if self._state is not None:
             self._state.hold()
 
@@ -115,6 +121,7 @@ class FiniteLossHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """If the loss was not finite: take the step back, capture it, and follow the policy."""
+        self._watch.close()
         if not self._failed:
             return
         self._failed = False
@@ -125,7 +132,8 @@ class FiniteLossHook(Hook):
         terms = ', '.join(f'{name} {float(value.detach()):g}' for name, value in (outputs or {}).items())
         message = (
             f'The loss of iteration {runner.iter + 1} (batch {batch_idx} of epoch {runner.epoch + 1}) is not finite on '
-            f'some process ({terms} on this one); the optimiser step is left out. {ADVICE}'
+            f'some process ({terms} on this one); the optimiser step is left out. '
+            + (' '.join(self._reasons) or ADVICE)
         )
         if self._state is not None:
             message += self._capture(runner, self._state, data_batch, batch_idx, outputs or {})
@@ -166,6 +174,7 @@ class FiniteLossHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Take the guard away."""
+        self._watch.close()
         if self._wrapper is not None:
             for name, own in self._own.items():
                 delattr(self._wrapper, name)  # the class's method is behind it
