@@ -124,3 +124,16 @@ def test_a_run_resumes_from_its_own_checkpoint_and_ends_as_an_uninterrupted_one(
     assert resumed.iter == whole.iter == 8
     assert torch.equal(resumed.model.weight, whole.model.weight)
     assert torch.allclose(whole.model.weight, torch.tensor([1.5, 1.0]), atol=1.0)
+
+
+def test_the_text_of_a_config_is_formatted_once_a_run(tmp_path: Path):
+    compat._format_once.cache_clear()
+    first = runner(tmp_path, epochs=3, cfg=Config(dict(max_epochs=3)))
+    first.train()
+    assert compat._format_once.cache_info().misses == 1  # of the log, the visualiser and three checkpoints
+    text, _ = compat._yapf('a  = dict( b=1)', style_config=dict(based_on_style='pep8'))
+    assert compat.format_code('a  = dict( b=1)', dict(based_on_style='pep8'))[0] == text == 'a = dict(b=1)\n'
+    saved = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)['meta']['cfg']
+    assert saved == first.cfg.pretty_text
+    first.cfg.max_epochs = 77
+    assert 'max_epochs = 77' in first.cfg.pretty_text

@@ -8,6 +8,7 @@ distribution of it (:mod:`unmix.compat`):
 * checkpoints are written whole or not at all, sealed with a digest that loading compares, and a damaged newest one is
   passed over by ``--resume``;
 * ``mmengine.utils.is_installed`` and ``get_installed_path`` work without ``pkg_resources``;
+* the text of a config is formatted once, not for each checkpoint anew;
 * config names of the form ``unmix::moco/...`` are found, and ``unmix::NAME`` as a checkpoint is that of the model zoo;
 * a warning is given if two distributions of MMEngine or MMCV overwrite each other.
 """

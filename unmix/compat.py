@@ -6,6 +6,7 @@ import os
 import os.path as osp
 import subprocess
 import warnings
+from functools import lru_cache
 from importlib import metadata
 from itertools import chain
 from typing import Any
@@ -22,6 +23,7 @@ from mmengine.registry import MODEL_WRAPPERS
 from unmix.checkpoint_loading import register_safe_loaders
 from unmix.latest_checkpoint import register_safe_files
 
+_yapf = mmengine.config.config.FormatCode
 _SAME_IMPORT_NAME = (('mmengine', 'onedl-mmengine'), ('mmcv', 'mmcv-lite', 'onedl-mmcv'))
 
 
@@ -34,8 +36,22 @@ def install() -> None:
         for function in (is_installed, get_installed_path):
             if hasattr(module, function.__name__):
                 setattr(module, function.__name__, function)
+    mmengine.config.config.FormatCode = format_code
     register_safe_loaders()
     register_safe_files()
+
+
+def format_code(text: str, style_config: dict[str, Any], **kwargs: Any) -> tuple[str, bool]:
+    """Format Python code as yapf's function, but the same code only once.
+
+    MMEngine formats the config anew for each checkpoint, which takes 40 ms, as long as a step of the quickstart.
+    """
+    return _format_once(text, tuple(style_config.items()), tuple(kwargs.items()))
+
+
+@lru_cache(maxsize=8)
+def _format_once(text: str, style: tuple, options: tuple) -> tuple[str, bool]:
+    return _yapf(text, style_config=dict(style), **dict(options))
 
 
 def _installed(distribution: str) -> bool:
