@@ -22,9 +22,11 @@ from unmix import compat
 from unmix.version import __version__
 
 if TYPE_CHECKING:
+    from unmix.apis.features import extract_features
     from unmix.zoo import get_model, list_models
 
-_LATER = {'get_model': 'unmix.zoo', 'list_models': 'unmix.zoo'}  # imported when they are used: networks take a second
+# Imported when they are used: networks take a second.
+_LATER = {'extract_features': 'unmix.apis.features', 'get_model': 'unmix.zoo', 'list_models': 'unmix.zoo'}
 
 
 def __getattr__(name: str) -> Any:
@@ -42,4 +44,4 @@ def _load_from_zoo(filename: str, map_location: Any = None) -> Any:
 compat.install()
 CheckpointLoader.register_scheme(prefixes='unmix::', loader=_load_from_zoo, force=True)
 
-__all__ = ['__version__', 'get_model', 'list_models']
+__all__ = ['__version__', 'extract_features', 'get_model', 'list_models']

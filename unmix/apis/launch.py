@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -97,6 +98,25 @@ def run_tool(main: Callable[[], None]) -> None:
     except USER_ERRORS as error:
         if os.environ.get('UNMIX_DEBUG'):
             raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f'\nerror: {message}\n(UNMIX_DEBUG=1 shows the traceback)', file=sys.stderr)
+        print(f'\nerror: {_message(error)}\n(UNMIX_DEBUG=1 shows the traceback)', file=sys.stderr)
+        sys.exit(1)
+
+
+def _message(error: Exception) -> str:
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if text.startswith('Caught ') and 'Original Traceback' in text:  # in a worker of a DataLoader; ours are one line
+        text = text.rstrip().rpartition('\n')[2].partition(': ')[2]
+    return text
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Say nothing where the reader of the output has had enough, as ``head`` has."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
         sys.exit(1)

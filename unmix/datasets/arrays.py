@@ -73,6 +73,7 @@ class Digits(ArrayDataset):
     """
 
     num_train = 1257
+    image_size = 16  # unless ``size`` says otherwise
 
     def __init__(self, split: str = 'train', size: int = 16, pipeline: dict[str, Any] | Pipeline | None = None) -> None:
         from sklearn.datasets import load_digits  # takes a second, and the other data sets do not need it

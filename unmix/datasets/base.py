@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 from torch import Tensor
@@ -36,10 +36,12 @@ class BaseDataset(Dataset):
     Attributes:
         labels: (N,) int64, or None if there are none or they are not known beforehand.
         classes: Names of the classes, if they have any.
+        image_size: Side of its images, where all are squares of one size.
     """
 
     labels: Tensor | None = None
     classes: tuple[str, ...] | None = None
+    image_size: ClassVar[int | None] = None
     pipeline: Pipeline | None = None
 
     def __init__(self, pipeline: dict[str, Any] | Pipeline | None = None) -> None:

@@ -27,6 +27,7 @@ class CIFAR10(ArrayDataset):
         ValueError: If they are damaged.
     """
 
+    image_size = 32
     reader: ClassVar[Any] = torchvision.datasets.CIFAR10
 
     def __init__(

@@ -57,6 +57,7 @@ class MNIST(ArrayDataset):
         FileNotFoundError: If there are no data; lists the places.
     """
 
+    image_size = 28
     system_folder: ClassVar[str] = 'mnist'
     reader: ClassVar[type] = torchvision.datasets.MNIST
 

@@ -31,6 +31,8 @@ class STL10(ArrayDataset):
         ValueError: If the split is another, or the data are damaged.
     """
 
+    image_size = 96
+
     def __init__(
         self,
         data_root: str | Path = 'data/stl10',

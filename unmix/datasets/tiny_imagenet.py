@@ -28,6 +28,8 @@ class TinyImageNet(ImageFolder):
         ValueError: If the split is another, or an image of ``val`` has no annotation.
     """
 
+    image_size = 64
+
     def __init__(
         self,
         data_root: str | Path = 'data/tiny-imagenet-200',

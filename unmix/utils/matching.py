@@ -2,9 +2,26 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.logging import print_log
 from torch import Tensor
+
+
+def tensors_of(checkpoint: Any, source: str) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint.
+
+    Raises:
+        ValueError: If it has no ``state_dict``.
+    """
+    state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        kinds = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise ValueError(
+            f"{source} has no 'state_dict' but {kinds}; give a checkpoint that tools/train.py wrote, or convert it "
+            'first by tools/model_converters/convert.py.'
+        )
+    return state
 
 
 def check_match(

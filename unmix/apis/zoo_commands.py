@@ -1,0 +1,84 @@
+"""The commands on the model zoo."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from unmix import zoo
+from unmix.apis.config import config_files, config_root, load_config
+from unmix.apis.launch import reader_may_leave
+from unmix.utils.files import atomic_path
+from unmix.zoo.index import Entry, entries
+
+COLUMNS = ('NAME', 'DATA', 'EPOCHS', 'PUBLISHED', 'OURS', 'WEIGHTS')
+
+
+def list_entries(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Print the models of the zoo as a table, or the names of the configs; ``prog`` is the command's name in messages.
+
+    Raises:
+        ValueError: If none matches.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog, description='Models of the zoo: top-1 accuracy as published and as measured here, and weights.'
+    )
+    parser.add_argument('pattern', nargs='?', default='*', help="part of a name, or a pattern as in a shell: 'moco*'")
+    parser.add_argument('--pretrained', action='store_true', help='only models with weights')
+    parser.add_argument('--configs', action='store_true', help='names of configs, those of evaluations too')
+    args = parser.parse_args(arguments)
+    pattern = args.pattern if set(args.pattern) & set('*?[') else f'*{args.pattern}*'
+    if args.configs:
+        names = [path.relative_to(config_root()).with_suffix('').as_posix() for path in config_files()]
+        lines = [name for name in names if fnmatchcase(name, pattern)]
+    else:
+        models = [entry for _, entry in sorted(entries().items()) if entry.weights or not args.pretrained]
+        names = [entry.name for entry in models]
+        lines = list(_table([_row(entry) for entry in models if fnmatchcase(entry.name, pattern)]))
+    if not lines:
+        parts = {part for name in names for part in re.split('[-_/]', name)}
+        near = difflib.get_close_matches(args.pattern.strip('*'), [*names, *sorted(parts)], n=3)
+        hint = f'Did you mean {" or ".join(near)}?' if near else f"'{parser.prog}' without a pattern prints all."
+        raise ValueError(f'No name{" of a model with weights" if args.pretrained else ""} has {args.pattern!r}. {hint}')
+    with reader_may_leave():
+        print('\n'.join(lines))
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    """Return the cells of a model."""
+    metadata, results = entry.content['Metadata'], entry.content.get('Results') or []
+    figures: dict[bool, list[str]] = {True: [], False: []}
+    for result in results:
+        for metric, value in result['Metrics'].items():
+            figures[bool(result.get('Published'))].append(f'{metric.split(" Top 1")[0]} {value}')
+    columns = (', '.join(figures[published]) or '-' for published in (True, False))
+    return entry.name, metadata['Training Data'], str(metadata['Epochs']), *columns, 'yes' if entry.weights else '-'
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table with columns as wide as they need; none without rows."""
+    table = [COLUMNS, *rows] if rows else []
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def download(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Write the weights and the config of a model to a folder; ``prog`` is the command's name in messages.
+
+    Raises:
+        OSError: If the weights cannot be reached, or a file cannot be written.
+        ValueError: If there is no such model, it has no weights, or they are damaged.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description='Weights of a model, verified, and its config in one file.')
+    parser.add_argument('name', help="a name of 'unmix list --pretrained'")
+    parser.add_argument('--directory', default='.', help='where they go (default: here)')
+    args = parser.parse_args(arguments)
+    weights = zoo.download(args.name, args.directory)
+    entry = zoo.find_model(args.name)
+    config = Path(args.directory).expanduser() / f'{entry.name}.py'
+    with atomic_path(config) as path:
+        load_config(str(entry.config)).dump(path)
+    print(f'{config}\n{weights}')

@@ -1,0 +1,55 @@
+"""The command ``unmix``: everything by name, from any directory, whatever kind of install it is."""
+
+import argparse
+import pkgutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from unmix.version import __version__
+
+# By name: the function, which takes the arguments and the command's name in messages, and what it does.
+COMMANDS = {
+    'train': ('unmix.apis.train:train', 'pre-train, or train a classifier, by a config'),
+    'test': ('unmix.apis.evaluate:evaluate', 'evaluate a checkpoint by the protocol of a config'),
+    'features': ('unmix.apis.features_command:features', 'write the features of a folder of images to a file'),
+    'list': ('unmix.apis.zoo_commands:list_entries', 'models of the zoo with their figures, or configs'),
+    'download': ('unmix.apis.zoo_commands:download', 'weights and config of a model'),
+    'convert': ('unmix.apis.convert:convert', 'checkpoints of other codes, and for other libraries'),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; an error that the user can mend is one message, and the exit status is not 0.
+
+    Raises:
+        SystemExit: After an error, ``--help`` and ``--version``.
+    """
+    from unmix.apis.check_config import suggest
+    from unmix.apis.launch import reader_may_leave, run_tool
+
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    with reader_may_leave():
+        if not words or words[0] not in COMMANDS:
+            parser = _parser()
+            unknown = parser.parse_args(words).command
+            if unknown is not None:
+                parser.error(f'there is no command {unknown!r}. {suggest(unknown, COMMANDS)}')
+            parser.print_help()
+            return
+        command = pkgutil.resolve_name(COMMANDS[words[0]][0])
+        run_tool(partial(command, words[1:], prog=f'unmix {words[0]}'))
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = '\n'.join(f'  {name:10}{what}' for name, (_, what) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog='unmix',
+        usage='unmix COMMAND ...',
+        description='Self-supervised image representation learning with mixed images.',
+        epilog=f'commands:\n{listed}\n\nunmix COMMAND --help tells more.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--version', action='version', version=f'unmix {__version__}')
+    parser.add_argument('command', nargs='?', help=argparse.SUPPRESS)
+    return parser
