@@ -1,0 +1,332 @@
+"""Names, weights and networks of the zoo: the published ones, and a zoo of one's own on a local server."""
+
+import os
+import re
+import runpy
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from file_server import FileServer, serving
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+import unmix
+from unmix.apis.config import load_config
+from unmix.apis.publish import publish_model
+from unmix.converters import read_checkpoint
+from unmix.converters.family import Layout
+from unmix.converters.reference import resnet
+from unmix.datasets import Digits
+from unmix.evaluation.metrics import KNN
+from unmix.evaluation.metrics.features import Features
+from unmix.models.pretrained import load_pretrained
+from unmix.registry import MODELS
+from unmix.utils.digest import file_sha256
+from unmix.zoo import fetch as fetch_module
+from unmix.zoo import find_model
+
+ROOT = Path(__file__).parents[2]
+NAME, CONFIG = 'unmix-moco_digits', 'unmix::quickstart/unmix-moco_digits'
+PUBLISHED = unmix.list_models(pretrained=True)
+STEM = dict(kernel_size=3, stride=2, padding=1, maxpool=False)
+
+
+def digits(split: str, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Normalised images (N, 1, 16, 16), as ``pretrained_cfg`` says, and labels."""
+    data = Digits(split=split, size=16)
+    return MODELS.build(model.pretrained_cfg['data_preprocessor']).normalize(data.images), data.labels
+
+
+@torch.no_grad()
+def features(model: nn.Module, split: str) -> Features:
+    images, labels = digits(split, model)
+    return Features(model(images), labels)
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_weights_have_the_accuracies_of_their_metafile(name: str) -> None:
+    (result,) = find_model(name).content['Results']
+    model = unmix.get_model(name)
+    knn = KNN(k=20, temperature=0.1)(features(model, 'train'), features(model, 'test'))
+    assert round(knn['top1'], 2) == result['Metrics']['kNN Top 1 Accuracy']
+    classifier = unmix.get_model(name, classifier=True)
+    scores, labels = features(classifier, 'test')
+    top1 = 100 * (scores.argmax(1) == labels).double().mean().item()
+    assert round(top1, 2) == result['Metrics']['Linear Classifier Top 1 Accuracy']
+    assert not model.training
+    assert not classifier.training
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_weights_compute_what_their_tensors_say(name: str) -> None:
+    """Against functions of the tensors in the file, that share no module with the network."""
+    file = unmix.zoo.download(name)
+    content = torch.load(file, weights_only=True)
+    tensors, written = content['state_dict'], content['meta']['model']
+    model = unmix.get_model(name)
+    images, _ = digits('test', model)
+    expected = resnet(tensors, 'backbone.', Layout(), written['backbone']['stem'], images)
+    scores = expected @ tensors['head.fc.weight'].T + tensors['head.fc.bias']
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected)
+        torch.testing.assert_close(unmix.get_model(name, classifier=True)(images), scores)
+    assert {key: written['backbone'][key] for key in ('depth', 'width', 'in_channels', 'stem')} == dict(
+        depth=8, width=16, in_channels=1, stem=STEM
+    )
+    assert written['data_preprocessor'] == model.pretrained_cfg['data_preprocessor']
+    assert file.stat().st_size < 2 * 2**20
+
+
+def test_the_converter_needs_no_guess_for_published_weights() -> None:
+    converted = read_checkpoint(unmix.zoo.download(NAME), 'unmix')
+    assert converted.stem == STEM
+    assert converted.difference < 1e-5
+
+
+def test_names_match_patterns() -> None:
+    everything = unmix.list_models()
+    assert everything == sorted(everything)
+    assert unmix.list_models('*moco_digits') == ['moco_digits', 'unmix-moco_digits']
+    assert unmix.list_models('no*such') == []
+    assert set(PUBLISHED) < set(everything)
+    configs = {path.stem for path in ROOT.glob('configs/*/*.py')} - {path.stem for path in ROOT.glob('configs/b*/*.py')}
+    assert configs - {path.stem for path in ROOT.glob('configs/_base_/*.py')} <= set(everything)
+
+
+def test_random_weights_of_any_model() -> None:
+    with torch.device('meta'):
+        model = unmix.get_model('unmix-mocov2_resnet50_8xb32-coslr-200e_in1k', pretrained=False)
+    assert (model.out_dim, model.conv1.kernel_size) == (2048, (7, 7))
+    assert model.pretrained_cfg['weights'] is None
+    assert model.pretrained_cfg['data_preprocessor']['mean'] == [123.675, 116.28, 103.53]
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (
+            lambda: unmix.get_model('unmix-moco_digit'),
+            r"no model 'unmix-moco_digit'. Did you mean unmix-moco_digits or",
+        ),
+        (lambda: unmix.zoo.download('zzz'), r"no model 'zzz'. unmix.list_models\('\*moco\*'\) lists names"),
+        (
+            lambda: unmix.get_model('swav_digits'),
+            r'swav_digits has no published weights.*unmix::quickstart/swav_digits',
+        ),
+        (lambda: unmix.get_model(NAME, False, classifier=True), 'give pretrained=True'),
+    ],
+)
+def test_what_is_not_there(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_name_of_the_zoo_is_a_checkpoint() -> None:
+    content = CheckpointLoader.load_checkpoint(f'unmix::{NAME}', map_location='cpu')
+    backbone = MODELS.build(load_config(CONFIG).model.backbone)
+    load_pretrained(backbone, f'unmix::{NAME}', 'backbone.', 'model.pretrained')
+    assert torch.equal(backbone.conv1.weight, content['state_dict']['backbone.conv1.weight'])
+
+
+def test_torch_hub_loads_from_the_checkout() -> None:
+    def load(entry: str, **arguments: Any) -> Any:
+        return torch.hub.load(str(ROOT), entry, source='local', **arguments)
+
+    images, _ = digits('test', unmix.get_model(NAME))
+    with torch.no_grad():
+        for classifier in (False, True):
+            ours = unmix.get_model(NAME, classifier=classifier)
+            assert torch.equal(load('unmix_moco_digits', classifier=classifier)(images), ours(images))
+    assert load('list_models', pretrained=True) == PUBLISHED
+    names = {name for name, value in runpy.run_path(str(ROOT / 'hubconf.py')).items() if callable(value)}
+    expected = {'get_model', 'list_models', *(name.replace('-', '_') for name in PUBLISHED)}
+    assert {name for name in names if not name.startswith('_')} == expected
+
+
+def test_the_table_of_the_page_is_that_of_the_metafiles() -> None:
+    rows = []
+    for name in PUBLISHED:
+        content = find_model(name).content
+        (result,) = content['Results']
+        figures = ' | '.join(f'{value:.2f}' for value in result['Metrics'].values())
+        size = unmix.zoo.download(name).stat().st_size / 1e6
+        rows.append(f'| `{name}` | {result["Dataset"]} | {figures} | {size:.2f} MB |')
+    page = (ROOT / 'docs' / 'model_zoo.md').read_text()
+    assert re.findall(r'^\| `.*_.*` \| .* MB \|$', page, re.MULTILINE) == rows
+
+
+# A zoo of one's own: MODEL is published from the weights of NAME to a folder that a server serves.
+
+MODEL = 'my-model_digits'
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setattr(fetch_module, 'WAITS', (0.0,))
+    for name, value in (('INDEX', 'own/model-index.yml'), ('HOME', 'cache')):
+        monkeypatch.setenv({'INDEX': 'UNMIX_MODEL_INDEX', 'HOME': 'UNMIX_HOME'}[name], str(tmp_path / value))
+    monkeypatch.delenv('UNMIX_MIRROR', raising=False)
+    folder = tmp_path / 'own' / 'configs'
+    folder.mkdir(parents=True)
+    (folder / f'{MODEL}.py').write_text(f"_base_ = '{CONFIG}.py'\n")
+    (tmp_path / 'own' / 'model-index.yml').write_text('Import: [configs/metafile.yml]\n')
+    entry = f'  - Name: {MODEL}\n    Results: null\n    Config: configs/{MODEL}.py\n    Weights: null\n'
+    (folder / 'metafile.yml').write_text(f'Models:\n{entry}')
+    with serving(b'') as server:
+        publish(tmp_path, server)
+        yield server
+
+
+def publish(folder: Path, server: FileServer, content: dict | None = None) -> Path:
+    """Put a file to the server and its address and digest to the metafile, by ``publish_model`` or, if given, as is."""
+    config = folder / 'own' / 'configs' / f'{MODEL}.py'
+    if content is None:
+        torch.manual_seed(1)
+        state = MODELS.build(load_config(CONFIG).model).state_dict()
+        torch.save(dict(meta=dict(time='20260102_030405'), state_dict=state), folder / 'epoch_1.pth')
+        file = publish_model(str(config), str(folder / 'epoch_1.pth'), folder / 'out', server.url, backbone_only=True)
+    else:
+        torch.save(content, folder / 'content.pth')
+        file = folder / 'content.pth'
+        metafile = config.with_name('metafile.yml')
+        text = re.sub(r' {4}Weights:(.*\n)*', '', metafile.read_text())
+        metafile.write_text(f'{text}    Weights: {server.url}/x.pth\n    SHA256: {file_sha256(file)}\n')
+    server.content = file.read_bytes()
+    return file
+
+
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError('a connection was tried')
+
+    monkeypatch.setattr(socket.socket, 'connect', refuse)
+
+
+def test_an_own_model_comes_once_and_then_from_the_cache(own: FileServer, tmp_path: Path) -> None:
+    assert MODEL in unmix.list_models(pretrained=True)
+    own.cuts = [1000]
+    model = unmix.get_model(MODEL)
+    weights = torch.load(tmp_path / 'epoch_1.pth')['state_dict']
+    assert all(torch.equal(tensor, weights[f'backbone.{name}']) for name, tensor in model.state_dict().items())
+    (file,) = (tmp_path / 'cache').iterdir()
+    assert file.name == f'{MODEL}_20260102-{file_sha256(file)[:8]}.pth'
+    assert unmix.zoo.download(MODEL) == file
+    assert own.requests == [None, 1000]
+    assert unmix.zoo.download(MODEL, tmp_path / 'elsewhere') == tmp_path / 'elsewhere' / file.name
+
+    file.write_bytes(file.read_bytes()[:-1])  # damaged in the cache
+    assert unmix.zoo.download(MODEL) == file
+    assert file.read_bytes() == own.content
+
+
+def test_changed_weights_are_refused_and_nothing_stays(own: FileServer, tmp_path: Path) -> None:
+    own.content = own.content[:5000] + bytes([own.content[5000] ^ 1]) + own.content[5001:]
+    with pytest.raises(ValueError, match='refused: its SHA-256'):
+        unmix.get_model(MODEL)
+    assert list((tmp_path / 'cache').iterdir()) == []
+
+
+def test_a_mirror_directory_needs_no_network(own: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = tmp_path / 'mirror'
+    mirror.mkdir()
+    monkeypatch.setenv('UNMIX_MIRROR', str(mirror))
+    with monkeypatch.context() as patch:
+        no_network(patch)
+        with pytest.raises(FileNotFoundError, match=rf'has no file {MODEL}_20260102-.* for {MODEL}'):
+            unmix.get_model(MODEL)
+        (file,) = (tmp_path / 'out').iterdir()
+        (mirror / file.name).write_bytes(b'something else')
+        with pytest.raises(ValueError, match=rf'{re.escape(str(mirror / file.name))} is refused: its SHA-256'):
+            unmix.get_model(MODEL)
+        (mirror / file.name).write_bytes(own.content)
+        for address in (str(mirror), mirror.as_uri()):
+            patch.setenv('UNMIX_MIRROR', address)
+            assert unmix.get_model(MODEL).pretrained_cfg['weights'] == str(mirror / file.name)
+        copy = unmix.zoo.download(MODEL, tmp_path / 'taken')
+        assert copy.read_bytes() == own.content
+        assert unmix.zoo.download(NAME).is_file()  # what lies in the package needs no mirror
+    assert own.requests == []
+    assert not (tmp_path / 'cache').exists()
+
+
+def test_a_mirror_can_be_another_server(own: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(own.content) as mirror:
+        monkeypatch.setenv('UNMIX_MIRROR', f'{mirror.url}/copies/')
+        unmix.get_model(MODEL)
+        assert (mirror.requests, own.requests) == ([None], [])
+
+
+class Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f'touch {self.path}',)
+
+
+def test_a_malicious_file_is_refused(own: FileServer, tmp_path: Path) -> None:
+    publish(tmp_path, own, dict(state_dict=Touch(tmp_path / 'witness')))
+    with pytest.raises(ValueError, match=r"refused: it holds 'posix\.system'"):
+        unmix.get_model(MODEL)
+    assert not (tmp_path / 'witness').exists()
+
+
+def random_backbone(**changes: Any) -> dict[str, Any]:
+    """A checkpoint of another backbone than MODEL's."""
+    config = load_config(CONFIG).model.backbone.to_dict() | changes
+    state = MODELS.build(config).state_dict()
+    return dict(meta=dict(model=dict(backbone=config)), state_dict={f'backbone.{key}': x for key, x in state.items()})
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (lambda: dict(random_backbone(width=8), meta={}), r'weights of my-model_digits, is .* another model: \d+% of'),
+        (lambda: random_backbone(width=8), r'another model: backbone\.width is 8 there and 16 here'),
+        (lambda: random_backbone(stem='cifar'), r'another model: backbone\.stem is .*1.* there and .*2.* here'),
+        (lambda: random_backbone()['state_dict'], r"has no 'state_dict' but \['backbone\.bn1\.bias'"),
+        (lambda: dict(state_dict={}), r'another model: 0% of the'),
+    ],
+    ids=['width by shape', 'width', 'stem, which no shape shows', 'bare tensors', 'empty'],
+)
+def test_weights_of_another_network_are_refused(
+    content: Callable[[], dict], message: str, own: FileServer, tmp_path: Path
+) -> None:
+    publish(tmp_path, own, content())
+    with pytest.raises(ValueError, match=message):
+        unmix.get_model(MODEL)
+
+
+def test_a_classifier_must_have_been_published(own: FileServer) -> None:
+    with pytest.raises(ValueError, match='has no linear classifier but a backbone only; take classifier=False'):
+        unmix.get_model(MODEL, classifier=True)
+
+
+def change(metafile: Path, **changes: str | None) -> None:
+    content = yaml.safe_load(metafile.read_text())
+    content['Models'][0] |= changes
+    metafile.write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'error', 'message'),
+    [
+        (dict(SHA256=None), ValueError, r'entry of my-model_digits has Weights, and SHA256: none; expected 64'),
+        (dict(Name='moco_digits'), ValueError, r'moco_digits of .*metafile\.yml is already in'),
+        (dict(Weights='no.pth'), FileNotFoundError, r'weights of my-model_digits, .*no\.pth, do not exist'),
+    ],
+)
+def test_errors_of_a_metafile(
+    changes: dict, error: type[Exception], message: str, own: FileServer, tmp_path: Path
+) -> None:
+    change(tmp_path / 'own' / 'configs' / 'metafile.yml', **changes)
+    with pytest.raises(error, match=message):
+        unmix.zoo.download(MODEL)
+    (tmp_path / 'own' / 'model-index.yml').unlink()
+    with pytest.raises(FileNotFoundError, match=r'model-index\.yml does not exist; UNMIX_MODEL_INDEX names it'):
+        unmix.list_models()
