@@ -15,6 +15,7 @@ from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
 
 LATEST = 'last_checkpoint'  # the file that names the newest checkpoint, as MMEngine calls it
+PASSING = 'passing_ckpts'  # the list, in the message hub, of those that the next regular one replaces
 _RESUMABLE = re.compile(r'(?!best_)[^.].*_\d+\.pth')
 
 

@@ -63,6 +63,7 @@ def test_interrupted_run_equals_uninterrupted(tmp_path, at, sampler, accumulate)
     assert_same(state(second), state(whole))
     assert first.model.seen + second.model.seen == whole.model.seen
     assert first.signal_hook.batches + second.signal_hook.batches == 3 * list(range(6))
+    assert [path.name for path in (tmp_path / 'parts').glob('*.pth')] == ['epoch_3.pth']
     loaded = second.train_dataloader.dataset.loaded
     if sampler == 'EpochSampler':  # nothing is loaded to be thrown away
         assert loaded == list(itertools.chain(*second.model.seen))
@@ -70,6 +71,16 @@ def test_interrupted_run_equals_uninterrupted(tmp_path, at, sampler, accumulate)
     for name, buffer in second.message_hub.log_scalars.items():
         if 'time' not in name:
             assert buffer.data[0].tolist() == scalars[name].data[0][-len(buffer.data[0]) :].tolist()
+
+
+def test_one_checkpoint_of_many_interruptions_is_kept_until_the_next_regular_one(tmp_path):
+    """So is one that the time had asked for."""
+    timed = dict(default_hooks__checkpoint__interval_minutes=0)
+    files = []
+    for at, changes in ((1, timed), (2, {}), (3, {})):  # the clock is looked at in iteration 1
+        interrupt(tmp_path, at, resume=bool(files), **changes)
+        files.append([path.name for path in tmp_path.glob('*.pth')])
+    assert files == [['interrupted_iter_2.pth'], ['interrupted_iter_3.pth'], ['interrupted_iter_4.pth']]
 
 
 def test_checkpoint_hook_mid_epoch(tmp_path):

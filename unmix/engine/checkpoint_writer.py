@@ -16,11 +16,11 @@ from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
 from unmix.checkpoint_files import write_checkpoint, writing_by
-from unmix.latest_checkpoint import name_latest
+from unmix.latest_checkpoint import PASSING, name_latest
 from unmix.utils.dist import agreed
 
 _OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')
-_OF_HUB = ('keep_ckpt_ids', 'last_ckpt', 'timed_ckpt', 'best_')  # how names begin
+_OF_HUB = ('keep_ckpt_ids', 'last_ckpt', PASSING, 'best_')  # how names begin
 
 
 class CheckpointWriter:

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from unmix.engine.accumulation import between_steps
 from unmix.engine.checkpoint_writer import CheckpointWriter
+from unmix.latest_checkpoint import PASSING
 from unmix.registry import HOOKS
 from unmix.utils.files import leftovers
 
@@ -25,8 +26,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     """MMEngine's hook, in an order that survives a crash and a full disk at every point.
 
     A checkpoint is written beside its place, brought to the disk and renamed; then ``last_checkpoint`` names it; then
-    those that ``max_keep_ckpts`` and ``save_best`` make obsolete are removed. MMEngine removes them first. Rank 0
-    writes, and all ranks learn how it ended. Temporary files that a killed run has left are removed before training.
+    those that ``max_keep_ckpts`` and ``save_best`` make obsolete are removed, and what a signal or the time had saved
+    in between. MMEngine removes them first. Rank 0 writes, and all ranks learn how it ended. Temporary files that a
+    killed run has left are removed before training.
 
     Args:
         interval_minutes: Also save ``iter_N.pth`` when so much time has passed since the last checkpoint, at the end of
@@ -99,13 +101,13 @@ class CheckpointHook(MMEngineCheckpointHook):
             step = runner.iter + 1
             runner.logger.info(f'Saving checkpoint at {step} iterations, for the time that has passed')
             with self._saving(runner, name := f'iter_{step}.pth'):
-                runner.message_hub.update_info('timed_ckpt', name)
+                runner.message_hub.update_info(PASSING, [name])
                 self._save(runner, name, dict(epoch=runner.epoch, iter=step), by_epoch=False)
 
     def after_train(self, runner: Runner) -> None:
-        """Wait for the last checkpoint; if it could not be written, try a last time."""
+        """Wait for the last checkpoint; if it could not be written, or is one that a signal had saved, save again."""
         self.writer.settle(runner)
-        if self.writer.owed:
+        if self.writer.owed or (self.save_last and runner.message_hub.get_info(PASSING)):
             self.writer.on_error = 'stop'
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             self._save_checkpoint_with_step(runner, runner.epoch if self.by_epoch else runner.iter, meta)
@@ -143,8 +145,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._since, self._due = time.monotonic(), False
             self.last_ckpt = self._path(name)
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-            if timed := runner.message_hub.pop_info('timed_ckpt'):
-                outdated.append(self._path(timed))
+            names = runner.message_hub.pop_info(PASSING, [])  # by time in out_dir, by a signal in the work dir
+            outdated += [str(Path(folder, name)) for name in names for folder in {self.out_dir, runner.work_dir}]
             yield outdated
 
     def _save(self, runner: Runner, name: str, meta: dict, by_epoch: bool) -> None:

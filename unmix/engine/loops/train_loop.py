@@ -14,7 +14,7 @@ from unmix.engine.accumulation import between_steps
 from unmix.engine.loops.resume_command import resume_command
 from unmix.engine.loops.resumption import StepRemainder, batches_done, follow_seed
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
-from unmix.latest_checkpoint import name_latest
+from unmix.latest_checkpoint import PASSING, name_latest
 from unmix.registry import LOOPS
 from unmix.utils.dist import agreed
 from unmix.utils.rng import reseed_step
@@ -162,10 +162,14 @@ class TrainLoop(EpochBasedTrainLoop):
     def _leave(self) -> None:
         runner, name = self.runner, f'interrupted_iter_{self._iter}.pth'
         path, meta = Path(runner.work_dir, name), {'epoch': self._epoch, 'iter': self._iter}
+        replaced = [old for old in runner.message_hub.get_info(PASSING, []) if old != name]
+        runner.message_hub.update_info(PASSING, [*replaced, name])
         with agreed():
             runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False)
             if is_main_process():
                 name_latest(runner.work_dir, str(path))
+                for old in replaced:
+                    Path(runner.work_dir, old).unlink(missing_ok=True)
         runner.logger.warning(
             f'Stopped after {self._iter} of {self._max_iters} iterations; all is saved in {path}. To go on:\n'
             + resume_command(runner.cfg.filename, runner.work_dir)
