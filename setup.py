@@ -109,6 +109,7 @@ setup(
     package_data={'unmix': ['py.typed', 'datasets/*.txt']},
     include_package_data=False,
     zip_safe=False,
+    entry_points={'console_scripts': ['unmix = unmix.cli:main']},
     install_requires=[
         'torch>=2.6.0',  # the first whose weights_only=True cannot be bypassed (CVE-2025-32434)
         'torchvision>=0.21.0',
@@ -124,6 +125,7 @@ setup(
         'dev': [*TESTS, 'pre-commit>=3.5', 'build>=1.2'],
         'faiss': ['faiss-cpu>=1.8'],
         'tensorboard': TENSORBOARD,
+        'parquet': ['pyarrow>=15'],
         'hub': ['huggingface-hub>=0.24', 'safetensors>=0.4'],
         'export': ['safetensors>=0.4', 'onnx>=1.17', 'onnxscript>=0.2'],
     },

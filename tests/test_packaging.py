@@ -1,10 +1,11 @@
-"""Builds without a network: what is required for each ``UNMIX_MM``, and ``unmix/.mim`` in every kind of install."""
+"""Builds and installs without a network: requirements, ``unmix/.mim``, and the command in every kind of install."""
 
 import email
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from email.message import Message
@@ -22,11 +23,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     junk = shutil.ignore_patterns('__pycache__', '.mim')
     for name in ('unmix', 'tools', 'configs'):
         shutil.copytree(ROOT / name, copy / name, ignore=junk) if (ROOT / name).is_dir() else (copy / name).mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE'):
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'model-index.yml'):
         shutil.copyfile(ROOT / name, copy / name)
     files = {
         'configs/_base_/added.py': 'x = 1\n',
-        'model-index.yml': 'Import: []\n',
         'tools/__pycache__/junk.pyc': '',
         'build/lib/unmix/removed.py': '',
         'build/lib/unmix/.mim/configs/removed.py': '',
@@ -87,7 +87,15 @@ def test_metadata_names_pythons_licence_and_extras(checkout: Path, tmp_path: Pat
     assert versions == ['3.10', '3.11', '3.12', '3.13']
     assert found['Requires-Python'] == '>=3.10'
     assert (found['License-Expression'], found.get_all('License-File')) == ('Apache-2.0', ['LICENSE'])
-    assert set(found.get_all('Provides-Extra', [])) == {'tests', 'dev', 'faiss', 'tensorboard', 'hub', 'export'}
+    assert set(found.get_all('Provides-Extra', [])) == {
+        'tests',
+        'dev',
+        'faiss',
+        'tensorboard',
+        'parquet',
+        'hub',
+        'export',
+    }
 
 
 def test_an_unknown_unmix_mm_is_refused(checkout: Path):
@@ -137,3 +145,58 @@ def test_editable_install_links_to_the_checkout(checkout: Path, tmp_path: Path):
     assert (mim / 'configs' / 'new.py').is_file()
     build(checkout, tmp_path, 'build_editable')  # and once more over its own links
     assert (checkout / 'configs' / 'new.py').is_file()
+
+
+# What a user does, in one process, since each would import PyTorch anew.
+COMMANDS = """
+import runpy, sys
+
+def run(*arguments):
+    sys.argv = [SCRIPT, *arguments]
+    try:
+        runpy.run_path(SCRIPT, run_name='__main__')
+    except SystemExit as stop:
+        assert not stop.code, arguments
+
+SCRIPT = sys.argv[1]
+without = [f'{stage}_{key}=None' for stage in ('val', 'test') for key in ('cfg', 'dataloader', 'evaluator')]
+run('train', 'quickstart/unmix-moco_digits', '--cfg-options', 'train_cfg.max_epochs=1', *without)
+run('list', 'digits')
+run('download', 'moco_digits', '--directory', 'weights')
+import torch, unmix
+print('WIDTH', unmix.get_model('moco_digits')(torch.zeros(1, 1, 16, 16)).shape[1])
+print('PATH', unmix.__file__, *sys.path, sep=':')
+"""
+
+
+@pytest.mark.parametrize('kind', ['wheel', 'sdist', 'editable'])
+def test_commands_work_in_each_kind_of_install(kind: str, checkout: Path, tmp_path: Path):
+    """Installed by pip into an environment of its own, called in a folder with nothing of the project."""
+    venv, folder = tmp_path / 'venv', tmp_path / 'elsewhere'
+    folder.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(('PYTHONPATH', 'UNMIX_'))}
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(sys.executable, '-m', 'venv', '--without-pip', venv)
+    packages = next(venv.glob('lib/python*/site-packages'))
+    # PyTorch and pip are those of this environment; its own .pth files, an editable unmix among them, do not count.
+    (packages / 'base.pth').write_text(sysconfig.get_path('purelib'))
+    what = {'editable': ['-e', checkout]}.get(kind) or [build(checkout, tmp_path, f'build_{kind}')]
+    options = ['--no-deps', '--no-index', '--no-build-isolation', '--ignore-installed', '--disable-pip-version-check']
+    run(venv / 'bin' / 'python', '-m', 'pip', 'install', *options, *what)
+
+    output = run(venv / 'bin' / 'python', '-c', COMMANDS, venv / 'bin' / 'unmix')
+    assert {'unmix-moco_digits', 'swav_digits'} <= {line.split(' ')[0] for line in output.splitlines()}
+    assert '\nWIDTH 64\n' in output
+    package, *path = output.splitlines()[-1].split(':')[1:]
+    home = checkout if kind == 'editable' else packages
+    assert Path(package) == home / 'unmix' / '__init__.py'
+    assert not {str(ROOT), str(ROOT / 'unmix')} & set(path)
+    assert (kind == 'editable') == any(entry.startswith(str(checkout)) for entry in [package, *path])
+    assert {entry.name for entry in folder.iterdir()} == {'work_dirs', 'weights'}
+    assert (folder / 'work_dirs' / 'unmix-moco_digits' / 'epoch_1.pth').is_file()
+    assert {entry.suffix for entry in (folder / 'weights').iterdir()} == {'.py', '.pth'}
