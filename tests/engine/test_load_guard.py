@@ -7,6 +7,8 @@ import torch
 from engine_toy import toy_runner
 from mmengine.runner import Runner
 
+from unmix.apis import build_runner, load_config
+
 
 def load(path: Path, *names: str, **guard: bool) -> Runner:
     torch.save(dict(state_dict={name: torch.zeros(3, 6) for name in names}), path)
@@ -28,3 +30,21 @@ def test_it_says_how_much_matches(tmp_path: Path):
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'the others stay as they are; 1 missing: layer.bias; 1 not in the model: other' in log
     assert f'{tmp_path / "x.pth"}: 50% of the 2 tensors of the model match' in log
+
+
+def test_it_writes_down_the_backbone_and_refuses_one_that_computes_otherwise(tmp_path: Path):
+    """Tensors have the same names and shapes for any stride of the stem."""
+
+    def runner(**options: object) -> Runner:
+        cfg = load_config('unmix::quickstart/moco_digits', {'work_dir': str(tmp_path), **options})
+        return build_runner(cfg)
+
+    first = runner()
+    first.save_checkpoint(str(tmp_path), 'x.pth')
+    written = torch.load(tmp_path / 'x.pth', weights_only=False)['meta']['model']
+    assert written['backbone'] == first.cfg.model.backbone.to_dict()
+    assert written['data_preprocessor'] == dict(type='DataPreprocessor', mean=[79.88], std=[90.37])
+    path = str(tmp_path / 'x.pth')
+    runner(load_from=path).load_or_resume()
+    with pytest.raises(ValueError, match=r"x\.pth is .* another model: backbone\.stem is \{.*'stride': 2.*'stride': 1"):
+        runner(**{'load_from': path, 'model.backbone.stem.stride': 1}).load_or_resume()

@@ -16,7 +16,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 import unmix
-from unmix.apis.config import load_config
+from unmix.apis import build_runner, load_config
 from unmix.apis.publish import publish_model
 from unmix.converters import read_checkpoint
 from unmix.converters.family import Layout
@@ -131,6 +131,14 @@ def test_a_name_of_the_zoo_is_a_checkpoint() -> None:
     backbone = MODELS.build(load_config(CONFIG).model.backbone)
     load_pretrained(backbone, f'unmix::{NAME}', 'backbone.', 'model.pretrained')
     assert torch.equal(backbone.conv1.weight, content['state_dict']['backbone.conv1.weight'])
+
+
+def test_a_runner_takes_names_of_the_zoo_and_knows_their_files(tmp_path: Path) -> None:
+    cfg = load_config('unmix::benchmarks/linear_resnet8_1xb128-coslr-20e_digits', {'load_from': f'unmix::{NAME}'})
+    cfg.model.pretrained, cfg.work_dir = f'unmix::{NAME}', str(tmp_path)
+    runner = build_runner(cfg)
+    file = str(unmix.zoo.download(NAME))
+    assert (runner._load_from, runner.model.pretrained) == (file, file)
 
 
 def test_torch_hub_loads_from_the_checkout() -> None:
@@ -305,6 +313,52 @@ def test_weights_of_another_network_are_refused(
 def test_a_classifier_must_have_been_published(own: FileServer) -> None:
     with pytest.raises(ValueError, match='has no linear classifier but a backbone only; take classifier=False'):
         unmix.get_model(MODEL, classifier=True)
+
+
+def linear_evaluation(folder: Path, **changes: Tensor) -> str:
+    """Checkpoint of a classifier on the backbone that ``publish`` publishes; ``changes`` by name, ``_`` for dots."""
+    state = torch.load(folder / 'epoch_1.pth')['state_dict']
+    state = {name: tensor for name, tensor in state.items() if name.startswith('backbone.')}
+    state |= {
+        'head.fc.weight': torch.randn(10, 64),
+        'head.fc.bias': torch.randn(10),
+        'control.head.fc.bias': 0 * state['backbone.bn1.bias'],
+    }
+    torch.save(
+        dict(state_dict=state | {name.replace('_', '.'): x for name, x in changes.items()}), folder / 'linear.pth'
+    )
+    return str(folder / 'linear.pth')
+
+
+def test_a_published_classifier_comes_with_its_backbone(own: FileServer, tmp_path: Path) -> None:
+    config, linear = str(tmp_path / 'own' / 'configs' / f'{MODEL}.py'), linear_evaluation(tmp_path)
+    file = publish_model(config, str(tmp_path / 'epoch_1.pth'), tmp_path / 'own' / 'weights', classifier=linear)
+    assert find_model(MODEL).content['Weights'] == f'weights/{file.name}'
+    classifier = unmix.get_model(MODEL, classifier=True)
+    weights = torch.load(linear)['state_dict']
+    assert classifier.state_dict().keys() == weights.keys() - {'control.head.fc.bias'}
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in classifier.state_dict().items())
+    assert own.requests == []
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            dict(backbone_bn1_bias=torch.ones(16)),
+            r'linear\.pth is not that of .*epoch_1\.pth: backbone\.bn1\.bias differs',
+        ),
+        (dict(head_fc_0_bias=torch.ones(10)), r'no single linear classifier but head.*model\.head\.lrs=None'),
+    ],
+    ids=['another backbone', 'several layers'],
+)
+def test_a_classifier_of_another_backbone_is_not_published(
+    changes: dict[str, Tensor], message: str, own: FileServer, tmp_path: Path
+) -> None:
+    config, linear = str(tmp_path / 'own' / 'configs' / f'{MODEL}.py'), linear_evaluation(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message):
+        publish_model(config, str(tmp_path / 'epoch_1.pth'), tmp_path / 'own' / 'weights', classifier=linear)
+    assert not (tmp_path / 'own' / 'weights').exists()
 
 
 def change(metafile: Path, **changes: str | None) -> None:

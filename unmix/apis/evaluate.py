@@ -25,7 +25,7 @@ def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) ->
         ValueError: If the config, an option or the checkpoint is not as expected.
     """
     parser = argument_parser(DESCRIPTION, prog)
-    parser.add_argument('checkpoint', help='checkpoint of a model of this config')
+    parser.add_argument('checkpoint', help='checkpoint of a model of this config, or unmix::NAME of the model zoo')
     args = parser.parse_args(arguments)
     folder = Path(args.checkpoint).absolute().parent
     if args.work_dir is None and os.path.isfile(args.checkpoint) and os.access(folder, os.W_OK):

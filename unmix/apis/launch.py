@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 
+import unmix
 from unmix.apis.config import load_config
 from unmix.checkpoint_loading import trust_checkpoints
 from unmix.compat import init_cpu_distributed
@@ -62,10 +64,16 @@ def configure(args: argparse.Namespace) -> Config:
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """Build the Runner of a config, or its FlexibleRunner if it has a ``strategy``, on whatever devices there are.
 
+    Weights named ``unmix::NAME`` are fetched first, so that results can say which file it was.
+
     Raises:
         PermissionError: If the work dir cannot be written to.
     """
     check_writable(cfg.work_dir)
+    named: list[tuple[Any, str]] = [(cfg, 'load_from'), (cfg.get('model'), 'pretrained')]
+    for node, key in named:
+        if isinstance(node, Config | ConfigDict) and str(node.get(key)).startswith('unmix::'):
+            node[key] = str(unmix.zoo.download(node[key]))
     if cfg.get('num_threads'):
         torch.set_num_threads(cfg.num_threads)
     init_cpu_distributed(cfg)

@@ -19,7 +19,7 @@ from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import MODELS
 from unmix.utils.digest import file_sha256
 from unmix.utils.files import atomic_path
-from unmix.utils.matching import check_match
+from unmix.utils.matching import check_match, tensors_of
 from unmix.version import __version__
 
 DESCRIPTION = """Make a checkpoint of a training one to hand out: CONFIG_DATE-SHA256.pth, weights without the optimiser.
@@ -91,13 +91,14 @@ def _address(file: Path, metafile: Path, name: str) -> str:
 
 def _weights(config: str, name: str, checkpoint: str, backbone_only: bool) -> dict[str, Any]:
     """Return the weights of a checkpoint that is one of the config, and what is worth knowing of their training."""
-    content = _read(checkpoint)
+    content = load_from_local(checkpoint, map_location='cpu')
+    state = tensors_of(content, checkpoint)
     model = load_config(config).model
     with torch.device('meta'):
         own = MODELS.build(model).state_dict()
     check_backbone(model.backbone, content, checkpoint)
-    check_match(own, content['state_dict'], checkpoint)
-    state, settings = content['state_dict'], model_settings(model)
+    check_match(own, state, checkpoint)
+    settings = model_settings(model)
     if backbone_only:
         state = {name: tensor for name, tensor in state.items() if name.startswith('backbone.')}
         settings.pop('head', None)
@@ -109,20 +110,10 @@ def _weights(config: str, name: str, checkpoint: str, backbone_only: bool) -> di
     return dict(meta=meta, state_dict=state)
 
 
-def _read(checkpoint: str) -> dict[str, Any]:
-    content = load_from_local(checkpoint, map_location='cpu')
-    if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict):
-        kinds = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
-            f"{checkpoint} has no 'state_dict' but {kinds}; give a checkpoint that tools/train.py wrote, or convert "
-            'it first by tools/model_converters/convert.py.'
-        )
-    return content
-
-
 def _add_classifier(content: dict[str, Any], classifier: str, checkpoint: str) -> None:
     """Add the classifier of a linear evaluation, which must have been trained on the very same backbone."""
-    found, own = _read(classifier)['state_dict'], content['state_dict']
+    found = tensors_of(load_from_local(classifier, map_location='cpu'), classifier)
+    own = content['state_dict']
     for name, tensor in own.items():
         if name not in found or not torch.equal(found[name], tensor):
             raise ValueError(

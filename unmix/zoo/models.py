@@ -8,7 +8,7 @@ from unmix.apis.config import load_config
 from unmix.checkpoint_loading import load_from_local
 from unmix.models.pretrained import check_backbone
 from unmix.registry import MODELS
-from unmix.utils.matching import check_match
+from unmix.utils.matching import check_match, tensors_of
 from unmix.zoo.index import find_model
 from unmix.zoo.weights import download
 
@@ -44,7 +44,7 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
     else:
         source = f'{file}, the weights of {entry.name},'
         checkpoint = load_from_local(str(file), map_location='cpu')
-        state = _tensors(checkpoint, source)
+        state = tensors_of(checkpoint, source)
         check_backbone(backbone, checkpoint, source)
         if classifier:
             head = _head(state, source)
@@ -62,14 +62,6 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
         data_preprocessor=preprocessor,
     )
     return model.eval()
-
-
-def _tensors(checkpoint: Any, source: str) -> dict[str, Tensor]:
-    state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
-        kinds = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise ValueError(f"{source} has no 'state_dict' but {kinds}; publish it by publish_model.py.")
-    return state
 
 
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
