@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures import Golden, Recorded
+from logits import moco_logits
 from networks import build_moco, replay
 from ranks import run_ranks
 
@@ -17,9 +18,9 @@ def run_rank(rank: int, golden: Golden, directory: Path) -> None:
     # Only rank 0 draws the recorded permutation: the others must receive it.
     permutation = golden['perm'] if rank == 0 else golden['perm'][::-1].copy()
     replay(model, None, Recorded(permutation=[permutation]))
-    queue = model.head.queue.features
+    queue = model.head.queue.features.clone()
     logits = []
-    model.head.register_forward_hook(lambda head, args, output: logits.append(head.logits(*args).detach()))
+    model.head.register_forward_hook(lambda head, args, output: logits.append(moco_logits(head, *args[:2]).detach()))
     loss = sum(model.loss([view0, view1]).values())
     loss.backward()
     encoder = model.momentum_encoder.backbone
@@ -35,7 +36,7 @@ def run_rank(rank: int, golden: Golden, directory: Path) -> None:
         key_bn2_var=encoder.bn2.running_var,
         queue=model.head.queue.features.T,
     )
-    assert queue is not model.head.queue.features
+    assert not torch.equal(queue, model.head.queue.features)
     torch.save(results, directory / f'{rank}.pth')
 
 

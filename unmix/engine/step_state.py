@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from unmix.models.heads.noise_contrast import NoiseContrast
+from unmix.utils.journal import Journal
 
 Slot = tuple[dict[Any, Any], Any, str]  # where a tensor is kept, under which key, and its name
 
@@ -17,7 +18,8 @@ class StepState:
     banks, prototypes, BatchNorm's statistics, the optimiser's momentum of :class:`RecentInstances`.
 
     Tensors that a forward pass replaces need no copy, only a reference. Those that it writes in place, which their
-    versions tell, are copied before each step; the very first step copies all, since nothing is known yet.
+    versions tell, are copied before each step; the very first step copies all, since nothing is known yet. Tables of
+    which a step writes some rows keep a :class:`Journal` of these.
 
     Args:
         model: The model, unwrapped.
@@ -27,11 +29,16 @@ class StepState:
     def __init__(self, model: nn.Module, optim_wrapper: OptimWrapper) -> None:
         self.model, self.optimizer = model, optim_wrapper.optimizer
         self._fixed: list[Slot] = []
+        self._journals: list[Journal] = []
         self._written: set[int] = set()  # numbers of the slots that a forward pass writes in place
         self._silent: set[int] = set()  # those that it writes without a new version: BatchNorm's statistics
         for name, module in model.named_modules():
+            journaled = ()
+            if isinstance(journal := getattr(module, 'journal', None), Journal):
+                self._journals.append(journal)
+                journaled = module.journaled
             for tensors in (module._parameters, module._buffers):
-                for key in [key for key, tensor in tensors.items() if tensor is not None]:
+                for key in [key for key, tensor in tensors.items() if tensor is not None and key not in journaled]:
                     if isinstance(module, _NormBase) and tensors is module._buffers:
                         self._silent.add(len(self._fixed))
                     self._fixed.append((tensors, key, f'{name}.{key}'.lstrip('.')))
@@ -53,6 +60,8 @@ class StepState:
     @torch.no_grad()
     def hold(self) -> None:
         """Remember the state as it is."""
+        for journal in self._journals:
+            journal.open()
         known, self._slots = len(self._slots), self._fixed + self._head_momentum()
         self._held: list[Tensor] = [tensors[key] for tensors, key, _ in self._slots]
         self._versions = [tensor._version for tensor in self._held]
@@ -79,6 +88,8 @@ class StepState:
 
         That is what this pass wrote in place, and no pass before it.
         """
+        for journal in self._journals:
+            journal.undo()
         lost = []
         for i, (tensors, key, name) in enumerate(self._slots):
             held = self._held[i]

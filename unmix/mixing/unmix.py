@@ -12,7 +12,7 @@ from unmix.mixing.ops import Mixing
 from unmix.registry import MIXINGS, MODELS
 
 LAM_POLICIES = ('per_pair', 'first', 'chained')
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
 
 
 @MODELS.register_module()
@@ -98,6 +98,7 @@ class UnMix(BaseModule):
         targets: Iterable[Tensor],
         head: Loss,
         reversed_head: Loss | None = None,
+        shared: Tensor | None = None,
     ) -> Tensor:
         """Return ``loss_unmix`` of the encoded mixture.
 
@@ -107,10 +108,17 @@ class UnMix(BaseModule):
             targets: What it meets, each (N, ...).
             head: The loss of a query and a target.
             reversed_head: That of the query in reverse order, if not simply ``head(reverse(query), target)``.
+            shared: What the losses of the query have in common (N, ...), see :class:`BaseHead`: the third argument of
+                ``head``, and in reverse order that of the reversed query's.
         """
-        if reversed_head is None:
-            reverse = query.flip(0)
-            terms = [lam * head(query, target) + (1.0 - lam) * head(reverse, target) for target in targets]
-        else:
-            terms = [lam * head(query, target) + (1.0 - lam) * reversed_head(query, target) for target in targets]
+        reverse = query.flip(0)
+
+        def both(target: Tensor) -> tuple[Tensor, Tensor]:
+            if reversed_head is not None:
+                return head(query, target), reversed_head(query, target)
+            if shared is None:
+                return head(query, target), head(reverse, target)
+            return head(query, target, shared), head(reverse, target, shared.flip(0))
+
+        terms = [lam * straight + (1.0 - lam) * reversed_ for straight, reversed_ in map(both, targets)]
         return self.loss_weight * torch.stack(terms).sum()

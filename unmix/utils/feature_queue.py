@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmix.utils.dist import concat_all_gather
+from unmix.utils.journal import Journal
 
 
 class FeatureQueue(nn.Module):
@@ -18,10 +19,11 @@ class FeatureQueue(nn.Module):
         dim: Feature dimension D.
 
     Attributes:
-        features: (K, D); replaced, never written in place, because the graph of the running step reads it.
+        features: (K, D); written in place, so no graph may keep it: see :func:`bank_lse`, :func:`eager_gradient`.
         pointer: Row of the oldest feature, () int64.
     """
 
+    journaled = ('features',)
     features: Tensor
     pointer: Tensor
 
@@ -29,7 +31,7 @@ class FeatureQueue(nn.Module):
         super().__init__()
         if size < 1:
             raise ValueError(f'queue_size is {size}; a queue holds at least one feature.')
-        self.size = size
+        self.size, self.journal = size, Journal()
         self.register_buffer('features', F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer('pointer', torch.zeros((), dtype=torch.long))
 
@@ -47,5 +49,5 @@ class FeatureQueue(nn.Module):
                 f'it to {len(features)} or more; several batches are usual, and up to a quarter of the data set.'
             )
         rows = (self.pointer + torch.arange(len(features), device=features.device)) % self.size
-        self.features = self.features.index_copy(0, rows, features)
+        self.journal.write(self.features, 0, rows, features)
         self.pointer = (self.pointer + len(features)) % self.size

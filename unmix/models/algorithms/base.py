@@ -105,7 +105,8 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
             query_views = {0: views[0], MIXTURE: mixture, **rest}
         queries = self.encode_all(query_views)
         targets = {j: self.encode_target(views[j], queries.get(j), index) for j in self._target_order()}
-        terms = [self.head(queries[i], targets[j]) for i, j in self.pairs]
+        shared = {i: self.head.shared(queries[i]) for i in dict.fromkeys(i for i, _ in self.pairs)}
+        terms = [self._match(queries[i], targets[j], shared[i]) for i, j in self.pairs]
         losses = dict(loss_base=self.pair_weight * torch.stack(terms).sum())
         if self.unmix is not None:
             losses['loss_unmix'] = self._loss_unmix(mixture, lam, queries, targets)
@@ -113,6 +114,9 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
             self.observer(queries, targets)
         self.update_head(queries, targets)
         return losses
+
+    def _match(self, query: Tensor, target: Tensor, shared: Tensor | None) -> Tensor:
+        return self.head(query, target) if shared is None else self.head(query, target, shared)
 
     def update_head(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Move the head's state by one step, with the clean features."""
@@ -124,10 +128,11 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
         """Un-Mix over the mixture's pairs: the mixture as query of targets, in some methods also as target."""
         assert self.unmix is not None
         met = [queries.get(beside_mixture(j), targets[j]) for i, j in self.mixture_pairs if i == MIXTURE]
-        loss = self.unmix(queries[MIXTURE], lam, met, self.head)
+        query = queries[MIXTURE]
+        loss = self.unmix(query, lam, met, self.head, shared=self.head.shared(query) if met else None)
         learners = [queries[i] for i, j in self.mixture_pairs if j == MIXTURE]
         if learners:
-            target = self.encode_target(mixture, queries[MIXTURE], None)
+            target = self.encode_target(mixture, query, None)
             loss = loss + self.unmix(target, lam, learners, lambda target, query: self.head(query, target))
         return self.mixture_weight * loss
 

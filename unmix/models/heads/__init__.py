@@ -6,9 +6,10 @@ from unmix.models.heads.classification_head import ClassificationHead
 from unmix.models.heads.cosine import CosineHead
 from unmix.models.heads.deepcluster import DeepClusterV2Head
 from unmix.models.heads.info_nce import InfoNCEHead
-from unmix.models.heads.nce import CMCHead, NCEHead, QueueNCEHead
+from unmix.models.heads.nce import CMCHead, NCEHead
 from unmix.models.heads.nt_xent import NTXentHead
 from unmix.models.heads.pic import PICHead
+from unmix.models.heads.queue_nce import QueueNCEHead
 from unmix.models.heads.sinkhorn import sinkhorn
 from unmix.models.heads.spherical_kmeans import spherical_kmeans
 from unmix.models.heads.swav import SwAVHead

@@ -6,7 +6,8 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor
 
-from unmix.models.heads.info_nce import InfoNCEHead
+from unmix.models.functional import bank_lse
+from unmix.models.heads.info_nce import InfoNCEHead, contrast
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
 from unmix.utils.precision import full_precision
@@ -91,26 +92,37 @@ class AlignUniformHead(InfoNCEHead):
         return self.weights['contrast'] * super().chance_loss
 
     @full_precision
-    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+    def shared(self, query: Tensor) -> Tensor | None:
+        """Return the log-sum-exps (N, 2) over the queue, of InfoNCE's logits and of ``-t * distance^2``, if used."""
+        # ||q - u||^2 = 2 - 2 q.u, of unit rows
+        parts = dict(
+            contrast=lambda: bank_lse(query, self.queue.features, 1 / self.temperature),
+            uniform=lambda: bank_lse(query, self.queue.features, 2 * self.t) - 2 * self.t,
+        )
+        used = [part() if self.weights[name] else query.new_zeros(len(query)) for name, part in parts.items()]
+        return torch.stack(used, 1)
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
-        terms = self.terms(query, target)
+        terms = self.terms(query, target, shared)
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
-    def terms(self, query: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def terms(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> dict[str, Tensor]:
         """Return the terms whose weight is not 0, unweighted: ``contrast``, ``align``, ``uniform``."""
+        negatives, far = (self.shared(query) if shared is None else shared).unbind(1)
         terms = {}
         if self.weights['contrast']:
-            terms['contrast'] = super().forward(query, target)
+            terms['contrast'] = contrast(negatives, (query * target).sum(1) / self.temperature)
         if self.weights['align']:
             terms['align'] = align(query, target, self.alpha)
         if self.weights['uniform']:
-            terms['uniform'] = self.uniform(query)
+            terms['uniform'] = self.uniform(query, far)
         return terms
 
-    def uniform(self, query: Tensor) -> Tensor:
-        """Return uniformity of queries (N, D): among themselves, and between them and the queue."""
-        # ||q - u||^2 = 2 - 2 q.u, of unit rows
-        parts, count = [(2 * self.t * (query @ self.queue.features.T - 1)).flatten()], len(query) * self.queue.size
+    def uniform(self, query: Tensor, far: Tensor) -> Tensor:
+        """Return uniformity of queries (N, D): among themselves, and between them and the queue, given as (N,)."""
+        parts, count = [far], len(query) * self.queue.size
         if self.intra_batch and self.scope == 'rank':
             parts.append(-self.t * torch.pdist(query).square())
             count += len(query) * (len(query) - 1) // 2

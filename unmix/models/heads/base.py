@@ -13,6 +13,10 @@ class BaseHead(BaseModule, ABC):
     ``forward`` is pure: it may be called any number of times a step and changes nothing. State moves once a step, in
     ``update``, with the clean features only.
 
+    A query may meet several targets, in Un-Mix also in reverse order. What its loss takes from the state whatever the
+    target, as the log-sum-exp over the negatives of a queue, is then computed once: a head that has such a part returns
+    it in ``shared``, and takes it back in ``forward(query, target, shared)``.
+
     Attributes:
         unit_length: Whether queries and targets are scaled to unit length before they come here; False leaves them as
             the neck gives them.
@@ -23,6 +27,13 @@ class BaseHead(BaseModule, ABC):
     @abstractmethod
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the scalar loss, a mean over samples, of ``query`` (N, ...) against ``target`` (N, ...)."""
+
+    def shared(self, query: Tensor) -> Tensor | None:
+        """Return what all losses of ``query`` (N, ...) have in common, (N, ...), row n that of query n alone.
+
+        Default: None, nothing; then ``forward`` is called with query and target only.
+        """
+        return None
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Move the state by one step; queries and targets are the clean ones, by view. Default: no state."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from unmix.models.functional import bank_lse
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
 from unmix.utils.feature_queue import FeatureQueue
@@ -14,12 +14,18 @@ from unmix.utils.feature_statistics import memory_statistics
 from unmix.utils.precision import full_precision
 
 
+def contrast(negatives: Tensor, positive: Tensor) -> Tensor:
+    """Return ``mean_n -log(e^positive_n / (e^positive_n + e^negatives_n))`` of logits and log-sum-exps, (N,) each."""
+    return torch.logaddexp(torch.zeros_like(positive), negatives - positive).mean()
+
+
 @MODELS.register_module()
 class InfoNCEHead(BaseHead):
     """Find each query's key among the keys of other images.
 
     ``loss = mean_n -log softmax([q_n . k_n, q_n . queue_1, ..., q_n . queue_K] / temperature)[0]``
-    (`MoCo <https://arxiv.org/abs/1911.05722>`_, Eq. 1). Mixtures use the same temperature: the released ImageNet code
+    (`MoCo <https://arxiv.org/abs/1911.05722>`_, Eq. 1), in one pass through the queue, see :func:`bank_lse`, for all
+    keys that a query meets. Mixtures use the same temperature: the released ImageNet code
     stores a second one and never reads it.
 
     Args:
@@ -42,16 +48,16 @@ class InfoNCEHead(BaseHead):
         """The loss of features that tell nothing apart, ln(K + 1): where a collapsed training stays."""
         return math.log(self.queue.size + 1)
 
-    def logits(self, query: Tensor, target: Tensor) -> Tensor:
-        """Return (N, 1 + K): the similarity to the key first, then to the queue, divided by the temperature."""
-        positive = (query * target).sum(1, keepdim=True)
-        return torch.cat([positive, query @ self.queue.features.T], dim=1) / self.temperature
+    @full_precision
+    def shared(self, query: Tensor) -> Tensor | None:
+        """Return the log-sum-exp (N,) of the queue's logits."""
+        return bank_lse(query, self.queue.features, 1 / self.temperature)
 
     @full_precision
-    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+    def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
-        logits = self.logits(query, target)
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+        negatives = self.shared(query) if shared is None else shared
+        return contrast(negatives, (query * target).sum(1) / self.temperature)
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Enqueue the keys of all views, in the order of the views: of all ranks one view after the other."""

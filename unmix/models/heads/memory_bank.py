@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmix.utils.dist import concat_all_gather
+from unmix.utils.journal import Journal
 
 INITS = ('unit', 'columns', 'uniform')
 
@@ -29,12 +30,13 @@ class MemoryBank(nn.Module):
             banks of the ranks part; only to reproduce its figures.
 
     Attributes:
-        features: (num_instances, D); replaced, never written in place, because the graph reads it.
+        features: (num_instances, D); written in place, so no graph may keep it: see :func:`eager_gradient`.
 
     Raises:
         ValueError: If ``init`` is another one, or the momentum is outside [0, 1].
     """
 
+    journaled = ('features',)
     features: Tensor
 
     def __init__(
@@ -46,11 +48,16 @@ class MemoryBank(nn.Module):
         if init not in INITS:
             raise ValueError(f'head.bank_init is {init!r}; it is one of {INITS}.')
         self.num_instances, self.momentum, self.sync = num_instances, momentum, sync
+        self.journal = Journal()
         if init == 'uniform':
             features = (2 * torch.rand(num_instances, dim) - 1) * math.sqrt(3 / dim)
         else:
             features = F.normalize(torch.randn(num_instances, dim), dim=1 if init == 'unit' else 0)
         self.register_buffer('features', features)
+
+    def numbers(self, num_rows: int) -> int:
+        """Return how many numbers :meth:`scores` makes for a query with so many rows."""
+        return min(self.num_instances, num_rows * self.features.shape[1])
 
     def scores(self, query: Tensor, rows: Tensor) -> Tensor:
         """Return the inner products (N, R) of queries (N, D) with their own ``rows`` (N, R) of the bank.
@@ -58,7 +65,7 @@ class MemoryBank(nn.Module):
         Either the product with the whole bank is computed and the wanted ones are taken, or the wanted features are
         gathered first: whichever needs less memory.
         """
-        if self.num_instances < rows.shape[1] * query.shape[1]:
+        if self.num_instances == self.numbers(rows.shape[1]):
             return (query @ self.features.T).gather(1, rows)
         return torch.einsum('nrd,nd->nr', self.features[rows], query)
 
@@ -72,4 +79,4 @@ class MemoryBank(nn.Module):
         last = torch.where(index[:, None] == index, place, -1).amax(1)
         features = features.detach().to(self.features.dtype)[last]
         moved = self.momentum * self.features[index] + (1 - self.momentum) * features
-        self.features = self.features.index_copy(0, index, F.normalize(moved, dim=1))
+        self.journal.write(self.features, 0, index, F.normalize(moved, dim=1))

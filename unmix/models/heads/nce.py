@@ -1,4 +1,4 @@
-"""Instance discrimination with stored features: one bank, two crossed banks, or a queue."""
+"""Instance discrimination with stored features: one bank, or two crossed ones."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from unmix.models.functional import eager_gradient
 from unmix.models.heads.alias import AliasTable
 from unmix.models.heads.base import BaseHead
-from unmix.models.heads.info_nce import InfoNCEHead
 from unmix.models.heads.instances import check_index, random_bits
 from unmix.models.heads.memory_bank import MemoryBank
-from unmix.models.heads.noise_contrast import build_contrast
+from unmix.models.heads.noise_contrast import build_contrast, chunk_size
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
 from unmix.utils.precision import full_precision
@@ -113,8 +113,15 @@ class NCEHead(BaseHead):
     @full_precision
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the loss of unit queries, (N, D) or (N, B, D), the sum over the B banks; target from ``address``."""
-        scores = self.scores(query, target).unbind(1)
-        return torch.stack([contrast(s) for contrast, s in zip(self.contrasts, scores, strict=True)]).sum()
+        query = query.view(len(query), self.num_banks, -1)
+
+        def losses(part: Tensor, samples: slice) -> Tensor:
+            scores = self.scores(part, target[samples]).unbind(1)
+            return torch.stack([contrast(s) for contrast, s in zip(self.contrasts, scores, strict=True)]).sum(0)
+
+        numbers = self.banks[0].numbers(target.shape[1])  # type: ignore[operator]
+        size = chunk_size(len(query), numbers, self.contrasts)
+        return eager_gradient(losses, query, size).mean()
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
@@ -145,38 +152,3 @@ class CMCHead(NCEHead):
     """
 
     num_banks = 2
-
-
-@MODELS.register_module()
-class QueueNCEHead(InfoNCEHead):
-    """MoCo's queue with the noise-contrastive loss: the ``nce`` form of MoCo in the CMC repository.
-
-    Its ``softmax`` form is :class:`InfoNCEHead`. The released code cuts Z to an integer (``truncate=True``).
-
-    Args:
-        num_instances: Number of training images.
-        truncate: See :class:`NoiseContrast`.
-        **kwargs: As in :class:`InfoNCEHead`.
-    """
-
-    chance_loss = None  # type: ignore[assignment]
-
-    def __init__(self, num_instances: int, truncate: bool = False, **kwargs: int | float | dict | None) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]
-        self.contrast = build_contrast('nce', num_instances, truncate)
-
-    @full_precision
-    def forward(self, query: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
-        return self.contrast(self.logits(query, target))
-
-    @torch.no_grad()
-    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Settle Z in the first step, by the first pair, and enqueue the keys."""
-        if self.contrast.pending:
-            self._settle(next(iter(queries.values())), next(iter(targets.values())))
-        super().update(queries, targets)
-
-    @full_precision
-    def _settle(self, query: Tensor, key: Tensor) -> None:
-        self.contrast.settle(self.logits(query, key))  # type: ignore[operator]

@@ -1,6 +1,7 @@
 """The two losses of a score of a positive and those of negatives: softmax and noise-contrastive estimation."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 EPS = 1e-7
 FORMS = ('softmax', 'nce')
+AT_A_TIME = 1 << 24  # numbers that are gathered from a bank, or scores
 
 
 def build_contrast(form: str, num_instances: int, truncate: bool = False) -> nn.Module:
@@ -23,14 +25,21 @@ def build_contrast(form: str, num_instances: int, truncate: bool = False) -> nn.
     return SoftmaxContrast() if form == 'softmax' else NoiseContrast(num_instances, truncate)
 
 
+def chunk_size(batch_size: int, numbers: int, contrasts: Iterable[nn.Module]) -> int:
+    """Return how many samples with so many ``numbers`` to score at a time; all, while a constant depends on all."""
+    if any(contrast.pending for contrast in contrasts):
+        return batch_size
+    return max(AT_A_TIME // numbers, 1)
+
+
 class SoftmaxContrast(nn.Module):
-    """``mean_n -log softmax(scores_n)[0]``."""
+    """``-log softmax(scores_n)[0]``."""
 
     pending = False
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Return the loss of scores (N, 1 + K), the positive first, divided by the temperature."""
-        return F.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long))
+        """Return the losses (N,) of scores (N, 1 + K), the positive first, divided by the temperature."""
+        return F.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long), reduction='none')
 
     def settle(self, scores: Tensor) -> None:
         """Nothing to settle."""
@@ -40,7 +49,7 @@ class NoiseContrast(nn.Module):
     """Tell data from K noise samples, uniform over the n instances (`NCE <https://arxiv.org/abs/1805.01978>`_, Eq. 7).
 
     With ``P = exp(score) / Z`` and ``c = K / n``:
-    ``loss = -mean_n [log(P_0 / (P_0 + c + eps)) + sum_j log(c / (P_j + c + eps))]``, computed by logarithms.
+    ``loss_n = -[log(P_0 / (P_0 + c + eps)) + sum_j log(c / (P_j + c + eps))]``, computed by logarithms.
 
     ``Z = n * mean(exp(score))`` of the first batch, of all ranks, is kept for the rest of the training, and has no
     gradient. Within the very first step each call uses the Z of its own scores, which for the clean batch is the same.
@@ -78,14 +87,14 @@ class NoiseContrast(nn.Module):
         return torch.where(self.constant > 0, self.constant, fresh).log()
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Return the loss of scores (N, 1 + K), the positive first, divided by the temperature."""
+        """Return the losses (N,) of scores (N, 1 + K), the positive first, divided by the temperature."""
         num_negatives = scores.shape[1] - 1
         noise = num_negatives / self.num_instances
         log_odds = scores - self.log_constant(scores) - math.log(noise + EPS)
         zero = torch.zeros_like(log_odds[:, :1])
         positive = torch.logaddexp(zero, -log_odds[:, :1])[:, 0]
         negatives = torch.logaddexp(zero, log_odds[:, 1:]).sum(1) + num_negatives * math.log1p(EPS / noise)
-        return (positive + negatives).mean()
+        return positive + negatives
 
     @torch.no_grad()
     def settle(self, scores: Tensor) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
-from torch.nn import functional as F
 
+from unmix.models.functional import bank_lse, own_similarity
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather, concat_all_gather_grad
@@ -25,7 +25,7 @@ class NTXentHead(BaseHead):
 
     (`SimCLR <https://arxiv.org/abs/2002.05709>`_, Eq. 1); symmetric in its arguments. The mean of the ranks' losses is
     the loss of one process with the whole batch, and so is its gradient under DDP. The released codes subtract 1e9 from
-    the similarity of a row to itself; here it is minus infinity, which half precision also knows.
+    the similarity of a row to itself; here it does not count.
 
     Args:
         temperature: Softmax temperature; PIC's repository 0.1, htdt 0.5.
@@ -51,17 +51,6 @@ class NTXentHead(BaseHead):
         """The loss of features that tell nothing apart, ln(2 G - 1); None before the first step."""
         return None if self._candidates is None else math.log(self._candidates)
 
-    def logits(self, query: Tensor, target: Tensor) -> Tensor:
-        """Return (2 N, 2 G): the queries' similarities to all targets and all queries, then the targets' to all queries
-        and all targets, divided by the temperature; minus infinity where a row meets itself.
-        """
-        queries, targets = self.gather(torch.stack([query, target], dim=1)).unbind(1)
-        itself = self.labels(query)[:, None] == torch.arange(len(queries), device=query.device)
-        rows = []
-        for a, others, same in ((query, targets, queries), (target, queries, targets)):
-            rows.append(torch.cat([a @ others.T, (a @ same.T).masked_fill(itself, -math.inf)], dim=1))
-        return torch.cat(rows) / self.temperature
-
     def labels(self, query: Tensor) -> Tensor:
         """Return where the rows of this rank (N,) stand among those of all ranks."""
         return len(query) * get_rank() + torch.arange(len(query), device=query.device)
@@ -69,7 +58,13 @@ class NTXentHead(BaseHead):
     @full_precision
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``query`` and ``target``, L2-normalised, both (N, D)."""
-        return F.cross_entropy(self.logits(query, target), self.labels(query).repeat(2))
+        both = torch.stack([query, target], dim=1)
+        candidates = self.gather(both).transpose(0, 1).flatten(0, 1)  # all queries, then all targets
+        place, half = self.labels(query), len(candidates) // 2
+        itself, other = torch.cat([place, place + half]), torch.cat([place + half, place])
+        rows = both.transpose(0, 1).flatten(0, 1)
+        lse = bank_lse(rows, candidates, 1 / self.temperature, exclude=itself)
+        return (lse - own_similarity(rows, candidates, other, 1 / self.temperature)).mean()
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Note the number of candidates, for :attr:`chance_loss`."""
