@@ -30,8 +30,8 @@ log_level = 'INFO'
 log_processor = dict(by_epoch=True, window_size=50)
 
 # TensorBoard, in a config of yours:
-# visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
-vis_backends = [dict(type='LocalVisBackend')]
+# visualizer = dict(vis_backends=[dict(type='PatientVisBackend'), dict(type='TensorboardVisBackend')])
+vis_backends = [dict(type='PatientVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
 
 # The augmentation of an image is a function of this seed, the epoch and the image, on any number of workers.
