@@ -15,7 +15,7 @@ def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler]:
 
 
 def quiet(logger: logging.Logger) -> None:
-    """Keep banners, LoggerHook's lines, MMEngine's talk with itself, and tracebacks about a full disk off the terminal."""
+    """Keep banners, LoggerHook's lines, MMEngine's talk with itself, and errors of log files off the terminal."""
     for handler in console_handlers(logger):
         handler.addFilter(_for_console)  # a second time changes nothing
     for file in logger.handlers:
