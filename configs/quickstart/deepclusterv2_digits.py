@@ -14,9 +14,9 @@ model = dict(
         type='ResNet', depth=8, in_channels=1, width=16, stem=dict(kernel_size=3, stride=2, padding=1, maxpool=False)
     ),
     neck=dict(type='MLPNeck', in_dim=64, hidden_dim=256, out_dim=dim, norm=True),
-    head=dict(type='DeepClusterV2Head', num_instances=1257, dim=dim, num_prototypes=60, num_heads=3, temperature=0.1),
+    head=dict(type='DeepClusterV2Head', num_instances=1257, dim=dim, num_prototypes=200, num_heads=3, temperature=0.1),
 )
 default_hooks = dict(cluster=dict(type='ClusterHook'))
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='LARC', lr=0.6, momentum=0.9, weight_decay=1e-6))
-param_scheduler = [dict(type='RampCosineLR', warmup=5, eta_min=0.0006, convert_to_iter_based=True)]
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4))
+param_scheduler = [dict(type='CosineLR', by_epoch=False)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)

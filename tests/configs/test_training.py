@@ -83,7 +83,7 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'quickstart/cmc_digits': ((1, 16, 16), BANK, HALVED),
     'quickstart/pic_digits': ((1, 16, 16), BANK | SLIDING | RECENT, HALVED),
     'quickstart/swav_digits': ((1, 16, 16), NO_RAMP, TO_A_THOUSANDTH),
-    'quickstart/deepclusterv2_digits': ((1, 16, 16), NO_RAMP | CLUSTERS, TO_A_THOUSANDTH),
+    'quickstart/deepclusterv2_digits': ((1, 16, 16), CLUSTERS, HALVED),
     'quickstart/moco_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/moco-align-uniform_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/simclr_digits': ((1, 16, 16), {}, HALVED),

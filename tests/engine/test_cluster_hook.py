@@ -24,7 +24,7 @@ class SignalAt(Hook):
 
 
 def config(directory, hooks=(), resume=False, **options):
-    small = {'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 400, 'param_scheduler.0.warmup': 0, **options}
+    small = {'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 400, **options}
     cfg = load_config('unmix::quickstart/unmix-deepclusterv2_digits.py', small)
     cfg.custom_hooks = [*cfg.custom_hooks, *hooks]
     cfg.train_cfg.val_begin = 9

@@ -59,7 +59,7 @@ DIGITS = {
 }
 # By the first word of a config's name, without `unmix-`: what the small data ask for, and short ramps.
 METHODS: dict[str, dict[str, Any]] = {
-    'deepclusterv2': {'param_scheduler.0.warmup': 1, 'model.head.num_prototypes': 8},
+    'deepclusterv2': {'model.head.num_prototypes': 8},
     'moco': {'model.head.queue_size': 48},
     'moco-align-uniform': {'model.head.queue_size': 48},
     'pic': {
