@@ -1,9 +1,13 @@
 """What heads that know every instance need to know of a training."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 
+from unmix.engine.optimizers import StreamedSGD
 from unmix.registry import HOOKS
 
 
@@ -14,7 +18,8 @@ class InstanceHook(Hook):
     Heads without the one or the other are left alone.
 
     Raises:
-        ValueError: If the data set has more images than the head has instances.
+        ValueError: If the data set has more images than the head has instances, or the optimiser is
+            :class:`StreamedSGD` with a wrapper that scales losses or clips gradients.
     """
 
     priority = 'BELOW_NORMAL'
@@ -34,6 +39,14 @@ class InstanceHook(Hook):
                 f'model.head.num_instances is {num_instances}, but the training data set has only {num_images} images: '
                 f'the rest are never seen. --cfg-options model.head.num_instances={num_images}'
             )
+        wrapper: Any = runner.optim_wrapper
+        streamed = isinstance(getattr(wrapper, 'optimizer', None), StreamedSGD)
+        if streamed and (isinstance(wrapper, AmpOptimWrapper) or wrapper.clip_grad_kwargs):
+            raise ValueError(
+                f'optim_wrapper is {type(wrapper).__name__} with clip_grad={wrapper.clip_grad_kwargs}, but the '
+                "optimiser StreamedSGD knows neither scaled losses nor clipping. Use type='OptimWrapper' or "
+                "'AutocastOptimWrapper' without clip_grad, or the optimiser SGD."
+            )
         follow = getattr(head, 'follow', None)
         if follow is not None:
-            follow(runner.optim_wrapper.optimizer)
+            follow(wrapper.optimizer)

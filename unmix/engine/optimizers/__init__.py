@@ -3,5 +3,6 @@
 from .autocast_optim_wrapper import AutocastOptimWrapper
 from .larc import LARC
 from .lars import LARS
+from .streamed_sgd import StreamedSGD
 
-__all__ = ['LARC', 'LARS', 'AutocastOptimWrapper']
+__all__ = ['LARC', 'LARS', 'AutocastOptimWrapper', 'StreamedSGD']

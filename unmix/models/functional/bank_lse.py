@@ -50,7 +50,6 @@ def bank_lse(
     """
     query = _full(query, bank)
     with torch.autocast(query.device.type, enabled=False):
-        bank = bank if gradient is None else bank.detach()
         return _BankLSE.apply(query, bank, scale, valid, exclude, unit_rows, bank_weight, gradient)
 
 
@@ -67,7 +66,6 @@ def own_similarity(
     """Return ``scale * query_r . bank[index_r]``, (R,); index (R,), the rest as in :func:`bank_lse`."""
     query = _full(query, bank)
     with torch.autocast(query.device.type, enabled=False):
-        bank = bank if gradient is None else bank.detach()
         return _OwnSimilarity.apply(query, bank, index, scale, unit_rows, bank_weight, gradient)
 
 
@@ -109,8 +107,9 @@ class _BankLSE(torch.autograd.Function):
         lse = (top + total.log()).squeeze(1)
         ctx.terms = scale, unit_rows, bank_weight, gradient
         derivative = mean.mul_(scale / total.masked_fill_(total == 0, 1.0)) if wanted else None
-        whose = (query, lse) if bank_wanted or gradient is not None else (None, None)
-        ctx.save_for_backward(derivative, *whose, *((bank, valid, exclude) if bank_wanted else (None,) * 3))
+        whose = (query, lse) if bank_wanted else (None, None)
+        dense = bank_wanted and gradient is None
+        ctx.save_for_backward(derivative, *whose, *((bank, valid, exclude) if dense else (None,) * 3))
         return lse
 
     @staticmethod
@@ -120,12 +119,10 @@ class _BankLSE(torch.autograd.Function):
         scale, unit_rows, bank_weight, gradient = ctx.terms
         of_query = weight[:, None] * derivative if ctx.needs_input_grad[0] else None
         of_bank = None
-        if gradient is not None:
-            gradient.add_soft(query, lse, bank_weight * weight)
-        elif ctx.needs_input_grad[1]:
-            gradient = BankGradient(scale, unit_rows, valid, exclude)
-            gradient.add_soft(query, lse, bank_weight * weight)
-            of_bank = gradient.dense(bank)
+        if ctx.needs_input_grad[1]:
+            parts = BankGradient(scale, unit_rows, valid, exclude) if gradient is None else gradient
+            parts.add_soft(query, lse, bank_weight * weight)
+            of_bank = parts.dense(bank) if gradient is None else None
         return of_query, of_bank, None, None, None, None, None, None
 
 
@@ -154,7 +151,7 @@ class _OwnSimilarity(torch.autograd.Function):
         scale, unit_rows, bank_weight, gradient, shape, dtype = ctx.terms
         of_query = scale * weight[:, None] * unit if ctx.needs_input_grad[0] else None
         of_bank = None
-        if gradient is not None:
+        if ctx.needs_input_grad[1] and gradient is not None:
             gradient.add_own(query, index, bank_weight * weight)
         elif ctx.needs_input_grad[1]:
             of_rows = scale * bank_weight * weight[:, None] * query

@@ -1,11 +1,15 @@
 """Classification of instances."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from unmix.models.functional import BankGradient, bank_lse, own_similarity
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index
 from unmix.models.heads.recent import RecentInstances
@@ -19,6 +23,9 @@ class PICHead(BaseHead):
     """Classify each crop as its image, one class for each (`PIC <https://arxiv.org/abs/2006.14618>`_, Eq. 1).
 
     ``loss = mean over images and crops of -log softmax_i(q . w_i / |w_i| / temperature)[own image]``
+
+    The softmax is taken in one pass through the weights, see :func:`bank_lse`: no table of logits, nothing of the size
+    of the weights. With the optimiser :class:`StreamedSGD` that holds for their gradient too.
 
     The weights learn from large crops only, the encoder from all; small crops count in the mean all the same, so
     with 1 + 3 crops the weights get a quarter of the gradient that they would get without the small ones (as released).
@@ -75,11 +82,19 @@ class PICHead(BaseHead):
             self.recent = RecentInstances(num_instances, num_recent, weight, max_phases)
             weight = weight[:num_recent].clone()
         self.weight = nn.Parameter(weight)
+        self.gradient: BankGradient | None = None
 
     def follow(self, optimizer: Optimizer) -> None:
-        """Tell ``num_recent`` of the optimiser, before the first step; see :class:`RecentInstances`."""
+        """Tell the head of the optimiser, before the first step.
+
+        ``num_recent`` needs it, see :class:`RecentInstances`. A :class:`StreamedSGD` of one process gets the gradient
+        of the weights in parts; with several processes, whose gradients DDP averages, it is a tensor as elsewhere.
+        """
         if self.recent is not None:
             self.recent.follow(optimizer, self.weight)
+        elif get_world_size() == 1 and (stream := getattr(optimizer, 'stream', None)) is not None:
+            self.gradient = BankGradient(1 / self.temperature, unit_rows=True)
+            stream(self.weight, self.gradient)
 
     def address(self, index: Tensor | None, key: int) -> Tensor:
         """Return the target: the class (N,) of each instance, its number or its slot among the recent.
@@ -94,21 +109,47 @@ class PICHead(BaseHead):
         index = check_index(index, self.num_instances)
         return index if self.recent is None else self.recent.enter(index, self.weight)
 
-    def logits(self, query: Tensor, classes: slice = slice(None)) -> Tensor:
-        """Return the logits (N, V, C) of unit queries (N, V, D), the large crops first; -inf for empty slots."""
-        rows = F.normalize(self.weight[classes], dim=1)
+    def _of_crops(self, function: Callable[..., Tensor], query: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return a function (N, V) of queries (N, V, D), and their classes, and the weights; only large crops teach."""
+        options: dict[str, Any] = dict(scale=1 / self.temperature, unit_rows=True)
+        if target is None and self.recent is not None:
+            options.update(valid=self.recent.ids >= 0)
+        learning = options | dict(bank_weight=self.weight_grad_scale, gradient=self.gradient)
+        values = []
+        parts = (query[:, : self.num_large], self.weight, learning), (query[:, self.num_large :], None, options)
+        for crops, weight, how in parts:
+            if crops.shape[1]:
+                classes = () if target is None else (target.repeat_interleave(crops.shape[1]),)
+                bank = self.weight.detach() if weight is None else weight
+                values.append(function(crops.flatten(0, 1), bank, *classes, **how).view(crops.shape[:2]))
+        return torch.cat(values, 1)
+
+    @full_precision
+    def shared(self, query: Tensor) -> Tensor | None:
+        """Return the log-sum-exps (N, V) of the logits of unit queries, (N, D) or (N, V, D), over all classes."""
+        return None if self._shards else self._of_crops(bank_lse, _crops(query))
+
+    @full_precision
+    def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the loss of unit queries, (N, D) or (N, V, D), against the classes ``target`` (N,)."""
+        query = _crops(query)
+        if self._shards:
+            return sharded_cross_entropy(query, target, self.own_logits)
+        lse = self._of_crops(bank_lse, query) if shared is None else shared
+        return (lse - self._of_crops(own_similarity, query, target)).mean()
+
+    @property
+    def _shards(self) -> bool:
+        return self.sharded and get_world_size() > 1
+
+    def own_logits(self, query: Tensor) -> Tensor:
+        """Return the logits (N, V, C) of unit queries (N, V, D), the large crops first, of this rank's classes."""
+        rows = F.normalize(self.weight[get_rank() :: get_world_size()], dim=1)
         scale = self.weight_grad_scale
         learning = rows if scale == 1 else scale * rows + (1 - scale) * rows.detach()
         large, small = query[:, : self.num_large], query[:, self.num_large :]
-        logits = torch.cat([large @ learning.T, small @ rows.detach().T], 1) / self.temperature
-        return logits if self.recent is None else logits.masked_fill(self.recent.ids < 0, -torch.inf)
+        return torch.cat([large @ learning.T, small @ rows.detach().T], 1) / self.temperature
 
-    @full_precision
-    def forward(self, query: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of unit queries, (N, D) or (N, V, D), against the classes ``target`` (N,)."""
-        query = query.unsqueeze(1) if query.ndim == 2 else query
-        if self.sharded and get_world_size() > 1:
-            own = slice(get_rank(), None, get_world_size())
-            return sharded_cross_entropy(query, target, lambda crops: self.logits(crops, own))
-        labels = target.repeat_interleave(query.shape[1])
-        return F.cross_entropy(self.logits(query).flatten(0, 1), labels)
+
+def _crops(query: Tensor) -> Tensor:
+    return query.unsqueeze(1) if query.ndim == 2 else query
