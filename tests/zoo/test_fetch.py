@@ -1,5 +1,6 @@
 """Downloads from a real server on this machine: cut, resumed, damaged, shared, killed, without room."""
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 from file_server import FileServer, serving
@@ -121,8 +123,15 @@ def test_processes_share_one_download(server: FileServer, tmp_path: Path) -> Non
     assert server.requests == [None]
 
 
-def test_without_locks_each_process_has_a_part_of_its_own(server: FileServer, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(module, 'fcntl', None)
+def no_locks_available(*args: object) -> None:
+    raise OSError(errno.ENOLCK, 'No locks available')
+
+
+@pytest.mark.parametrize('locks', [None, SimpleNamespace(flock=no_locks_available, LOCK_EX=0)], ids=['system', 'disk'])
+def test_without_locks_each_process_has_a_part_of_its_own(
+    locks: object, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, 'fcntl', locks)
     server.cuts = [HALF]
     processes = [start(fetch, f'{server.url}/x.pth', tmp_path / 'x.pth', SHA256) for _ in range(3)]
     for process in processes:

@@ -133,6 +133,13 @@ def test_a_name_of_the_zoo_is_a_checkpoint() -> None:
     assert torch.equal(backbone.conv1.weight, content['state_dict']['backbone.conv1.weight'])
 
 
+def test_an_evaluation_with_another_stem_is_refused() -> None:
+    """Tensors have the same names and shapes for any stride of the stem."""
+    cfg = load_config('unmix::benchmarks/frozen-resnet8_digits', {'model.backbone.stem.stride': 1}).model
+    with pytest.raises(ValueError, match=r"model\.pretrained='unmix::.*another model: backbone\.stem is"):
+        MODELS.build(dict(cfg, pretrained=f'unmix::{NAME}')).init_weights()
+
+
 def test_a_runner_takes_names_of_the_zoo_and_knows_their_files(tmp_path: Path) -> None:
     cfg = load_config('unmix::benchmarks/linear_resnet8_1xb128-coslr-20e_digits', {'load_from': f'unmix::{NAME}'})
     cfg.model.pretrained, cfg.work_dir = f'unmix::{NAME}', str(tmp_path)
@@ -381,6 +388,12 @@ def test_errors_of_a_metafile(
     change(tmp_path / 'own' / 'configs' / 'metafile.yml', **changes)
     with pytest.raises(error, match=message):
         unmix.zoo.download(MODEL)
+    (tmp_path / 'own' / 'configs' / 'metafile.yml').write_text('Models: [{Name: x}]')
+    with pytest.raises(ValueError, match=r'metafile\.yml has a model without Name or Config'):
+        unmix.list_models()
+    (tmp_path / 'own' / 'configs' / 'metafile.yml').write_text('Models: [')
+    with pytest.raises(ValueError, match=r'metafile\.yml is no YAML: .* line \d'):
+        unmix.list_models()
     (tmp_path / 'own' / 'model-index.yml').unlink()
     with pytest.raises(FileNotFoundError, match=r'model-index\.yml does not exist; UNMIX_MODEL_INDEX names it'):
         unmix.list_models()

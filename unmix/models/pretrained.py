@@ -16,7 +16,13 @@ from unmix.utils.matching import check_match
 
 
 def load_pretrained(
-    module: nn.Module, path: str, prefix: str, key: str, strict: bool = True, map_location: Any = 'cpu'
+    module: nn.Module,
+    path: str,
+    prefix: str,
+    key: str,
+    strict: bool = True,
+    map_location: Any = 'cpu',
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Load the tensors of a checkpoint whose names begin with ``prefix``, and say how many of the module's there were.
 
@@ -27,6 +33,7 @@ def load_pretrained(
         key: The config key that names the checkpoint, for messages.
         strict: Whether names and shapes must match, all of them. If not, what fits is loaded.
         map_location: As for ``torch.load``.
+        config: The module's, if it is a backbone: what the checkpoint says of its own must not differ.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -41,6 +48,8 @@ def load_pretrained(
     }
     found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     own = module.state_dict()
+    if strict and config is not None:
+        check_backbone(config, checkpoint, f'{key}={path!r}')
     share = check_match(own, found, f'{key}={path!r}', strict, f'{key.rpartition(".")[0]}.strict')
     fitting = {name: tensor for name, tensor in found.items() if name in own and tensor.shape == own[name].shape}
     module.load_state_dict(fitting, strict=False)

@@ -57,7 +57,7 @@ class Entry:
     @property
     def filename(self) -> str:
         """Name of the file of its weights, also in a mirror."""
-        return unquote(Path(urlsplit(self.weights or '').path).name) if self.file is None else self.file.name
+        return Path(unquote(urlsplit(self.weights or '').path)).name if self.file is None else self.file.name
 
     @property
     def sha256(self) -> str:
@@ -87,7 +87,7 @@ def entries() -> dict[str, Entry]:
 
     Raises:
         FileNotFoundError: If an index, or a metafile that it imports, does not exist.
-        ValueError: If a name is there twice.
+        ValueError: If one cannot be read, a model has no name or config, or a name is there twice.
     """
     indexes = [config_root().parent / 'model-index.yml']
     if own := os.environ.get(INDEX):
@@ -96,6 +96,8 @@ def entries() -> dict[str, Entry]:
     for index in indexes:
         for metafile in _read(index, f'; {INDEX} names it' if index is not indexes[0] else '').get('Import') or []:
             for content in _read(index.parent / metafile, f'; {index} imports it').get('Models') or []:
+                if not isinstance(content, dict) or not {'Name', 'Config'} <= content.keys():
+                    raise ValueError(f'{index.parent / metafile} has a model without Name or Config: {content}.')
                 entry = Entry(content['Name'], index.parent, content)
                 if entry.name in found:
                     raise ValueError(
@@ -109,7 +111,10 @@ def entries() -> dict[str, Entry]:
 def _read(path: Path, why: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist{why}.')
-    content = yaml.load(path.read_text(encoding='utf-8'), _Loader)
+    try:
+        content = yaml.load(path.read_text(encoding='utf-8'), _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}.') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}; expected Import or Models, as in a metafile.')
     return content

@@ -68,7 +68,7 @@ class Classifier(BaseModel):
         super().__init__(MODELS.build(dict(type='DataPreprocessor') | (data_preprocessor or {})), init_cfg)
         self.backbone = MODELS.build(backbone)
         self.freeze, self.bn_mode, self.layer, self.pool = freeze, bn_mode, layer, pool
-        self.pretrained, self.strict = pretrained, strict
+        self.pretrained, self.strict, self._config = pretrained, strict, backbone
         if bn_mode not in ('eval', 'train') or (bn_mode == 'train' and not freeze):
             raise ValueError(
                 f"model.bn_mode is {bn_mode!r} with freeze={freeze}; it is 'eval' or 'train', the latter for a frozen "
@@ -109,7 +109,8 @@ class Classifier(BaseModel):
         """Initialise all weights, then load the backbone's from ``pretrained``."""
         super().init_weights()
         if self.pretrained is not None:
-            load_pretrained(self.backbone, self.pretrained, 'backbone.', 'model.pretrained', self.strict)
+            args = (self.pretrained, 'backbone.', 'model.pretrained', self.strict)
+            load_pretrained(self.backbone, *args, config=self._config)
         elif self.freeze and self.head is not None:
             print_log(
                 'model.pretrained is not set: unless load_from gives other weights, the frozen backbone stays random.',
