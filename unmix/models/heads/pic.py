@@ -13,9 +13,12 @@ from unmix.models.functional import BankGradient, bank_lse, own_similarity
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index
 from unmix.models.heads.recent import RecentInstances
+from unmix.models.heads.rows_on_disk import RowsOnDisk
 from unmix.models.heads.sharded_softmax import sharded_cross_entropy
 from unmix.registry import MODELS
 from unmix.utils.precision import full_precision
+
+INIT_STD = 0.01
 
 
 @MODELS.register_module()
@@ -45,6 +48,9 @@ class PICHead(BaseHead):
         sharded: Whether the ranks share the classes of the softmax; not with ``num_recent``.
         weight_grad_scale: Factor of the gradient of the weights.
         max_phases: See :class:`StepHistory`; with ``num_recent`` only.
+        rows_dir: Directory for the weights of the instances that are not recent, if memory has no room for them; see
+            :class:`RowsOnDisk`, also for checkpoints. None: in memory, as buffers.
+        rows_kept: How many checkpoints the directory keeps the weights of.
 
     Attributes:
         weight: (num_instances or num_recent, D), starts at N(0, 0.01).
@@ -63,6 +69,8 @@ class PICHead(BaseHead):
         sharded: bool = False,
         weight_grad_scale: float = 1.0,
         max_phases: int = 65536,
+        rows_dir: str | None = None,
+        rows_kept: int = 3,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -76,10 +84,16 @@ class PICHead(BaseHead):
             raise ValueError('head.sharded is for the softmax over all instances; leave out head.num_recent or it.')
         self.num_instances, self.num_large, self.sharded = num_instances, num_large, sharded
         self.temperature, self.weight_grad_scale = temperature, weight_grad_scale
-        weight = 0.01 * torch.randn(num_instances, dim)
+        if rows_dir is not None and num_recent is None:
+            raise ValueError(f'head.rows_dir is {rows_dir!r}, but only the rows outside of head.num_recent go to disk.')
+        self.rows = None if rows_dir is None else RowsOnDisk(rows_dir, num_instances, dim, INIT_STD, rows_kept)
+        if self.rows is None:
+            weight, velocity = INIT_STD * torch.randn(num_instances, dim), None
+        else:
+            weight, velocity = self.rows.tables
         self.recent = None
         if num_recent is not None:
-            self.recent = RecentInstances(num_instances, num_recent, weight, max_phases)
+            self.recent = RecentInstances(num_instances, num_recent, weight, max_phases, velocity)
             weight = weight[:num_recent].clone()
         self.weight = nn.Parameter(weight)
         self.gradient: BankGradient | None = None

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from unmix.models.heads.skipped_steps import Step, StepHistory
 from unmix.utils.dist import concat_all_gather, rank_slice
+from unmix.utils.journal import Journal
 
 
 class RecentInstances(nn.Module):
@@ -25,6 +26,7 @@ class RecentInstances(nn.Module):
         num_slots: Slots K.
         weight: Initial weights (num_instances, D).
         max_phases: See :class:`StepHistory`.
+        velocity: Where the momentum of the instances outside is kept; with it, neither table is a buffer.
 
     Attributes:
         ids: Instance in each slot (K,), -1 in an empty one.
@@ -34,6 +36,7 @@ class RecentInstances(nn.Module):
         weight: (num_instances, D), valid for instances outside, and likewise ``velocity``, the momentum.
     """
 
+    journaled = ('slots', 'left', 'weight', 'velocity')
     ids: Tensor
     slots: Tensor
     stamps: Tensor
@@ -42,15 +45,25 @@ class RecentInstances(nn.Module):
     velocity: Tensor
     count: Tensor
 
-    def __init__(self, num_instances: int, num_slots: int, weight: Tensor, max_phases: int = 65536) -> None:
+    def __init__(
+        self,
+        num_instances: int,
+        num_slots: int,
+        weight: Tensor,
+        max_phases: int = 65536,
+        velocity: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.num_slots = num_slots
+        self.num_slots, self.journal = num_slots, Journal()
         self.register_buffer('ids', torch.full((num_slots,), -1))
         self.register_buffer('slots', torch.full((num_instances,), -1))
         self.register_buffer('stamps', torch.arange(-num_slots, 0))
         self.register_buffer('left', torch.zeros(2, num_instances, dtype=torch.long))
-        self.register_buffer('weight', weight)
-        self.register_buffer('velocity', torch.zeros_like(weight))
+        if velocity is None:
+            self.register_buffer('weight', weight)
+            self.register_buffer('velocity', torch.zeros_like(weight))
+        else:
+            self.weight, self.velocity = weight, velocity
         self.register_buffer('count', torch.zeros((), dtype=torch.long))
         self.history = StepHistory(max_phases)
         self._optimizer: weakref.ref[Optimizer] | None = None
@@ -121,24 +134,23 @@ class RecentInstances(nn.Module):
             )
         self._stepped = False
         slot, hit = self._find_slots(ids)
-        old = self.ids[slot]
-        weight, velocity = self._up_to_date(ids)
-        own = parameter[slot]
+        old, own = self.ids[slot], parameter[slot]
+        weight, velocity = self._up_to_date(ids, own)
         own_velocity = torch.zeros_like(own) if momentum is None else momentum[slot]
         # Whoever was in an empty slot is written to the row that enters it, which stays as it is.
         leaving = torch.where(old < 0, ids, old)
         empty = (old < 0)[:, None]
-        self.weight.index_copy_(0, leaving, torch.where(empty, self.weight[ids], own))
-        self.velocity.index_copy_(0, leaving, torch.where(empty, self.velocity[ids], own_velocity))
+        for table, rows in ((self.weight, own), (self.velocity, own_velocity)):
+            rows = torch.where(empty, _read(table, ids, rows), rows)
+            self.journal.write(table, 0, leaving.to(table.device), rows.to(table))
         now = torch.stack([self.history.steps, self.history.phase])[:, None]
-        self.left.index_copy_(1, leaving, torch.where(old < 0, self.left[:, ids], now))
-        self.slots.index_copy_(0, leaving, torch.where(hit, slot, -1))
-        self.slots.index_copy_(0, ids, slot)
+        self.journal.write(self.left, 1, leaving, torch.where(old < 0, self.left[:, ids], now))
+        self.journal.write(self.slots, 0, leaving, torch.where(hit, slot, -1))
+        self.journal.write(self.slots, 0, ids, slot)
         self.ids.index_copy_(0, slot, ids)
-        stays = hit[:, None]
-        parameter.index_copy_(0, slot, torch.where(stays, own, weight))
+        parameter.index_copy_(0, slot, torch.where(hit[:, None], own, weight))
         if momentum is not None:
-            momentum.index_copy_(0, slot, torch.where(stays, own_velocity, velocity))
+            momentum.index_copy_(0, slot, torch.where(hit[:, None], own_velocity, velocity))
         self._seen_version = parameter._version
         return slot[rank_slice(len(index))]
 
@@ -157,20 +169,17 @@ class RecentInstances(nn.Module):
         self.stamps.index_copy_(0, slot, stamp)
         return slot, hit
 
-    def _up_to_date(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _up_to_date(self, ids: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return weight and momentum (G, D) of instances outside, with the steps they have missed."""
-        step, phase = self.left[:, ids]
-        skipped = self.history.since_step(step, phase).to(self.weight.dtype)[..., None]
-        weight, velocity = self.weight[ids], self.velocity[ids]
-        return (
-            skipped[0, 0] * weight + skipped[0, 1] * velocity,
-            skipped[1, 0] * weight + skipped[1, 1] * velocity,
-        )
+        skipped = self.history.since_step(*self.left[:, ids]).to(like.dtype)[..., None]
+        weight, velocity = (_read(table, ids, like) for table in (self.weight, self.velocity))
+        (now, by_velocity), (by_weight, stays) = skipped
+        return now * weight + by_velocity * velocity, by_weight * weight + stays * velocity
 
     @torch.no_grad()
     def dense(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
         """Return weight and momentum (num_instances, D) of all instances, as dense SGD would have them now."""
-        weight, velocity = self._up_to_date(torch.arange(len(self.slots), device=self.slots.device))
+        weight, velocity = self._up_to_date(torch.arange(len(self.slots), device=self.slots.device), parameter)
         momentum = self._momentum_buffer(parameter)
         inside = (self.slots >= 0)[:, None]
         slot = self.slots.clamp(min=0)
@@ -184,3 +193,8 @@ class RecentInstances(nn.Module):
         self.weight.copy_(weight)
         self.velocity.copy_(velocity)
         self.left.copy_(torch.stack([self.history.steps, self.history.phase])[:, None].expand_as(self.left))
+
+
+def _read(table: Tensor, ids: Tensor, like: Tensor) -> Tensor:
+    """Return rows (G, D) of a table that may be elsewhere, or of another precision: on disk, in float32."""
+    return table[ids.to(table.device)].to(like)
