@@ -113,7 +113,7 @@ def test_metafile(metafile: Path) -> None:
             if result['Published']:
                 assert result['Source'].startswith('https://')
             else:
-                assert re.search(r'seed.* \d.* n = \d.*(GHz|GPU)', result['Source'])
+                assert re.search(r'seed.* \d.* n = \d.*(CPU|GPU|Xeon)', result['Source'])
 
 
 def test_every_config_is_in_a_metafile() -> None:
