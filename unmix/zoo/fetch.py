@@ -43,7 +43,7 @@ def fetch(url: str, target: Path, sha256: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _part_file(target, content_key([url, sha256])) as (part, file):
             if target.is_file() and file_sha256(target) == sha256:  # another process has brought it
-                part.unlink()
+                _discard(part)
                 return
             resumed = os.path.getsize(part) > 0
             _fill(file, url)
@@ -52,8 +52,7 @@ def fetch(url: str, target: Path, sha256: str) -> None:
                 _fill(file, url)
             digest = file_sha256(part)
             if digest != sha256:
-                if fcntl is not None:
-                    part.unlink()
+                _discard(part)
                 raise ValueError(
                     f'{url} is refused: its SHA-256 is {digest}, expected {sha256}. The file was changed or damaged on '
                     'the way; nothing of it is kept. Try again, or another UNMIX_MIRROR.'
@@ -91,16 +90,28 @@ def _part_file(target: Path, key: str) -> Iterator[tuple[Path, BinaryIO]]:
             except OSError:
                 part.unlink(missing_ok=True)
                 break
-            with suppress(FileNotFoundError):  # who had the lock before may have removed or renamed it
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
-                    yield part, file
-                    return
+            if _is_at(file, part):  # who had the lock before may have removed or renamed it
+                yield part, file
+                return
     part = target.with_name(f'.{target.name}.{os.getpid()}.part')
     try:
         with open(part, 'w+b') as file:
             yield part, file
     finally:
         part.unlink(missing_ok=True)
+
+
+def _discard(part: Path) -> None:
+    """Remove an open part file; Windows cannot, where it goes once it is closed."""
+    if fcntl is not None:
+        part.unlink()
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _fill(file: BinaryIO, url: str) -> None:
