@@ -67,7 +67,7 @@ def _read(source: str, load: Callable[[bool], Any]) -> Any:
     """Call ``load(weights_only)`` with the allowed types; say what is wrong with ``source`` in one sentence."""
     try:
         with torch.serialization.safe_globals(allowed_globals()):
-            return load(True)
+            return _without_code(load(True))
     except (OSError, MemoryError):
         raise
     except Exception as error:
@@ -93,6 +93,13 @@ def _read(source: str, load: Callable[[bool], Any]) -> Any:
             "where it was made: torch.save({'state_dict': model.state_dict()}, path). tools/train.py and tools/test.py "
             'load it all the same by --trust-checkpoint'
         ) from error
+
+
+def _without_code(checkpoint: Any) -> Any:
+    """Drop the text that MMEngine's ``resume`` would execute: it looks for MMCV's ``gpu_ids`` in ``meta['config']``."""
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
 
 
 def _unreadable(source: str, error: Exception) -> ValueError:

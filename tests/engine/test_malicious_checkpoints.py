@@ -24,6 +24,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from unmix import checkpoint_loading
+from unmix.engine.hooks import CheckpointHook
 from unmix.models.pretrained import load_pretrained
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +166,42 @@ def test_every_path_refuses_every_file(tmp_path: Path, witness: Path, capsys: py
                 count += 1
     with capsys.disabled():
         print(f'\n{count} loads of malicious files: all refused, nothing ran')
+
+
+def test_the_text_of_a_config_is_not_executed(tmp_path: Path, witness: Path):
+    """MMEngine's ``resume`` executes ``meta['config']``, a string, which weights only may hold."""
+    toy_runner(tmp_path, train_cfg__max_epochs=1).train()
+    file = tmp_path / 'epoch_1.pth'
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint['meta']['config'] = f"gpu_ids = [open({str(witness)!r}, 'w').close()]"
+    torch.save(checkpoint, file)
+    for path in (file, None):
+        toy_runner(tmp_path, resume=True, load_from=path and str(path)).train()
+        assert not witness.exists()
+
+
+def test_files_that_a_checkpoint_names_are_not_removed(tmp_path: Path):
+    """Those of the run that it was copied from, or any."""
+    other = tmp_path / 'other'
+    other.mkdir()
+    files = [other / name for name in ('best_acc_epoch_1.pth', 'interrupted_iter_1.pth', 'letter.txt')]
+    for file in files:
+        file.write_text('precious')
+    toy_runner(other, train_cfg__max_epochs=1).train()
+    checkpoint = torch.load(other / 'epoch_1.pth', weights_only=False)
+    passing = [str(files[1]), '../other/interrupted_iter_1.pth', '../other', str(other), '../other/letter.txt']
+    checkpoint['message_hub']['runtime_info'] |= dict(best_ckpt=str(files[0]), best_score=1.0, passing_ckpts=passing)
+    checkpoint['message_hub']['resumed_keys'] |= dict(best_ckpt=True, best_score=True, passing_ckpts=True)
+    torch.save(checkpoint, other / 'epoch_1.pth')
+    best = dict(interval=1, save_best='acc', rule='greater')
+    run = toy_runner(
+        tmp_path / 'run', resume=True, load_from=str(other / 'epoch_1.pth'), default_hooks__checkpoint=best
+    )
+    saver = next(hook for hook in run.hooks if isinstance(hook, CheckpointHook))
+    run.signal_hook.after_train_epoch = lambda runner: saver.after_val_epoch(runner, {'acc': 2.0 + runner.epoch})
+    run.train()
+    assert [file.read_text() for file in files] == ['precious'] * 3
+    assert len(list((tmp_path / 'run').glob('best_*.pth'))) == 1
 
 
 def run_tool(tool: str, *arguments: object) -> int:

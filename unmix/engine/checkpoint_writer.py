@@ -2,7 +2,6 @@
 
 import copy
 import io
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -128,12 +127,10 @@ def _job(previous: Future | None, buffer: io.BytesIO, path: str, named_in: str |
     write_checkpoint(buffer, path)
     if named_in is not None and is_main_process():
         name_latest(named_in, path)
+    # Only beside it or in the work dir: a resumed checkpoint may name files of another run, or any.
+    folders = {Path(folder).resolve() for folder in (Path(path).parent, named_in) if folder is not None}
     for old in map(Path, outdated):
-        if old == Path(path):
-            continue
-        if old.is_dir():
-            shutil.rmtree(old)
-        else:
+        if old != Path(path) and old.suffix == '.pth' and old.parent.resolve() in folders:
             old.unlink(missing_ok=True)
 
 
