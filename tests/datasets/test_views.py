@@ -22,6 +22,7 @@ RECIPE = [
     dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]),
     dict(type='RandomHorizontalFlip'),
 ]
+TURN = dict(type='RandomRotation', degrees=10)  # which only torchvision draws and applies
 
 
 def image(size: tuple[int, int] = (40, 32), seed: int = 0) -> Image.Image:
@@ -30,7 +31,7 @@ def image(size: tuple[int, int] = (40, 32), seed: int = 0) -> Image.Image:
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
-def test_views_are_those_of_torchvision_under_the_same_seed() -> None:
+def test_views_of_other_transforms_are_those_of_torchvision_under_the_same_seed() -> None:
     blur = tv.Lambda(lambda x: x.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0))))
     compose = tv.Compose(
         [
@@ -39,11 +40,12 @@ def test_views_are_those_of_torchvision_under_the_same_seed() -> None:
             tv.RandomGrayscale(0.2),
             tv.RandomApply([blur], p=0.5),
             tv.RandomHorizontalFlip(),
+            tv.RandomRotation(10),
             tv.PILToTensor(),
         ]
     )
     for index in range(10):
-        views = MultiView(RECIPE, num_views=3)(image(), SampleKey(index, 4, 1))
+        views = MultiView([*RECIPE, TURN], num_views=3)(image(), SampleKey(index, 4, 1))
         for view, found in enumerate(views):
             with seeded('augmentation', 1, 4, index, view):
                 expected = compose(image())
@@ -65,6 +67,8 @@ def test_seeds_epochs_images_and_views_all_differ_and_the_generators_stay() -> N
 def test_single_view_for_evaluation_is_resize_and_crop() -> None:
     pipeline = SingleView([dict(type='Resize', size=28), dict(type='CenterCrop', size=24), dict(type='PILToTensor')])
     expected = TF.pil_to_tensor(TF.center_crop(TF.resize(image(), 28), 24))
+    assert (pipeline(image(), SampleKey(0)).int() - expected.int()).abs().max() <= 1
+    pipeline.backend = 'pil'
     assert torch.equal(pipeline(image(), SampleKey(0)), expected)
 
 

@@ -1,7 +1,7 @@
 """What it costs that a random number is a function of its purpose.
 
-* ``image``: the pipeline that takes one image at a time, as a data worker runs it, on images of 32 px. Each view hashes
-  its purpose and seeds the global generators. The larger the images, the smaller the share.
+* ``image``: the pipeline of the CIFAR recipes, as a data worker runs it, on a batch of images of 32 px. Views hash their
+  purpose, from which every number of an image follows. The larger the images, the smaller the share.
 * ``batch``: the quickstart's, which takes a whole batch. Each view and transform hashes its purpose, and every number
   is computed from it. This pipeline takes 2 microseconds a view, so the share is large and says little.
 * ``step``: a whole training step of the quickstart, its batch included, and the seeding of dropout and the like.
@@ -17,18 +17,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from mmengine.optim import build_optim_wrapper
-from PIL import Image
 
 import unmix.engine  # noqa: F401
 from unmix.apis import load_config
 from unmix.datasets import SampleKey
 from unmix.registry import MODELS, TRANSFORMS
-from unmix.utils.rng import reseed, reseed_step, stream, uniforms
+from unmix.utils.rng import reseed_step, stream, uniforms
 
 GOAL = 0.03
 PER_IMAGE = 'unmix::moco/moco-sym_resnet18_1xb512-coslr-1000e_cifar10.py'
@@ -53,13 +51,16 @@ def build_pipeline(config: str) -> Any:
 
 
 def per_image(rounds: int) -> tuple[float, float]:
-    """Microseconds a view: of the pipeline, of seeding."""
-    pipeline = build_pipeline(PER_IMAGE)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    keys = iter(range(10**9))
-    with patch('unmix.datasets.transforms.per_sample.get_worker_info', return_value=object()):
-        whole = least_us(lambda: pipeline(image, SampleKey(next(keys))), 300, rounds) / pipeline.num_views
-    return whole, least_us(lambda: reseed('augmentation', 0, 12, 34567, 1), 1000, rounds)
+    """Microseconds a batch: of the pipeline, of computing its random numbers."""
+    pipeline, index = build_pipeline(PER_IMAGE), np.arange(BATCH)
+    images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
+    keys = [SampleKey(i) for i in range(BATCH)]
+
+    def draw() -> None:
+        for view in range(pipeline.num_views):
+            uniforms(stream('views', 0, 0, view), index, pipeline.recipe.columns)
+
+    return least_us(lambda: pipeline.batch(images, keys), 20, rounds), least_us(draw, 20, rounds)
 
 
 def per_batch(rounds: int) -> tuple[float, float]:

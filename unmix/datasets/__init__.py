@@ -5,7 +5,8 @@ from unmix.datasets.arrays import ArrayDataset, Digits
 from unmix.datasets.base import BaseDataset
 from unmix.datasets.cifar import CIFAR10, CIFAR100
 from unmix.datasets.collate import collate
-from unmix.datasets.folder import ImageFolder, ImageNet, read_image
+from unmix.datasets.decode import decode_image, read_image
+from unmix.datasets.folder import ImageFolder, ImageNet
 from unmix.datasets.idx import MNIST, FashionMNIST, read_idx
 from unmix.datasets.mixture import MixtureDataset
 from unmix.datasets.samplers import EpochSampler, SampleKey, SlidingWindowSampler
@@ -31,6 +32,7 @@ __all__ = [
     'Subset',
     'TinyImageNet',
     'collate',
+    'decode_image',
     'read_idx',
     'read_image',
     'samplers',

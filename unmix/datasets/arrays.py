@@ -50,12 +50,13 @@ class ArrayDataset(BaseDataset):
 
     def __getitems__(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
         """Return a batch, or a list of items if the pipeline takes one image at a time."""
-        if self.pipeline is not None and not hasattr(self.pipeline, 'batch'):
+        if self.pipeline is not None and not getattr(self.pipeline, 'fused', hasattr(self.pipeline, 'batch')):
             return [self[key] for key in keys]
         full_keys = [SampleKey.of(key) for key in keys]
         index = torch.tensor([key.index for key in full_keys])
         images = self.images[index]
-        batch = dict(inputs=images if self.pipeline is None else self.pipeline.batch(images, full_keys), index=index)
+        make: Any = None if self.pipeline is None else self.pipeline.batch  # type: ignore[attr-defined]
+        batch = dict(inputs=images if make is None else make(images, full_keys), index=index)
         return batch if self.labels is None else batch | {'label': self.labels[index]}
 
 

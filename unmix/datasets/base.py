@@ -1,9 +1,10 @@
 """What all data sets have in common."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -13,6 +14,7 @@ from unmix.datasets.transforms import to_tensor
 from unmix.registry import TRANSFORMS
 
 Pipeline = Callable[[Any, SampleKey], Any]
+CHUNK = 8
 
 
 class BaseDataset(Dataset):
@@ -46,6 +48,9 @@ class BaseDataset(Dataset):
 
     def __init__(self, pipeline: dict[str, Any] | Pipeline | None = None) -> None:
         self.pipeline = TRANSFORMS.build(pipeline) if isinstance(pipeline, dict) else pipeline
+        prepare = getattr(self.pipeline, 'prepare', None)
+        if prepare is not None:
+            prepare()  # before there are workers, each of which would have to
 
     @abstractmethod
     def __len__(self) -> int:
@@ -61,6 +66,28 @@ class BaseDataset(Dataset):
         inputs = to_tensor(image) if self.pipeline is None else self.pipeline(image, key)
         item = dict(inputs=inputs, index=key.index)
         return item if label is None else item | {'label': int(label)}
+
+    def __getitems__(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return a batch, if the pipeline makes one of images of any sizes and items are those above; else a list."""
+        if not getattr(self.pipeline, 'fused', False) or type(self).__getitem__ is not BaseDataset.__getitem__:
+            return [self[key] for key in keys]
+        pipeline: Any = self.pipeline
+        full_keys = [SampleKey.of(key) for key in keys]
+        views: list[Tensor] = []
+        labels: list[int | None] = []
+        for start in range(0, len(keys), CHUNK):  # so that few images are in memory before they are cropped
+            part = full_keys[start : start + CHUNK]
+            loaded = [self.load(key.index) for key in part]
+            images = [to_tensor(image) for image, _ in loaded]
+            labels += [None if label is None else int(label) for _, label in loaded]
+            views = views or pipeline.empty(len(keys), images[0].shape[0])
+            inputs = pipeline.batch(images, part, [view[start : start + len(part)] for view in views])
+        batch = dict(
+            inputs=views if isinstance(inputs, list) else views[0], index=torch.tensor([key.index for key in full_keys])
+        )
+        if None in labels and set(labels) != {None}:
+            raise ValueError('Some images of a batch have labels and others have none. Label all images or none.')
+        return batch if None in labels else batch | {'label': torch.tensor(labels)}
 
     @property
     def num_classes(self) -> int | None:

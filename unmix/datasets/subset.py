@@ -94,5 +94,11 @@ class Subset(Dataset):
         inner = key._replace(index=int(self.rows[key.index]))  # so that an image is augmented as in the whole data set
         return self.dataset[inner] | dict(index=key.index)
 
-    def __getitems__(self, keys: list[int | SampleKey]) -> list[dict[str, Any]]:
-        return [self[key] for key in keys]
+    def __getitems__(self, keys: list[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
+        if not hasattr(self.dataset, '__getitems__'):
+            return [self[key] for key in keys]
+        rows = [SampleKey.of(key) for key in keys]
+        batch = self.dataset.__getitems__([key._replace(index=int(self.rows[key.index])) for key in rows])
+        if isinstance(batch, dict):
+            return batch | dict(index=torch.tensor([key.index for key in rows]))
+        return [item | dict(index=key.index) for item, key in zip(batch, rows, strict=True)]

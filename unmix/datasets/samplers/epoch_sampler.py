@@ -1,6 +1,6 @@
 """The order of the images, and with it the seed of their augmentations."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,18 @@ class SampleKey(NamedTuple):
     def of(cls, key: 'int | SampleKey') -> 'SampleKey':
         """Return a key as it is, and a plain index as a key of epoch 0 and seed 0."""
         return key if isinstance(key, SampleKey) else cls(int(key))
+
+
+def one_run(keys: Sequence[SampleKey]) -> tuple[int, int]:
+    """Return the seed and epoch of all keys of a batch.
+
+    Raises:
+        ValueError: If there is more than one.
+    """
+    runs = {(key.seed, key.epoch) for key in keys}
+    if len(runs) != 1:
+        raise ValueError(f'A batch is of one seed and one epoch, not of {sorted(runs)}: check the sampler.')
+    return runs.pop()
 
 
 @DATA_SAMPLERS.register_module()

@@ -2,10 +2,13 @@
 
 from unmix.datasets.transforms.batch_ops import BatchAffine, BatchColorJitter, BatchGamma, BatchNoise, BatchTransform
 from unmix.datasets.transforms.batch_views import BatchMultiView
+from unmix.datasets.transforms.blur import PILGaussianBlur
 from unmix.datasets.transforms.color_map import BatchColorMap
 from unmix.datasets.transforms.erasing import Cutout, RandomErasing
+from unmix.datasets.transforms.images import to_bytes, to_pil, to_tensor
 from unmix.datasets.transforms.multi_crop import MultiCrop
-from unmix.datasets.transforms.per_sample import MultiView, PILGaussianBlur, RandomApply, SingleView, to_pil, to_tensor
+from unmix.datasets.transforms.multi_view import MultiView, SingleView
+from unmix.datasets.transforms.per_sample import RandomApply
 
 __all__ = [
     'BatchAffine',
@@ -22,6 +25,7 @@ __all__ = [
     'RandomApply',
     'RandomErasing',
     'SingleView',
+    'to_bytes',
     'to_pil',
     'to_tensor',
 ]

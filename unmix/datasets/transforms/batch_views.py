@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from unmix.datasets.samplers import SampleKey
+from unmix.datasets.samplers import SampleKey, one_run
 from unmix.datasets.transforms.batch_ops import BatchTransform
-from unmix.datasets.transforms.per_sample import to_tensor
+from unmix.datasets.transforms.images import to_tensor
 from unmix.registry import TRANSFORMS
 from unmix.utils.rng import stream, uniforms
 
@@ -39,10 +39,7 @@ class BatchMultiView:
         Raises:
             ValueError: If the keys are of more than one seed or epoch.
         """
-        runs = {(key.seed, key.epoch) for key in keys}
-        if len(runs) != 1:
-            raise ValueError(f'A batch is of one seed and one epoch, not of {sorted(runs)}: check the sampler.')
-        purpose = ('augmentation', *runs.pop())
+        purpose = ('augmentation', *one_run(keys))
         index = np.array([key.index for key in keys])
         views = []
         for view in range(self.num_views):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unmix.datasets.transforms.per_sample import to_tensor
+from unmix.datasets.transforms.images import to_tensor
 from unmix.registry import TRANSFORMS
 
 Box = tuple[int, int, int, int]

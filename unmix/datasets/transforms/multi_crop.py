@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from unmix.datasets.samplers import SampleKey
-from unmix.datasets.transforms.per_sample import MultiView
+from unmix.datasets.transforms.multi_view import MultiView
 from unmix.registry import TRANSFORMS
 
 
@@ -36,6 +36,32 @@ class MultiCrop:
         """Number of views of all kinds."""
         return sum(kind.num_views for kind in self.kinds)
 
+    @property
+    def fused(self) -> bool:
+        """Whether whole batches can be made."""
+        return all(kind.fused for kind in self.kinds)
+
+    def prepare(self) -> None:
+        """Compile what is to be compiled, so that workers do not have to."""
+        for kind in self.kinds:
+            kind.prepare()
+
+    def empty(self, num: int, channels: int) -> list[Tensor]:
+        """Return room for the views of ``num`` images."""
+        return [view for kind in self.kinds for view in kind.empty(num, channels)]
+
+    def batch(
+        self, images: Tensor | Sequence[Tensor], keys: Sequence[SampleKey], out: list[Tensor] | None = None
+    ) -> list[Tensor]:
+        """Return the views of a batch, each (N, C, h, w); see :meth:`MultiView.batch`."""
+        return [
+            view
+            for kind in self.kinds
+            for view in kind.batch(
+                images, keys, None if out is None else out[kind.first_view : kind.first_view + kind.num_views]
+            )
+        ]
+
     def __call__(self, image: Image.Image | Tensor, key: SampleKey) -> list[Tensor]:
-        """Return the views of an image, each (C, H, W), in the order of the kinds."""
+        """Return the views of an image, each (C, h, w), in the order of the kinds."""
         return [view for kind in self.kinds for view in kind(image, key)]
