@@ -106,6 +106,17 @@ def test_random_weights_of_any_model() -> None:
     assert model.pretrained_cfg['data_preprocessor']['mean'] == [123.675, 116.28, 103.53]
 
 
+@pytest.mark.parametrize(('name', 'channels'), [('cmc_digits', 1), ('unmix-moco_folder', 3)])
+def test_images_are_prepared_as_in_the_pre_training(name: str, channels: int) -> None:
+    """By colour space as well, and where the config does not name the type."""
+    trained = MODELS.build(load_config(f'unmix::quickstart/{name}').model).eval()
+    model = unmix.get_model(name, pretrained=False)
+    images = torch.randint(256, (2, channels, 16, 16), dtype=torch.uint8)
+    prepared = MODELS.build(model.pretrained_cfg['data_preprocessor']).normalize(images)
+    assert torch.equal(prepared, trained.data_preprocessor.normalize(images))
+    assert model(prepared).shape == trained.extract_feat(prepared).shape == (2, model.out_dim)
+
+
 @pytest.mark.parametrize(
     ('call', 'message'),
     [

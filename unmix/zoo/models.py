@@ -26,7 +26,7 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
 
     Returns:
         The model. Its attribute ``pretrained_cfg`` is a dict of ``name``, ``config`` (file), ``weights`` (file, or
-        None) and ``data_preprocessor`` (mean and std).
+        None) and ``data_preprocessor`` (a config).
 
     Raises:
         ConnectionError, OSError: If the weights cannot be had, see :func:`unmix.zoo.download`.
@@ -37,7 +37,8 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
         raise ValueError(f'A linear classifier on {name} is there with its weights only; give pretrained=True.')
     entry = find_model(name)
     cfg = load_config(str(entry.config)).model.to_dict()
-    backbone, preprocessor = cfg['backbone'], cfg.get('data_preprocessor') or {}
+    backbone = cfg['backbone']
+    preprocessor = dict(type='DataPreprocessor') | (cfg.get('data_preprocessor') or {})
     file = download(entry.name) if pretrained else None
     if file is None:
         model = MODELS.build(backbone)
