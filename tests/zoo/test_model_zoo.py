@@ -53,11 +53,12 @@ def test_published_weights_have_the_accuracies_of_their_metafile(name: str) -> N
     (result,) = find_model(name).content['Results']
     model = unmix.get_model(name)
     knn = KNN(k=20, temperature=0.1)(features(model, 'train'), features(model, 'test'))
-    assert round(knn['top1'], 2) == result['Metrics']['kNN Top 1 Accuracy']
+    image = 100 / 540 + 0.01  # on another processor one of the test images may fall on the other side
+    assert knn['top1'] == pytest.approx(result['Metrics']['kNN Top 1 Accuracy'], abs=image)
     classifier = unmix.get_model(name, classifier=True)
     scores, labels = features(classifier, 'test')
     top1 = 100 * (scores.argmax(1) == labels).double().mean().item()
-    assert round(top1, 2) == result['Metrics']['Linear Classifier Top 1 Accuracy']
+    assert top1 == pytest.approx(result['Metrics']['Linear Classifier Top 1 Accuracy'], abs=image)
     assert not model.training
     assert not classifier.training
 
