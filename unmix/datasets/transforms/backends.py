@@ -30,7 +30,7 @@ def write_views(
         backend = 'torch'
     if backend == 'numba':
         exact = torch.empty(out.shape) if out.dtype == torch.bfloat16 else out
-        shifts, factors = (np.ascontiguousarray(np.broadcast_to(value, out.shape[1])) for value in (mean, scale))
+        shifts, factors = (np.array(np.broadcast_to(value, out.shape[1])) for value in (mean, scale))
         numba_views(images, draws, exact, shifts, factors)
         if exact is not out:
             out.copy_(exact)
