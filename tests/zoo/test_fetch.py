@@ -127,7 +127,9 @@ def no_locks_available(*args: object) -> None:
     raise OSError(errno.ENOLCK, 'No locks available')
 
 
-@pytest.mark.parametrize('locks', [None, SimpleNamespace(flock=no_locks_available, LOCK_EX=0)], ids=['system', 'disk'])
+@pytest.mark.parametrize(
+    'locks', [None, SimpleNamespace(flock=no_locks_available, LOCK_EX=2, LOCK_NB=4)], ids=['system', 'disk']
+)
 def test_without_locks_each_process_has_a_part_of_its_own(
     locks: object, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from mmengine.logging import print_log
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -45,6 +46,7 @@ def fetch(url: str, target: Path, sha256: str) -> None:
             if target.is_file() and file_sha256(target) == sha256:  # another process has brought it
                 _discard(part)
                 return
+            print_log(f'Downloading {url} to {target}', logger='current')
             resumed = os.path.getsize(part) > 0
             _fill(file, url)
             if resumed and file_sha256(part) != sha256:  # the beginning may be of an earlier file of this name
@@ -86,7 +88,7 @@ def _part_file(target: Path, key: str) -> Iterator[tuple[Path, BinaryIO]]:
     while fcntl is not None:
         with open(part, 'a+b') as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however it ends
+                _lock(file, target)
             except OSError:
                 part.unlink(missing_ok=True)
                 break
@@ -99,6 +101,15 @@ def _part_file(target: Path, key: str) -> Iterator[tuple[Path, BinaryIO]]:
             yield part, file
     finally:
         part.unlink(missing_ok=True)
+
+
+def _lock(file: BinaryIO, target: Path) -> None:
+    """Wait for the lock of an open file; it ends with the process that has it, however that ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print_log(f'Another process downloads {target}; waiting for it', logger='current')
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _discard(part: Path) -> None:
