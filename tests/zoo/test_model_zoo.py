@@ -89,6 +89,10 @@ def test_the_converter_needs_no_guess_for_published_weights() -> None:
     assert converted.difference < 1e-5
 
 
+def test_each_file_of_weights_belongs_to_a_model() -> None:
+    assert set(ROOT.glob('configs/*/weights/*')) == {find_model(name).file for name in PUBLISHED} - {None}
+
+
 def test_names_match_patterns() -> None:
     everything = unmix.list_models()
     assert everything == sorted(everything)
