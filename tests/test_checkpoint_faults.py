@@ -1,8 +1,10 @@
 """Two hundred injected faults: no good checkpoint is lost, and no damaged one is loaded in silence."""
 
+import errno
 import os
 import resource
 import signal
+import stat
 import time
 from pathlib import Path
 
@@ -163,6 +165,19 @@ def test_files_without_a_seal_are_found_by_the_checksums_of_their_archive(tmp_pa
     data = bytearray((tmp_path / 'iter_2.pth').read_bytes())
     data[data.index(state(2)['state_dict']['w'].numpy().tobytes())] ^= 1
     (tmp_path / 'iter_2.pth').write_bytes(data)
+    assert recover(tmp_path) == 1
+
+
+def test_a_file_system_that_cannot_flush_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    flush = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    save(tmp_path, 1)
     assert recover(tmp_path) == 1
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 
+from unmix.engine.work_dir import sole_use
 from unmix.latest_checkpoint import LATEST
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
@@ -31,7 +32,7 @@ def resume_after_restart(runner: Runner) -> bool:
     agent = f'{os.environ["TORCHELASTIC_RUN_ID"]} {socket.gethostname()} {os.getppid()}'
     agents = set(all_gather_object(agent))
     decision = [False]
-    with agreed():
+    with sole_use(runner.work_dir), agreed():  # the note of a training that is at work there is not replaced
         if is_main_process():
             decision[0] = _has_progress(Path(runner.work_dir), agents)
     broadcast_object_list(decision)

@@ -4,9 +4,11 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMEngineRunner
+from torch import nn
 
 from unmix.engine.console import quiet
 from unmix.engine.loops.resumption import StepRemainder
+from unmix.engine.work_dir import sole_use
 
 
 class Runner(MMEngineRunner):
@@ -17,6 +19,11 @@ class Runner(MMEngineRunner):
         logger = super().build_logger(*args, **kwargs)
         quiet(logger)
         return logger
+
+    def train(self) -> nn.Module:
+        """Train as MMEngine does, if no other process trains in this work dir."""
+        with sole_use(self.work_dir):
+            return super().train()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save as MMEngine does, with the gradients that are being accumulated on all ranks. Every rank calls it."""

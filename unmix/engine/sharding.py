@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from unmix.engine.console import quiet
+from unmix.engine.work_dir import sole_use
 from unmix.registry import STRATEGIES
 
 ENCODER_PARTS = ('backbone', 'neck', 'predictor')
@@ -86,6 +87,11 @@ class FlexibleRunner(MMEngineFlexibleRunner):
         init_default_scope(kwargs.get('default_scope', 'unmix'))  # MMEngine looks for the strategy before it does so
         super().__init__(*args, **kwargs)
         self._place: dict[str, Any] = {}
+
+    def train(self) -> nn.Module:
+        """Train as MMEngine does, if no other process trains in this work dir."""
+        with sole_use(self.work_dir):
+            return super().train()
 
     def save_checkpoint(self, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
         """Save, on every rank, with the ``epoch`` and ``iter`` of ``meta``; MMEngine overwrites them."""

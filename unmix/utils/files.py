@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -40,5 +41,8 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some file systems (CIFS, FUSE) have no such call for directories
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)

@@ -1,0 +1,50 @@
+"""Two trainings in one work directory; the lock of one that is killed."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from engine_toy import toy_runner
+
+from unmix.engine.work_dir import sole_use
+
+
+def hold(work_dir: Path) -> int:
+    """Start a process that uses the directory until it is killed; return its id."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with sole_use(work_dir):
+            os.write(writer, b'x')
+            signal.pause()
+    os.read(reader, 1)
+    os.close(reader)
+    os.close(writer)
+    return pid
+
+
+def test_a_second_training_is_refused_and_a_killed_one_forgotten(tmp_path: Path):
+    runner = toy_runner(tmp_path)
+    (tmp_path / '.epoch_1.1.pth').write_bytes(b'what the first one is about to rename')
+    pid = hold(tmp_path)
+    try:
+        with pytest.raises(ValueError, match=f'is in use by process {pid} on .*another one by --work-dir'):
+            runner.train()
+        assert runner.iter == 0
+        assert (tmp_path / '.epoch_1.1.pth').exists()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    runner.train()
+    assert runner.iter == 18
+    assert not (tmp_path / '.epoch_1.1.pth').exists()
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def without(*args: object) -> None:
+        raise OSError(95, 'Operation not supported')
+
+    monkeypatch.setattr('unmix.engine.work_dir.fcntl.lockf', without)
+    with sole_use(tmp_path):
+        pass
