@@ -71,7 +71,9 @@ class StreamedSGD(SGD):
                     self._step_stream(parameter, gradient, group)
 
     def _step_stream(self, parameter: Tensor, gradient: BankGradient, group: dict[str, Any]) -> None:
-        gradient.merge()
+        gradient.ready()
+        own, of_own = gradient.own_rows(parameter)
+        of_own = of_own.to(parameter.dtype)
         state = self.state[parameter]
         velocity = state.get('momentum_buffer')
         if velocity is None and group['momentum']:
@@ -81,4 +83,7 @@ class StreamedSGD(SGD):
             change.add_(parameter[rows], alpha=group['weight_decay'])
             if velocity is not None:
                 change = velocity[rows].mul_(group['momentum']).add_(change)
-            parameter[rows].sub_(group['lr'] * change)
+            parameter[rows].add_(change, alpha=-group['lr'])
+        if velocity is not None:
+            velocity.index_add_(0, own, of_own)
+        parameter.index_add_(0, own, of_own, alpha=-group['lr'])

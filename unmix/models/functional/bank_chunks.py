@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # Rows of a chunk. Measured on a CPU with 64 to 512 queries of 128 numbers: 256 to 1024 rows, which the cache holds with
 # their similarities, take the same time within 5 %. Not measured on accelerators, which want few and large launches.
 CHUNK = {'cpu': 512}
 CHUNK_OF_OTHERS = 16384
+EPS = 1e-12  # least length, as in torch.nn.functional.normalize
 
 
 def chunks(bank: Tensor) -> Iterator[slice]:
@@ -18,10 +18,13 @@ def chunks(bank: Tensor) -> Iterator[slice]:
     return (slice(start, min(start + size, len(bank))) for start in range(0, len(bank), size))
 
 
-def read_chunk(bank: Tensor, rows: slice, dtype: torch.dtype, unit_rows: bool) -> Tensor:
-    """Return some rows of a bank (C, D), of unit length if so wanted."""
+def read_chunk(bank: Tensor, rows: slice | Tensor, dtype: torch.dtype, unit_rows: bool) -> tuple[Tensor, Tensor | None]:
+    """Return some rows of a bank (C, D), of unit length if so wanted, and then the lengths (C, 1) that they had."""
     chunk = bank[rows].to(dtype)
-    return F.normalize(chunk, dim=1) if unit_rows else chunk
+    if not unit_rows:
+        return chunk, None
+    length = chunk.square().sum(1, keepdim=True).sqrt_().clamp_(min=EPS)
+    return chunk / length, length
 
 
 def hide(table: Tensor, rows: slice, valid: Tensor | None, exclude: Tensor | None) -> None:
@@ -33,7 +36,9 @@ def hide(table: Tensor, rows: slice, valid: Tensor | None, exclude: Tensor | Non
         table.masked_fill_(exclude[:, None] == place, -torch.inf)
 
 
-def unit_gradient(gradient: Tensor, unit: Tensor, chunk: Tensor, eps: float = 1e-12) -> Tensor:
-    """Return the gradient (C, D) of a chunk's rows, from that of the same rows at unit length."""
-    length = chunk.norm(dim=1, keepdim=True).clamp(min=eps)
-    return (gradient - (gradient * unit).sum(1, keepdim=True) * unit).div_(length)
+def raw_gradient(gradient: Tensor, unit: Tensor, length: Tensor | None) -> Tensor:
+    """Return the gradient (C, D) of the rows as they are, from that of the rows that :func:`read_chunk` returns."""
+    if length is None:
+        return gradient
+    along = (gradient * unit).sum(1, keepdim=True)
+    return gradient.addcmul_(along, unit, value=-1).div_(length)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unmix.models.functional.bank_chunks import chunks, hide, read_chunk, unit_gradient
+from unmix.models.functional.bank_chunks import chunks, hide, raw_gradient, read_chunk
 
 
 class BankGradient:
@@ -45,31 +45,34 @@ class BankGradient:
         self._soft.clear()
         self._own.clear()
 
-    def merge(self) -> None:
-        """Stack all terms, so that each chunk is read once."""
-        for terms in (self._soft, self._own):
-            terms[:] = [tuple(map(torch.cat, zip(*terms, strict=True)))] if terms else []
+    def ready(self) -> None:
+        """Stack the terms, once they are all there, so that each chunk is read once."""
+        if self._soft:
+            query, lse, weight = map(torch.cat, zip(*self._soft, strict=True))
+            base = lse.clamp(min=torch.finfo(lse.dtype).min)[:, None]
+            self._stack = self.scale * query, base, self.scale * weight[:, None] * query
 
     def chunk(self, bank: Tensor, rows: slice) -> Tensor:
-        """Return the gradient (C, D) of some rows of the bank."""
-        dtype = (self._soft or self._own)[0][0].dtype
-        chunk = read_chunk(bank, rows, dtype, self.unit_rows)
-        gradient = chunk.new_zeros(len(chunk) + 1, chunk.shape[1])  # one more row for what is outside
-        for query, index, weight in self._own:
-            inside = (index >= rows.start) & (index < rows.stop)
-            place = torch.where(inside, index - rows.start, len(chunk))
-            gradient.index_add_(0, place, self.scale * weight[:, None] * query)
-        gradient = gradient[:-1]
-        for query, lse, weight in self._soft:
-            table = self.scale * query @ chunk.T
-            hide(table, rows, self.valid, self.exclude)
-            table.sub_(lse.clamp(min=torch.finfo(dtype).min)[:, None]).exp_()
-            gradient.addmm_(table.T, self.scale * weight[:, None] * query)
-        return unit_gradient(gradient, chunk, bank[rows].to(dtype)) if self.unit_rows else gradient
+        """Return the gradient (C, D) of some rows of the bank, less that of :meth:`own_rows`; after :meth:`ready`."""
+        scaled, base, weighted = self._stack
+        chunk, length = read_chunk(bank, rows, scaled.dtype, self.unit_rows)
+        table = scaled @ chunk.T
+        hide(table, rows, self.valid, self.exclude)
+        return raw_gradient(table.sub_(base).exp_().T @ weighted, chunk, length)
+
+    def own_rows(self, bank: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the own rows (R,), some perhaps more than once, and what is to be added to their gradient (R, D)."""
+        if not self._own:
+            return torch.empty(0, dtype=torch.long, device=bank.device), bank[:0]
+        query, index, weight = map(torch.cat, zip(*self._own, strict=True))
+        rows, length = read_chunk(bank, index, query.dtype, self.unit_rows)
+        return index, raw_gradient(self.scale * weight[:, None] * query, rows, length)
 
     def dense(self, bank: Tensor) -> Tensor:
         """Return the whole gradient (K, D)."""
-        whole = torch.empty_like(bank)
-        for rows in chunks(bank):
+        self.ready()
+        whole = torch.empty_like(bank) if self._soft else torch.zeros_like(bank)
+        for rows in chunks(bank) if self._soft else ():
             whole[rows] = self.chunk(bank, rows)
-        return whole
+        index, own = self.own_rows(bank)
+        return whole.index_add_(0, index, own.to(whole.dtype))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmix.models.functional.bank_chunks import chunks, hide, read_chunk, unit_gradient
+from unmix.models.functional.bank_chunks import chunks, hide, read_chunk
 from unmix.models.functional.bank_gradient import BankGradient
 from unmix.models.functional.first_order import first_order
 
@@ -93,7 +93,7 @@ class _BankLSE(torch.autograd.Function):
         mean = torch.zeros_like(query)  # of the rows, weighted by exp(exponent - top)
         masked = valid is not None or exclude is not None
         for rows in chunks(bank):
-            chunk = read_chunk(bank, rows, query.dtype, unit_rows)
+            chunk, _ = read_chunk(bank, rows, query.dtype, unit_rows)
             table = scaled @ chunk.T
             hide(table, rows, valid, exclude)
             higher = torch.maximum(top, table.amax(1, keepdim=True))
@@ -138,23 +138,21 @@ class _OwnSimilarity(torch.autograd.Function):
         bank_weight: float,
         gradient: BankGradient | None,
     ) -> Tensor:
-        rows = bank[index].to(query.dtype)
-        unit = torch.nn.functional.normalize(rows, dim=1) if unit_rows else rows
-        ctx.save_for_backward(query, rows if ctx.needs_input_grad[1] else None, unit, index)
-        ctx.terms = scale, unit_rows, bank_weight, gradient, bank.shape, bank.dtype
-        return scale * (query * unit).sum(1)
+        rows, _ = read_chunk(bank, index, query.dtype, unit_rows)
+        dense = ctx.needs_input_grad[1] and gradient is None
+        ctx.save_for_backward(query, index, rows, bank if dense else None)
+        ctx.terms = scale, unit_rows, bank_weight, gradient
+        return scale * (query * rows).sum(1)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        query, rows, unit, index = ctx.saved_tensors
-        scale, unit_rows, bank_weight, gradient, shape, dtype = ctx.terms
-        of_query = scale * weight[:, None] * unit if ctx.needs_input_grad[0] else None
+        query, index, rows, bank = ctx.saved_tensors
+        scale, unit_rows, bank_weight, gradient = ctx.terms
+        of_query = scale * weight[:, None] * rows if ctx.needs_input_grad[0] else None
         of_bank = None
-        if ctx.needs_input_grad[1] and gradient is not None:
-            gradient.add_own(query, index, bank_weight * weight)
-        elif ctx.needs_input_grad[1]:
-            of_rows = scale * bank_weight * weight[:, None] * query
-            of_rows = unit_gradient(of_rows, unit, rows) if unit_rows else of_rows
-            of_bank = of_rows.new_zeros(shape).index_add_(0, index, of_rows).to(dtype)
+        if ctx.needs_input_grad[1]:
+            parts = BankGradient(scale, unit_rows) if gradient is None else gradient
+            parts.add_own(query, index, bank_weight * weight)
+            of_bank = parts.dense(bank) if gradient is None else None
         return of_query, of_bank, None, None, None, None, None
