@@ -7,7 +7,7 @@ CMC needs colour: black and white of the grey digits become two colours, each ti
 
 _base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
-max_epochs, dim = 100, 64
+max_epochs, dim = 150, 64
 num_threads = 1  # small tensors: a second thread gains little, and results depend on the number
 palette = [[40, 20, 120], [255, 230, 120]]
 

@@ -7,7 +7,7 @@ Two crops of 16 px, and the softmax over the 512 most recently seen images; an e
 
 _base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
-max_epochs, dim = 200, 128
+max_epochs, dim = 300, 128
 num_threads = 1  # small tensors: a second thread gains little, and results depend on the number
 
 model = dict(
