@@ -119,9 +119,8 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """
     path = osp.expanduser(filename)
     if not osp.isfile(path):
-        raise FileNotFoundError(
-            f'checkpoint {filename!r} does not exist; give the path of a file that torch.save wrote'
-        )
+        what = 'is a directory' if osp.isdir(path) else 'does not exist'
+        raise FileNotFoundError(f'checkpoint {filename!r} {what}; give the path of a file that torch.save wrote')
     verify(path)
     return _read(filename, lambda safe: torch.load(path, map_location=map_location, weights_only=safe))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unmix.engine.accumulation import between_steps, optim_wrappers
+from unmix.engine.loops.resume_check import check_resumable, config_changes
 
 KEY = 'step'  # of a checkpoint
 
@@ -40,7 +41,18 @@ class StepRemainder(Hook):
         self._collected = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember what was left over."""
+        """Remember what was left over; if the run is to go on from there, compare the two.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+        if runner._resume:
+            check_resumable(runner, checkpoint)
+            if changes := config_changes(checkpoint['meta'].get('cfg', ''), runner.cfg.pretty_text):
+                runner.logger.warning(
+                    'The config has changed since this checkpoint was written (-: then, +: now). Seed, learning rates, '
+                    f'other settings of the optimiser, and schedules stay as they were then:\n{changes}'
+                )
         self._loaded = checkpoint.get('meta', {}).get('iter', 0), checkpoint.pop(KEY, {})
 
     def restore(self, runner: Runner) -> None:
