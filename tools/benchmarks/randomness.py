@@ -1,6 +1,6 @@
 """What it costs that a random number is a function of its purpose.
 
-* ``image``: the pipeline of the CIFAR recipes, as a data worker runs it, on batches of images of 32 px. Views hash their
+* ``image``: the pipeline of the CIFAR recipes, as a data worker runs it, on batches of images of 32 px. Views hash a
   purpose, from which every number of an image follows. The larger the images, the smaller the share.
 * ``batch``: the quickstart's, which takes a whole batch. Each view and transform hashes its purpose, and every number
   is computed from it. This pipeline takes 2 microseconds a view, so the share is large and says little.

@@ -90,7 +90,7 @@ def _compile(stamp: str):
 
     try:
         return njit(SIGNATURE, cache=True, fastmath=True, error_model='numpy', nogil=True)(views)
-    except RuntimeError:  # there is no folder in which numba could keep what it compiles
+    except (RuntimeError, OSError):  # there is no folder in which numba could keep what it compiles, or no room
         return njit(SIGNATURE, fastmath=True, error_model='numpy', nogil=True)(views)
 
 
