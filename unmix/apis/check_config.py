@@ -28,6 +28,7 @@ TOP_LEVEL = {
     'custom_imports',
     'env_cfg',
     'auto_scale_lr',
+    'compile',
     'launcher',
     'strategy',
 }

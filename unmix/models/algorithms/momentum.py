@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+import unmix.utils.tensor_versions  # noqa: F401
+
 
 class MomentumEncoder(nn.Module):
     """An exponential moving average of backbone and neck: ``theta <- momentum * theta + (1 - momentum) * online``.
@@ -51,7 +53,7 @@ class MomentumEncoder(nn.Module):
         """Move one step towards the online weights, if an optimiser step has changed them since the last call.
 
         So gradient accumulation, or a step skipped by a gradient scaler, does not move the average more often. A
-        tensor's version counts its in-place changes; every optimiser makes them.
+        tensor's version counts its in-place changes; every optimiser makes them, see ``unmix.utils.tensor_versions``.
         """
         if self.is_up_to_date(backbone, neck):
             return

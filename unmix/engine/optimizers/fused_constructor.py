@@ -1,0 +1,45 @@
+"""Optimisers in one kernel, where PyTorch has one."""
+
+import inspect
+from typing import Any
+
+from mmengine.optim import DefaultOptimWrapperConstructor as MMEngineConstructor
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.optim import SGD, Adam, AdamW
+from torch.utils import _foreach_utils
+
+from unmix.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
+
+FUSED = (SGD, Adam, AdamW)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(name='DefaultOptimWrapperConstructor')
+class FusedConstructor(MMEngineConstructor):
+    """MMEngine's default constructor, with ``fused=True`` for PyTorch's SGD, Adam and AdamW.
+
+    The same formulas in one pass over the parameters: equal to rounding, about twice as fast on a CPU. Wherever the
+    scope is ``unmix`` it takes the place of MMEngine's. ``optim_wrapper.optimizer.fused=False`` gives PyTorch's plain
+    form, and a checkpoint goes on with the form that it was saved with. Not with ``AmpOptimWrapper``: fused steps are
+    called also where its scaler skips them, and nobody could tell.
+    """
+
+    optimizer_cfg: dict[str, Any]
+    optim_wrapper_cfg: dict[str, Any]
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimiser of a model, and the wrapper around it."""
+        scaled = self.optim_wrapper_cfg.get('type') == 'AmpOptimWrapper'
+        if not scaled and 'fused' not in self.optimizer_cfg and 'foreach' not in self.optimizer_cfg:
+            self.optimizer_cfg = dict(self.optimizer_cfg, **fused_argument(self.optimizer_cfg['type'], model))
+        return super().__call__(model)
+
+
+def fused_argument(optimizer: str | type, model: nn.Module) -> dict[str, Any]:
+    """Return ``dict(fused=True)`` if the optimiser has a kernel for all parameters of the model, else nothing."""
+    kind = OPTIMIZERS.get(optimizer) if isinstance(optimizer, str) else optimizer
+    if kind not in FUSED or 'fused' not in inspect.signature(kind).parameters:
+        return {}
+    devices = _foreach_utils._get_fused_kernels_supported_devices()
+    fits = all(p.device.type in devices and p.is_floating_point() for p in model.parameters())
+    return dict(fused=True) if fits else {}
