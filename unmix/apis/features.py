@@ -64,7 +64,8 @@ def extract_features(
     """
     cfg = load_config(str(config or _config_of(model)))
     evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
-    dataset = ImageFolder(folder, pipeline=evaluation_pipeline(cfg, size))
+    decode_size = _evaluated(cfg).get('decode_size') if size is None else None
+    dataset = ImageFolder(folder, pipeline=evaluation_pipeline(cfg, size), decode_size=decode_size)
     stage = stage or (cfg.get('test_cfg') or cfg.get('val_cfg') or {}).get('stage', 'backbone')
     if isinstance(model, nn.Module):
         network, default = model, next((parameter.device for parameter in model.parameters()), 'cpu')
@@ -153,28 +154,37 @@ def _load(model: str | Path, cfg: Config, stage: str) -> nn.Module:
     return network
 
 
+def _evaluated(cfg: Config) -> dict[str, Any]:
+    """Return the config of the data set that a config evaluates on, without what takes a part of it; {} for none."""
+    dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
 def evaluation_pipeline(cfg: Config, size: int | None = None) -> dict[str, Any] | None:
     """Return the config of the pipeline that gives an image of a folder the form in which a config evaluates images.
 
     Raises:
         ValueError: If the config evaluates nothing, or not single views, and there is no ``size``.
     """
-    dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset')
-    while dataset is not None and 'dataset' in dataset:  # Subset and its like
-        dataset = dataset['dataset']
-    if size is not None:
-        transforms = [dict(type='Resize', size=round(size * RESIZE)), dict(type='CenterCrop', size=size)]
-    elif dataset is None:
+    dataset = _evaluated(cfg)
+    pipeline: dict[str, Any] | None
+    if not dataset and size is None:
         raise ValueError(f'{cfg.filename} has no test_dataloader, which says how images are prepared; give --size.')
+    if size is not None:
+        pipeline = _view(dict(type='Resize', size=round(size * RESIZE)), dict(type='CenterCrop', size=size))
     elif (pipeline := dataset.get('pipeline')) is None:
         side = dataset.get('size', DATASETS.get(dataset['type']).image_size)
-        transforms = [] if side is None else [dict(type='Resize', size=side), dict(type='CenterCrop', size=side)]
-    elif pipeline.get('type') == 'SingleView':
-        transforms = list(pipeline['transforms'])
-    else:
+        pipeline = None if side is None else _view(dict(type='Resize', size=side), dict(type='CenterCrop', size=side))
+    elif pipeline.get('type') != 'SingleView':
         raise ValueError(f'{cfg.filename}: test_dataloader.dataset.pipeline is no SingleView; give --size.')
-    model = cfg.model
-    is_grey = model.backbone.get('in_channels') == 1 or 'palette' in (model.get('data_preprocessor') or {})
+    is_grey = cfg.model.backbone.get('in_channels') == 1 or 'palette' in (cfg.model.get('data_preprocessor') or {})
+    transforms = pipeline['transforms'] if pipeline else []
     if is_grey and not any(transform['type'] == 'Grayscale' for transform in transforms):
-        transforms = [dict(type='Grayscale'), *transforms]
-    return dict(type='SingleView', transforms=transforms) if transforms else None
+        pipeline = dict(pipeline or _view(), transforms=[dict(type='Grayscale'), *transforms])
+    return pipeline
+
+
+def _view(*transforms: dict[str, Any]) -> dict[str, Any]:
+    return dict(type='SingleView', transforms=[*transforms])

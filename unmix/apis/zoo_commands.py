@@ -48,13 +48,14 @@ def list_entries(arguments: Sequence[str] | None = None, prog: str | None = None
 
 def _row(entry: Entry) -> tuple[str, ...]:
     """Return the cells of a model."""
-    metadata, results = entry.content['Metadata'], entry.content.get('Results') or []
+    metadata = entry.content.get('Metadata') or {}
     figures: dict[bool, list[str]] = {True: [], False: []}
-    for result in results:
-        for metric, value in result['Metrics'].items():
+    for result in entry.content.get('Results') or []:
+        for metric, value in (result.get('Metrics') or {}).items():
             figures[bool(result.get('Published'))].append(f'{metric.split(" Top 1")[0]} {value}')
     columns = (', '.join(figures[published]) or '-' for published in (True, False))
-    return entry.name, metadata['Training Data'], str(metadata['Epochs']), *columns, 'yes' if entry.weights else '-'
+    said = (str(metadata.get(key, '-')) for key in ('Training Data', 'Epochs'))
+    return entry.name, *said, *columns, 'yes' if entry.weights else '-'
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
