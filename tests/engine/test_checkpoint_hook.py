@@ -1,6 +1,10 @@
 """The order of saving: a real full disk, validations, time, a thread, several ranks; against runs without trouble."""
 
+import os
 import resource
+import time
+from contextlib import redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +148,41 @@ def test_an_error_of_the_training_waits_for_the_thread(tmp_path: Path):
     with pytest.raises(RuntimeError, match='broken'):
         train(tmp_path, Break(), background=True)
     assert latest(tmp_path) == 'epoch_1.pth'
+
+
+EACH = BIG | dict(default_hooks__checkpoint=dict(by_epoch=False, interval=1, background=True, max_keep_ckpts=2))
+
+
+def save_in_each_iteration(work_dir: Path) -> None:
+    with open(os.devnull, 'w') as output, redirect_stdout(output):
+        toy_runner(work_dir, **EACH).train()
+
+
+def test_killed_while_the_thread_writes(tmp_path: Path):
+    """SIGKILL at four moments: there is always a whole checkpoint, with the weights of its iteration."""
+    weights: dict[int, torch.Tensor] = {}
+    whole = toy_runner(tmp_path / 'whole', **EACH)
+    whole.signal_hook.after_train_iter = lambda runner, **_: weights.update(
+        {runner.iter + 1: runner.model.layer.weight.detach().clone()}
+    )
+    whole.train()
+    context = get_context('forkserver')
+    context.set_forkserver_preload(['torch', 'engine_toy'])
+    for number in range(4):
+        work_dir = tmp_path / str(number)
+        process = context.Process(target=save_in_each_iteration, args=(work_dir,))
+        process.start()
+        while process.is_alive() and not (work_dir / 'last_checkpoint').exists():
+            time.sleep(0.002)
+        time.sleep(number / 50)
+        process.kill()
+        process.join()
+        path = find_latest_checkpoint(str(work_dir))
+        assert path is not None
+        checkpoint = torch.load(path, weights_only=False)
+        iteration = checkpoint['meta']['iter']
+        assert Path(path).name == f'iter_{iteration}.pth'
+        assert torch.equal(checkpoint['state_dict']['layer.weight'], weights[iteration])
 
 
 def test_saved_by_time(tmp_path: Path):
