@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 EPS = 1e-7
 FORMS = ('softmax', 'nce')
-AT_A_TIME = 1 << 24  # numbers that are gathered from a bank, or scores
+AT_A_TIME = 1 << 22  # numbers that a chunk of samples makes, gathered or scores; measured
 
 
 def build_contrast(form: str, num_instances: int, truncate: bool = False) -> nn.Module:
@@ -25,11 +25,11 @@ def build_contrast(form: str, num_instances: int, truncate: bool = False) -> nn.
     return SoftmaxContrast() if form == 'softmax' else NoiseContrast(num_instances, truncate)
 
 
-def chunk_size(batch_size: int, numbers: int, contrasts: Iterable[nn.Module]) -> int:
+def chunk_size(batch_size: int, numbers: int, contrasts: Iterable[nn.Module], least: int = 1) -> int:
     """Return how many samples with so many ``numbers`` to score at a time; all, while a constant depends on all."""
     if any(contrast.pending for contrast in contrasts):
         return batch_size
-    return max(AT_A_TIME // numbers, 1)
+    return max(AT_A_TIME // numbers, least)
 
 
 class SoftmaxContrast(nn.Module):

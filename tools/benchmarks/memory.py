@@ -1,0 +1,101 @@
+"""What a step needs beside the state: does it grow with the queue, the bank, the instance classifier?
+
+For each head with a large state a step is made with a small one and with one sixteen times as large: hold on to the
+state before the step as :class:`FiniteLossHook` does, losses of a query and a mixture, backward pass, optimiser step,
+update of the state. Measured is the most bytes of tensors that are alive during the step and were not before it, in the
+third step, when all that stays has been made. Compare with the literal forms: ``loss.py`` and ``pic.py``.
+
+``GOAL memory_<head>`` is the large state's figure over the small one's.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from interleave import Goal, argument_parser, print_goals
+from mmengine.optim import OptimWrapper
+from peak import extra_bytes
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unmix.engine.optimizers import StreamedSGD
+from unmix.engine.step_state import StepState
+from unmix.mixing import UnMix
+from unmix.models import AlignUniformHead, BaseHead, InfoNCEHead, NCEHead, PICHead, QueueNCEHead
+
+BATCH, DIM, FACTOR = 64, 128, 16
+CASES: Mapping[str, tuple[int, Callable[[int], BaseHead]]] = {
+    'info_nce': (4096, lambda size: InfoNCEHead(DIM, size)),
+    'align_uniform': (4096, lambda size: AlignUniformHead(DIM, size, contrast_weight=1.0)),
+    'queue_nce': (65_536, lambda size: QueueNCEHead(50_000, dim=DIM, queue_size=size)),
+    'instdisc': (40_000, lambda size: NCEHead(size, DIM, 256)),
+    'pic_full': (20_000, lambda size: PICHead(size, DIM)),
+    'pic_recent': (20_000, lambda size: PICHead(size, DIM, num_recent=16_384)),
+}
+
+
+class Step:
+    """A training step of a head, with features in the place of an encoder."""
+
+    def __init__(self, head: BaseHead, size: int) -> None:
+        self.size = size
+        self.model = nn.Module()
+        self.model.head = head
+        self.features = nn.Parameter(torch.randn(2, BATCH, DIM))
+        kind: Any = StreamedSGD if isinstance(head, PICHead) and head.recent is None else torch.optim.SGD
+        self.optimizer = kind([self.features, *head.parameters()], lr=0.1, momentum=0.9)
+        if isinstance(head, PICHead):
+            head.follow(self.optimizer)
+        self.state = StepState(self.model, OptimWrapper(self.optimizer))
+
+    def target(self) -> Tensor:
+        """Instances for heads that know them, else keys."""
+        head: Any = self.model.head
+        if hasattr(head, 'address'):
+            return head.address(torch.randint(self.size, (BATCH,)), 0)
+        return F.normalize(torch.randn(BATCH, DIM), dim=1)
+
+    def __call__(self) -> None:
+        """Make it."""
+        self.state.hold()
+        head: Any = self.model.head
+        target, (query, mixture) = self.target(), F.normalize(self.features, dim=2)
+        shared = head.shared(query)
+        loss = head(query, target) if shared is None else head(query, target, shared)
+        loss = loss + UnMix()(mixture, 0.3, [target], head, shared=head.shared(mixture))
+        head.update({0: query.detach()}, {0: target})
+        self.state.learn()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def measure(build: Callable[[int], BaseHead], size: int, seed: int) -> tuple[int, int]:
+    """Return the bytes of the head's state, and those that a step needs beside."""
+    torch.manual_seed(seed)
+    step = Step(build(size), size)
+    for _ in range(2):
+        step()
+    state = sum(x.numel() * x.element_size() for x in step.model.state_dict().values())
+    return state, extra_bytes(step)
+
+
+def main() -> None:
+    """Measure and print."""
+    args = argument_parser(__doc__, rounds=1).parse_args()
+    torch.set_num_threads(args.threads[0])
+    goals, details = [], {}
+    print(f'{"head":14s} {"rows":>9s} {"state MB":>9s} {"a step MB":>10s}')
+    for name, (small, build) in CASES.items():
+        extras = []
+        for size in (small, FACTOR * small):
+            state, extra = measure(build, size, args.seed)
+            extras.append(extra)
+            details[f'{name}_{size}'] = dict(state=state, step=extra)
+            print(f'{name:14s} {size:9d} {state / 1e6:9.1f} {extra / 1e6:10.2f}', flush=True)
+        goals.append(Goal(f'memory_{name}', extras[1] / extras[0], 1.1, at_most=True))
+    print_goals(goals, args.json, bytes=details)
+
+
+if __name__ == '__main__':
+    main()
