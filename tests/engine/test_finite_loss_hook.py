@@ -209,7 +209,8 @@ def test_rollback_goes_on_from_the_checkpoint_after_the_batch(tmp_path):
     assert rates.tolist() == unspoilt.message_hub.get_scalar('train/lr').data[0].tolist()
 
 
-def test_rollback_needs_a_checkpoint(tmp_path):
+def test_rollback_needs_a_checkpoint_of_its_own(tmp_path):
+    spoilt_runner(tmp_path, Spoil(at=()), epochs=1).train()  # another run, which has left one there
     runner = spoilt_runner(tmp_path, Spoil(), 'rollback')
     with pytest.raises(ValueError, match='has no checkpoint yet'):
         runner.train()

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from unmix.engine.capture import capture_step, write_capture
 from unmix.engine.loss_check import LossCheck
 from unmix.engine.step_state import StepState
-from unmix.latest_checkpoint import find_latest_checkpoint
+from unmix.latest_checkpoint import PASSING, find_latest_checkpoint
 from unmix.registry import HOOKS
 from unmix.utils.nan_reasons import watching
 
@@ -158,10 +158,12 @@ class FiniteLossHook(Hook):
 
     def _roll_back(self, runner: Runner) -> str:
         """Load weights and the optimiser's state, but not its learning rates, which the schedules go on from."""
-        path = find_latest_checkpoint(runner.work_dir)
+        hub = runner.message_hub  # knows of no checkpoint that another run has left in the work dir
+        own = hub.get_info('last_ckpt') or hub.get_info(PASSING)
+        path = find_latest_checkpoint(runner.work_dir) if own else None
         if path is None:
             raise ValueError(
-                f"default_hooks.finite_loss.policy is 'rollback', but {runner.work_dir} has no checkpoint yet. Save "
+                f"default_hooks.finite_loss.policy is 'rollback', but this run has no checkpoint yet. Save "
                 'more often (default_hooks.checkpoint.interval), or use the policy skip.'
             )
         groups = self._wrapper.optimizer.param_groups
