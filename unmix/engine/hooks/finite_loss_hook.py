@@ -163,7 +163,7 @@ class FiniteLossHook(Hook):
         path = find_latest_checkpoint(runner.work_dir) if own else None
         if path is None:
             raise ValueError(
-                f"default_hooks.finite_loss.policy is 'rollback', but this run has no checkpoint yet. Save "
+                "default_hooks.finite_loss.policy is 'rollback', but this run has no checkpoint yet. Save "
                 'more often (default_hooks.checkpoint.interval), or use the policy skip.'
             )
         groups = self._wrapper.optimizer.param_groups
