@@ -64,6 +64,9 @@ def test_interrupted_run_equals_uninterrupted(tmp_path, at, sampler, accumulate)
     assert first.model.seen + second.model.seen == whole.model.seen
     assert first.signal_hook.batches + second.signal_hook.batches == 3 * list(range(6))
     assert [path.name for path in (tmp_path / 'parts').glob('*.pth')] == ['epoch_3.pth']
+    infos = [runner.message_hub.state_dict() for runner in (second, whole)]
+    assert infos[0]['resumed_keys'] == infos[1]['resumed_keys']
+    assert infos[0]['runtime_info'].keys() == infos[1]['runtime_info'].keys()
     loaded = second.train_dataloader.dataset.loaded
     if sampler == 'EpochSampler':  # nothing is loaded to be thrown away
         assert loaded == list(itertools.chain(*second.model.seen))

@@ -72,6 +72,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Find out what earlier runs have left."""
         super().before_train(runner)
         self._since = time.monotonic()
+        runner.message_hub.update_info(PASSING, runner.message_hub.get_info(PASSING, []))
         self.last_ckpt = runner.message_hub.get_info('last_ckpt')  # MMEngine forgets it: no new best would be resumable
         if is_main_process() and Path(self.out_dir).is_dir():
             for path in leftovers(self.out_dir, '.pth'):
@@ -145,7 +146,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._since, self._due = time.monotonic(), False
             self.last_ckpt = self._path(name)
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-            names = runner.message_hub.pop_info(PASSING, [])  # by time in out_dir, by a signal in the work dir
+            names = runner.message_hub.get_info(PASSING, [])  # by time in out_dir, by a signal in the work dir
+            runner.message_hub.update_info(PASSING, [])
             outdated += [str(Path(folder, name)) for name in names for folder in {self.out_dir, runner.work_dir}]
             yield outdated
 
