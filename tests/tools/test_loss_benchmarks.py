@@ -1,0 +1,49 @@
+"""The benchmarks of losses, PIC and memory run, and what they check holds; their figures are not looked at."""
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tools/benchmarks'))
+import loss
+import memory
+import peak
+import pic
+
+from unmix.models import PICHead
+
+
+@pytest.mark.parametrize('symmetric', [False, True])
+def test_both_forms_of_the_loss_are_the_same(symmetric):
+    forms = loss.moco(Namespace(seed=0, dim=8, batch=6), 64, torch.float64, symmetric)
+    loss.check('moco', forms)
+    broken = forms | {'ours': lambda: [2 * x for x in forms['ours']()]}
+    with pytest.raises(AssertionError, match='moco: Scalars are not close'):
+        loss.check('moco', broken)
+
+
+def test_pic_runs(tmp_path, monkeypatch, capsys):
+    file = tmp_path / 'goals.json'
+    options = ['--rounds', '1', '--threads', '1', '--json', str(file), '--dim', '8', '--sizes', '600']
+    monkeypatch.setattr(sys, 'argv', ['pic.py', *options])
+    threads = torch.get_num_threads()
+    pic.main()
+    torch.set_num_threads(threads)
+    assert json.loads(file.read_text())['goals'].keys() == {'pic_full_0k', 'pic_full_0k_memory'}
+    assert 'to 1e-12' in capsys.readouterr().out
+
+
+def test_extra_bytes_are_those_that_are_alive_at_a_time():
+    x = torch.randn(100, 100)
+    assert peak.extra_bytes(lambda: (x @ x).exp().sum()) == pytest.approx(80_000, abs=100)
+    assert peak.extra_bytes(lambda: [(x + i).sum() for i in range(5)]) == pytest.approx(40_000, abs=200)
+
+
+def test_a_step_needs_no_more_with_a_larger_state():
+    (small, few), (large, many) = (memory.measure(lambda n: PICHead(n, 128), size, seed=0) for size in (1000, 4000))
+    assert large > 3.9 * small
+    assert many == pytest.approx(few, rel=0.01)
