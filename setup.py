@@ -125,6 +125,7 @@ setup(
     extras_require={
         'tests': TESTS,
         'dev': [*TESTS, 'pre-commit>=3.5', 'build>=1.2'],
+        'bench': ['albumentations>=2.0', 'kornia>=0.8', 'lightly>=1.5'],  # whom tools/benchmarks measures against
         'faiss': ['faiss-cpu>=1.8'],
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],

@@ -40,13 +40,13 @@ class RandomBox:
 
     def place(self, uniform: np.ndarray, sizes: np.ndarray) -> Placed:
         """Draw the boxes."""
-        box = self._fitting(uniform[:, 2:4], sizes)
+        box = self._fitting(uniform[:, 2], uniform[:, 3], sizes[:, 0], sizes[:, 1])
         missing = np.flatnonzero(box[:, 0] == 0)
-        for attempt in range(1, ATTEMPTS):  # hardly ever reached, so rows are drawn again only where they must be
-            if len(missing) == 0:
-                break
-            columns = slice(2 + 2 * attempt, 4 + 2 * attempt)
-            box[missing] = self._fitting(uniform[missing, columns], sizes[missing])
+        if len(missing):  # of these rows the first box that fits of the other attempts, if one does
+            later, own = uniform[missing, 4 : 2 * ATTEMPTS + 2], sizes[missing]
+            boxes = self._fitting(later[:, ::2], later[:, 1::2], own[:, :1], own[:, 1:])
+            first = (boxes[:, 0] > 0).argmax(1)
+            box[missing] = boxes[np.arange(len(missing)), :, first]
             missing = missing[box[missing, 0] == 0]
         corner = (uniform[:, :2] * (sizes - box + 1)).astype(np.int64)
         if len(missing):
@@ -55,14 +55,14 @@ class RandomBox:
         boxes = np.concatenate([corner, box], 1)
         return boxes, np.broadcast_to(self.size, box.shape), np.zeros_like(box)
 
-    def _fitting(self, uniform: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Heights and widths, (N, 2); 0 where the box does not fit."""
+    def _fitting(self, area: np.ndarray, ratio: np.ndarray, height: np.ndarray, width: np.ndarray) -> np.ndarray:
+        """Heights and widths, (N, 2, ...), from uniform numbers (N, ...); 0 where the box does not fit."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        area = sizes[:, 0] * sizes[:, 1] * (self.scale[0] + (self.scale[1] - self.scale[0]) * uniform[:, 0])
-        ratio = np.exp(low + (high - low) * uniform[:, 1])
+        area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * area)
+        ratio = np.exp(low + (high - low) * ratio)
         box = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], 1))).astype(np.int64)
-        box[~((box > 0) & (box <= sizes)).all(1)] = 0
-        return box
+        fits = (box[:, 0] > 0) & (box[:, 0] <= height) & (box[:, 1] > 0) & (box[:, 1] <= width)
+        return box * fits[:, None]
 
     def _central(self, sizes: np.ndarray) -> np.ndarray:
         height, width = sizes.T

@@ -61,13 +61,6 @@ def grey_sum(image, start, stop):
 
 
 @fast
-def _lack(hue):
-    """Share of the chroma that a channel lacks where the hue, in [0, 12) sixths of a turn, is so far from it."""
-    hue = hue - F(6) if hue >= F(6) else hue
-    return min(max(min(hue, F(4) - hue), F(0)), F(1))
-
-
-@fast
 def _turn(r, g, b, shift, n):
     """Shift the hue by sixths of a turn, in [-3, 3]; the largest and the least channel keep their values."""
     for i in range(n):
@@ -79,9 +72,9 @@ def _turn(r, g, b, shift, n):
         hue = shift + (hue_x if most == x else (hue_y if most == y else hue_z))
         hue = hue + F(6) if hue < F(0) else hue
         hue = hue - F(6) if hue >= F(6) else hue
-        r[i] = most - chroma * _lack(hue + F(5))
-        g[i] = most - chroma * _lack(hue + F(3))
-        b[i] = most - chroma * _lack(hue + F(1))
+        r[i] = least + chroma * min(max(abs(hue - F(3)) - F(1), F(0)), F(1))
+        g[i] = least + chroma * min(max(F(2) - abs(hue - F(2)), F(0)), F(1))
+        b[i] = least + chroma * min(max(F(2) - abs(hue - F(4)), F(0)), F(1))
 
 
 @fast

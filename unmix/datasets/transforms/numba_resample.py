@@ -69,27 +69,37 @@ def _vertical(source, a, b, p, q, row, begin, n, add):
 def _horizontal(row, plane, step, first, weights, taps, image, y):
     """image[c, y, x] = sum of weights[j, x] * row[c * plane + first[x] + j * step]; unsigned as well."""
     channels, _, n = image.shape
-    for j in range(0, taps, 2):
-        for c in range(0, channels, 3 if channels == 3 else 1):
-            here, next_ = np.uint32(c * plane + j * step), np.uint32(c * plane + (j + 1) * step)
-            one, two = np.uint32(plane), np.uint32(2 * plane)
-            if channels != 3:
+    if channels != 3:
+        for c in range(channels):
+            for j in range(taps):
+                here = np.uint32(c * plane + j * step)
                 for x in range(n):
-                    i = first[x]
-                    add = weights[j, x] * row[i + here] + weights[j + 1, x] * row[i + next_]
+                    add = weights[j, x] * row[first[x] + here]
                     image[c, y, x] = add if j == 0 else image[c, y, x] + add
-            elif j == 0:
-                for x in range(n):
-                    i, p, q = first[x], weights[j, x], weights[j + 1, x]
-                    image[0, y, x] = p * row[i + here] + q * row[i + next_]
-                    image[1, y, x] = p * row[i + here + one] + q * row[i + next_ + one]
-                    image[2, y, x] = p * row[i + here + two] + q * row[i + next_ + two]
-            else:
-                for x in range(n):
-                    i, p, q = first[x], weights[j, x], weights[j + 1, x]
-                    image[0, y, x] += p * row[i + here] + q * row[i + next_]
-                    image[1, y, x] += p * row[i + here + one] + q * row[i + next_ + one]
-                    image[2, y, x] += p * row[i + here + two] + q * row[i + next_ + two]
+        return
+    one, two = np.uint32(plane), np.uint32(2 * plane)
+    a, b, c, d = np.uint32(0), np.uint32(step), np.uint32(2 * step), np.uint32(3 * step)
+    if taps == 2:
+        for x in range(n):
+            i, p, q = first[x], weights[0, x], weights[1, x]
+            image[0, y, x] = p * row[i] + q * row[i + b]
+            image[1, y, x] = p * row[i + one] + q * row[i + b + one]
+            image[2, y, x] = p * row[i + two] + q * row[i + b + two]
+        return
+    for x in range(n):
+        i, p, q, r, s = first[x], weights[0, x], weights[1, x], weights[2, x], weights[3, x]
+        image[0, y, x] = p * row[i] + q * row[i + b] + r * row[i + c] + s * row[i + d]
+        k = i + one
+        image[1, y, x] = p * row[k] + q * row[k + b] + r * row[k + c] + s * row[k + d]
+        k = i + two
+        image[2, y, x] = p * row[k] + q * row[k + b] + r * row[k + c] + s * row[k + d]
+    for j in range(4, taps, 2):
+        a, b = np.uint32(j * step), np.uint32((j + 1) * step)
+        for x in range(n):
+            i, p, q = first[x], weights[j, x], weights[j + 1, x]
+            image[0, y, x] += p * row[i + a] + q * row[i + b]
+            image[1, y, x] += p * row[i + a + one] + q * row[i + b + one]
+            image[2, y, x] += p * row[i + a + two] + q * row[i + b + two]
 
 
 @fast
