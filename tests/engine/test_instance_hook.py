@@ -48,12 +48,13 @@ def test_other_heads_are_left_alone(caplog):
     assert not caplog.text
 
 
-def test_streamed_gradients_are_neither_scaled_nor_clipped():
+def test_streamed_gradients_are_neither_scaled_nor_clipped_nor_saved():
     head = PICHead(20, 4)
     optimizer, run = StreamedSGD(head.parameters(), lr=0.1), runner(head)
     scaled = AmpOptimWrapper.__new__(AmpOptimWrapper)  # its __init__ wants a device that computes in half precision
-    scaled.__dict__.update(optimizer=optimizer, clip_grad_kwargs={})
-    for wrapper in (scaled, OptimWrapper(optimizer, clip_grad=dict(max_norm=1.0))):
+    scaled.__dict__.update(optimizer=optimizer, clip_grad_kwargs={}, _accumulative_counts=1)
+    clipped, accumulated = dict(clip_grad=dict(max_norm=1.0)), dict(accumulative_counts=2)
+    for wrapper in (scaled, OptimWrapper(optimizer, **clipped), OptimWrapper(optimizer, **accumulated)):
         run.optim_wrapper = wrapper
         with pytest.raises(ValueError, match='StreamedSGD knows neither scaled losses nor clipping'):
             InstanceHook().before_train(run)

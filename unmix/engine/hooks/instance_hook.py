@@ -19,7 +19,7 @@ class InstanceHook(Hook):
 
     Raises:
         ValueError: If the data set has more images than the head has instances, or the optimiser is
-            :class:`StreamedSGD` with a wrapper that scales losses or clips gradients.
+            :class:`StreamedSGD` with a wrapper that scales losses, or clips or accumulates gradients.
     """
 
     priority = 'BELOW_NORMAL'
@@ -41,12 +41,14 @@ class InstanceHook(Hook):
             )
         wrapper: Any = runner.optim_wrapper
         streamed = isinstance(getattr(wrapper, 'optimizer', None), StreamedSGD)
-        if streamed and (isinstance(wrapper, AmpOptimWrapper) or wrapper.clip_grad_kwargs):
-            raise ValueError(
-                f'optim_wrapper is {type(wrapper).__name__} with clip_grad={wrapper.clip_grad_kwargs}, but the '
-                "optimiser StreamedSGD knows neither scaled losses nor clipping. Use type='OptimWrapper' or "
-                "'AutocastOptimWrapper' without clip_grad, or the optimiser SGD."
-            )
+        if streamed:
+            clip, counts = wrapper.clip_grad_kwargs, wrapper._accumulative_counts
+            if isinstance(wrapper, AmpOptimWrapper) or clip or counts > 1:
+                raise ValueError(
+                    f'optim_wrapper is {type(wrapper).__name__} with clip_grad={clip} and accumulative_counts={counts}, '
+                    'but the optimiser StreamedSGD knows neither scaled losses nor clipping, and no checkpoint has its '
+                    "gradients. Use type='OptimWrapper' or 'AutocastOptimWrapper' without the two, or the optimiser SGD."
+                )
         follow = getattr(head, 'follow', None)
         if follow is not None:
             follow(wrapper.optimizer)

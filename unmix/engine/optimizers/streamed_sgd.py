@@ -21,7 +21,8 @@ class StreamedSGD(SGD):
     only their momentum. Values and state dict are those of ``torch.optim.SGD``, of all other parameters too.
 
     A head asks for it by :meth:`stream` when :class:`InstanceHook` tells it of the optimiser; on several processes none
-    does. Neither scaled losses (``AmpOptimWrapper``; bfloat16 needs none) nor ``clip_grad`` know such gradients.
+    does. Neither scaled losses (``AmpOptimWrapper``; bfloat16 needs none) nor ``clip_grad`` know such gradients, nor do
+    checkpoints within an accumulation: the hook refuses them.
 
     Args:
         params: Parameters or groups of them.
