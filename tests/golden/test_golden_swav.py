@@ -10,6 +10,7 @@ from swav_networks import build_swav, newest_first, record_unmix, replay_mixing
 
 from unmix.models import SwAVHead
 from unmix.models.heads import sinkhorn
+from unmix.models.heads.swav import Look
 
 
 @pytest.mark.golden('c10_sinkhorn', 'c10_sinkhorn_[!0-9]*')
@@ -76,8 +77,9 @@ def test_loss_on_scores(golden: Golden) -> None:
         scores = golden.tensor('in_scores').unflatten(0, (num_crops, batch_size)).requires_grad_()
         order = slice(None) if name == situation else torch.arange(batch_size - 1, -1, -1)
         codes = head.assign(scores[0][order], 0), head.assign(scores[1], 1)
-        crops = scores.transpose(0, 1)
-        loss = head.swapped_loss(crops[:, 0::2], crops[:, 1::2], codes).sum()
+        crops, predictions = (x.transpose(0, 1) for x in (scores, (scores / head.temperature).log_softmax(2)))
+        query, target = (Look(crops[:, i::2], predictions[:, i::2], codes[i]) for i in range(2))
+        loss = head.swapped_loss(query, target).sum()
         golden.check(loss, f'{name}_loss')
         golden.check(torch.autograd.grad(loss, scores)[0].flatten(0, 1), f'{name}_grad_scores')
         golden.check(torch.stack(codes), f'{name}_assign')
@@ -137,8 +139,8 @@ def test_steps_on_features(golden: Golden) -> None:
             golden.check(torch.stack(codes), 'assign', step)
         else:  # codes that are equal are not computed again
             expected = golden['o64_assign'][step]
-            golden.check(torch.stack([*codes, codes[2].flip(0), codes[3]]), 'assign', step)
-            assert len(codes) == 4
+            clean, target, mixture = codes
+            golden.check(torch.stack([clean, target, mixture, target, mixture.flip(0), target]), 'assign', step)
             assert abs(expected[1] - expected[3]).max() < 1e-12
 
 

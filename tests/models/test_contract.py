@@ -81,9 +81,9 @@ class TestContract:
 
     def test_head_changes_no_state(self, name, unmix):
         model, calls = build(name, unmix), []
-        model.head.register_forward_pre_hook(lambda _, arguments: calls.append(arguments))
+        model.observer = lambda queries, targets: calls.append((queries[model.pairs[0][0]], targets[model.pairs[0][1]]))
         step(model, name)
-        query, target = calls[0][:2]
+        ((query, target),) = calls
         before = copy.deepcopy(model.head.state_dict())
         first, second = model.head(query, target), model.head(query, target)
         assert first == second

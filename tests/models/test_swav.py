@@ -49,7 +49,7 @@ def test_head_is_the_formula(num_crops):
     stacked = views.transpose(0, 1)
     loss = head(stacked[:, 0::2], stacked[:, 1::2])
     torch.testing.assert_close(loss, naive_loss(head, views), rtol=0, atol=1e-12)
-    terms = head.terms(stacked[:, 0::2], stacked[:, 1::2], *head.codes(stacked[:, 0::2], stacked[:, 1::2]))
+    terms = head.swapped_loss(head.look(stacked[:, 0::2], 0), head.look(stacked[:, 1::2], 1))
     torch.testing.assert_close(terms.sum(), loss, rtol=0, atol=1e-12)
 
 
@@ -182,11 +182,22 @@ def test_shares_of_each_pair_weight_its_terms():
         return model._loss_unmix(None, lam, queries, targets)
 
     torch.testing.assert_close(loss(torch.tensor([0.3, 0.3], dtype=torch.float64)), loss(0.3), rtol=0, atol=1e-12)
-    terms = model.head.terms(mixture, target, *model.head.codes(mixture, target))
-    reverse = mixture.flip(0)
-    reverse_terms = model.head.terms(reverse, target, *model.head.codes(reverse, target))
+    terms, reverse_terms = (
+        model.head.swapped_loss(model.head.look(x, 0), model.head.look(target, 1)) for x in (mixture, mixture.flip(0))
+    )
     expected = 0.3 * terms[0] + 0.7 * reverse_terms[0] + 0.9 * terms[1] + 0.1 * reverse_terms[1]
     torch.testing.assert_close(loss(torch.tensor([0.3, 0.9], dtype=torch.float64)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(('unmix', 'push', 'num'), [
+    (None, 'once_clean', 2), (UNMIX, 'once_clean', 3), (None, 'every_call', 2), (UNMIX, 'every_call', 6),
+])  # fmt: skip
+def test_sinkhorns_of_a_step(unmix, push, num, monkeypatch):
+    """Those of the clean crops and of the mixture; the release has six, which pushes between them make differ."""
+    model, calls = build(unmix=unmix, head=dict(queue_push=push)), []
+    monkeypatch.setattr('unmix.models.heads.swav.sinkhorn', lambda *args: calls.append(args) or sinkhorn(*args))
+    model.loss(crops())
+    assert len(calls) == num
 
 
 @pytest.mark.parametrize('sizes', [(8, 8, 6), (8, 8, 8, 6), (8, 8, 8, 6, 6, 6)])

@@ -98,6 +98,8 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
         self._tick()
         self.start_step()
         views = self.views(inputs)
+        mixture: Any = None
+        lam: float | Tensor = 1.0
         query_views: dict[int, Any] = {i: views[i] for i in self.query_views}
         if self.unmix is not None:
             mixture, lam = self.mix(views)
@@ -105,14 +107,20 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
             query_views = {0: views[0], MIXTURE: mixture, **rest}
         queries = self.encode_all(query_views)
         targets = {j: self.encode_target(views[j], queries.get(j), index) for j in self._target_order()}
+        losses = self._losses(mixture, lam, queries, targets)
+        if self.observer is not None:
+            self.observer(queries, targets)
+        self.update_head(queries, targets)
+        return losses
+
+    def _losses(
+        self, mixture: Any, lam: float | Tensor, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
+    ) -> dict[str, Tensor]:
         shared = {i: self.head.shared(queries[i]) for i in dict.fromkeys(i for i, _ in self.pairs)}
         terms = [self._match(queries[i], targets[j], shared[i]) for i, j in self.pairs]
         losses = dict(loss_base=self.pair_weight * torch.stack(terms).sum())
         if self.unmix is not None:
             losses['loss_unmix'] = self._loss_unmix(mixture, lam, queries, targets)
-        if self.observer is not None:
-            self.observer(queries, targets)
-        self.update_head(queries, targets)
         return losses
 
     def _match(self, query: Tensor, target: Tensor, shared: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unmix.models.algorithms.base import MIXTURE
 from unmix.models.algorithms.multi_crop import MultiCropAlgorithm
-from unmix.models.heads.swav import SwAVHead
+from unmix.models.heads.swav import Look, SwAVHead
 from unmix.registry import MODELS
 
 FLIP_MODES = ('full', 'code_only')
@@ -59,28 +59,46 @@ class SwAV(MultiCropAlgorithm):
             raise ValueError(f'SwAV needs at least 2 crops of an image; the pipeline gives {len(inputs)}.')
         return [inputs[0::2], inputs[1::2]]
 
-    def _loss_unmix(
+    def _losses(
         self, mixture: Any, lam: float | Tensor, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
+    ) -> dict[str, Tensor]:
+        clean, target = self.head.look(queries[0], 0), self.head.look(targets[1], 1)
+        losses = dict(loss_base=self.head.swapped_loss(clean, target).sum())
+        if self.unmix is not None:
+            losses['loss_unmix'] = self._loss_unmix(mixture, lam, queries, targets, target)
+        return losses
+
+    def _loss_unmix(
+        self,
+        mixture: Any,
+        lam: float | Tensor,
+        queries: Mapping[int, Tensor],
+        targets: Mapping[int, Tensor],
+        target: Look | None = None,
     ) -> Tensor:
-        """Un-Mix with codes computed once: those of the reverse are the reverse of the mixture's, without pushes."""
+        """Un-Mix with one Sinkhorn: the code of view 1 is known, that of the reverse is the mixture's in reverse order.
+
+        But where each loss pushes to the queues, as released, all codes are new: four Sinkhorns.
+        """
         assert self.unmix is not None
-        head, query, target = self.head, queries[MIXTURE], targets[1]
-        reverse = query.flip(0)
+        head, query, other = self.head, queries[MIXTURE], targets[1]
         every_call = head.queue_in_use and head.queue_push == 'every_call'
         if every_call:
-            head.update({0: queries[0]}, {1: target})
-        q0, q1 = head.codes(query, target)
-        r0, r1 = q0.flip(0), q1
+            head.update({0: queries[0]}, {1: other})
+        mixed = head.look(query, 0)
+        seen = again = head.look(other, 1) if target is None or every_call else target
+        reverse = mixed.flip()
         if every_call:
-            head.update({0: query}, {1: target})
-            r0, r1 = head.codes(reverse, target)
-        predicting = reverse if self.flip_mode == 'full' else query
+            head.update({0: query}, {1: other})
+            reverse, again = reverse._replace(code=head.assign(reverse.scores[:, 0], 0)), head.look(other, 1)
+        if self.flip_mode == 'code_only':
+            reverse = reverse._replace(predictions=mixed.predictions)
         return self.unmix(
             query,
             lam,
-            [target],
-            lambda query, target: head.terms(query, target, q0, q1),
-            lambda query, target: head.terms(predicting, target, r0, r1),
+            [other],
+            lambda *_: head.swapped_loss(mixed, seen),
+            lambda *_: head.swapped_loss(reverse, again),
         )
 
     def update_head(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:

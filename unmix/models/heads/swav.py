@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -17,7 +18,24 @@ from unmix.utils.feature_statistics import memory_statistics, usage_entropy
 from unmix.utils.precision import full_precision
 
 QUEUE_PUSHES = ('once_clean', 'every_call')
-Codes = tuple[Tensor, Tensor]
+
+
+class Look(NamedTuple):
+    """What the loss sees of some crops.
+
+    Attributes:
+        scores: Similarity to the prototypes (N, V, K).
+        predictions: Their log-softmax (N, V, K).
+        code: Of the first crop (N, K).
+    """
+
+    scores: Tensor
+    predictions: Tensor
+    code: Tensor
+
+    def flip(self) -> 'Look':
+        """In reverse order: that of a reversed batch, as the codes of a batch without a queue commute with it."""
+        return Look(*(x.flip(0) for x in self))
 
 
 @MODELS.register_module()
@@ -115,7 +133,7 @@ class SwAVHead(BaseHead):
             return sinkhorn(scores, self.epsilon, self.sinkhorn_iterations)
         share = len(scores) * self._check_batch(len(scores))
         queue: FeatureQueue = self.queues[crop]  # type: ignore[assignment]
-        queued = self.scores(queue.features[get_rank() * share : (get_rank() + 1) * share])
+        queued = self._full_scores(queue.features[get_rank() * share : (get_rank() + 1) * share])
         missing = torch.where(self.queued >= self.queue_size, 0.0, -torch.inf).to(scores.dtype)
         mask = torch.cat([missing.expand(share), torch.zeros_like(scores[:, 0])])
         codes = sinkhorn(torch.cat([queued.to(scores.dtype), scores]), self.epsilon, self.sinkhorn_iterations, mask)
@@ -133,30 +151,27 @@ class SwAVHead(BaseHead):
         return self.queue_size // total
 
     @full_precision
-    def codes(self, query: Tensor, target: Tensor) -> Codes:
-        """Return the codes (N, K) of the first crop of the queries and of the targets, (N, V, D) each."""
-        q0, q1 = (self.assign(self.scores(_crops(x)[:, 0]), crop) for crop, x in enumerate((query, target)))
-        return q0, q1
+    def _full_scores(self, features: Tensor) -> Tensor:
+        return self.scores(features)
 
-    def swapped_loss(self, query_scores: Tensor, target_scores: Tensor, codes: Codes) -> Tensor:
-        """Return the loss of scores (N, V, K), split over the crops of the query: their codes and predictions."""
-        q0, q1 = codes
-        both = (q0 + q1)[:, None]  # the other crops predict both codes; cross-entropy is linear in them
-        query, target = ((x / self.temperature).log_softmax(2) for x in (query_scores, target_scores))
-        on_query = [(q1[:, None] * query[:, :1]).sum(2), (both * query[:, 1:]).sum(2)]
-        on_target = (q0 * target[:, 0]).sum(1) + (both * target[:, 1:]).sum((1, 2))
+    def look(self, features: Tensor, crop: int) -> Look:
+        """Return what the loss sees of crops (N, V, D) or (N, D), unit rows; the first is crop 0 or 1 of the image."""
+        scores = self._full_scores(_crops(features))
+        return Look(scores, (scores / self.temperature).log_softmax(2), self.assign(scores[:, 0], crop))
+
+    def swapped_loss(self, query: Look, target: Look) -> Tensor:
+        """Return the loss, split over the crops of the query: their codes and predictions."""
+        both = (query.code + target.code)[:, None]  # the others predict both codes; cross-entropy is linear in them
+        p, t = query.predictions, target.predictions
+        on_query = [(target.code[:, None] * p[:, :1]).sum(2), (both * p[:, 1:]).sum(2)]
+        on_target = (query.code * t[:, 0]).sum(1) + (both * t[:, 1:]).sum((1, 2))
         loss = torch.cat(on_query, 1).mean(0)
         loss = torch.cat([loss[:1] + on_target.mean(), loss[1:]])
-        return -loss / (2 * (query.shape[1] + target.shape[1] - 1))
-
-    @full_precision
-    def terms(self, query: Tensor, target: Tensor, q0: Tensor, q1: Tensor) -> Tensor:
-        """Return the loss of :meth:`forward` for given codes, split over the crops of the query."""
-        return self.swapped_loss(self.scores(_crops(query)), self.scores(_crops(target)), (q0, q1))
+        return -loss / (2 * (p.shape[1] + t.shape[1] - 1))
 
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the loss of the even crops ``query`` and the odd crops ``target``, (N, V, D) or (N, D), unit rows."""
-        return self.terms(query, target, *self.codes(query, target)).sum()
+        return self.swapped_loss(self.look(query, 0), self.look(target, 1)).sum()
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Push the first crop of the queries and that of the targets."""
