@@ -1,0 +1,81 @@
+"""Image files to pixels, by simplejpeg where it can and by PIL where it cannot."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unmix.datasets import ImageFolder, decode, decode_image, read_image
+
+SIZES = [(40, 30), (33, 21), (8, 8), (1, 1)]
+
+
+def photo(size: tuple[int, int]) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_jpegs_are_decoded_to_pils_bytes(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any quality, subsampling and order, grey ones too, and not by PIL."""
+    expected = {}
+    for mode in ('RGB', 'L'):
+        for subsampling in (0, 1, 2):
+            for progressive in (False, True):
+                path = tmp_path / f'{mode}{subsampling}{progressive}.jpg'
+                photo(size).convert(mode).save(
+                    path, quality=60 + 15 * subsampling, subsampling=subsampling, progressive=progressive
+                )
+                expected[path] = np.asarray(read_image(path))
+    monkeypatch.setattr(decode, 'read_image', None)
+    for path, pixels in expected.items():
+        found = decode_image(path)
+        assert found.dtype == torch.uint8
+        assert torch.equal(found.permute(1, 2, 0), torch.from_numpy(pixels.copy()))
+
+
+def test_other_files_are_pils(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CMYK, palettes, transparency, a JPEG with the name of a PNG, and JPEG where simplejpeg is missing."""
+    photo((20, 30)).convert('CMYK').save(tmp_path / 'cmyk.jpg')
+    photo((20, 30)).convert('P').save(tmp_path / 'palette.png')
+    photo((20, 30)).convert('RGBA').save(tmp_path / 'clear.png')
+    photo((20, 30)).save(tmp_path / 'named.png', 'JPEG')
+    for without in (False, True):
+        if without:
+            monkeypatch.setattr(decode, 'simplejpeg', None)
+        for path in tmp_path.iterdir():
+            expected = torch.from_numpy(np.array(read_image(path))).permute(2, 0, 1)
+            assert torch.equal(decode_image(path), expected)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    photo((64, 64)).save(buffer, 'JPEG')
+    for name, data in (('half.jpg', buffer.getvalue()[:500]), ('empty.jpg', b''), ('text.jpg', b'\xff\xd8 no image')):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=rf'The image .*{name} cannot be read .*Replace or delete'):
+            decode_image(tmp_path / name)
+    with pytest.raises(ValueError, match=r'none\.jpg cannot be read'):
+        decode_image(tmp_path / 'none.jpg')
+
+
+def test_huge_images_are_left_to_pil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo((40, 40)).save(tmp_path / 'bomb.jpg')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 500)
+    with pytest.raises(ValueError, match=r'bomb\.jpg cannot be read .*decompression bomb'):
+        decode_image(tmp_path / 'bomb.jpg')
+
+
+def test_scaled_decoding_is_a_smaller_image_that_is_large_enough(tmp_path: Path) -> None:
+    photo((400, 300)).save(tmp_path / 'large.jpg', quality=95, subsampling=0)
+    full = photo((400, 300))
+    for least, size in ((200, (300, 400)), (150, (150, 200)), (100, (113, 150)), (38, (38, 50)), (10, (38, 50))):
+        image, _ = ImageFolder(tmp_path, decode_size=least).load(0)
+        assert tuple(image.shape[1:]) == size
+        expected = np.asarray(full.resize(size[::-1], Image.Resampling.BOX), float)
+        assert np.abs(image.permute(1, 2, 0).numpy() - expected).mean() < 3
