@@ -45,9 +45,9 @@ class InstanceHook(Hook):
             clip, counts = wrapper.clip_grad_kwargs, wrapper._accumulative_counts
             if isinstance(wrapper, AmpOptimWrapper) or clip or counts > 1:
                 raise ValueError(
-                    f'optim_wrapper is {type(wrapper).__name__} with clip_grad={clip} and accumulative_counts={counts}, '
-                    'but the optimiser StreamedSGD knows neither scaled losses nor clipping, and no checkpoint has its '
-                    "gradients. Use type='OptimWrapper' or 'AutocastOptimWrapper' without the two, or the optimiser SGD."
+                    f'optim_wrapper is {type(wrapper).__name__} with clip_grad={clip} and accumulative_counts={counts}; '
+                    'the optimiser StreamedSGD knows neither scaled losses nor clipping, and no checkpoint holds its '
+                    "gradients. Use type='OptimWrapper' or 'AutocastOptimWrapper' without the two, or plain SGD."
                 )
         follow = getattr(head, 'follow', None)
         if follow is not None:
