@@ -45,7 +45,7 @@ class InstanceHook(Hook):
             clip, counts = wrapper.clip_grad_kwargs, wrapper._accumulative_counts
             if isinstance(wrapper, AmpOptimWrapper) or clip or counts > 1:
                 raise ValueError(
-                    f'optim_wrapper is {type(wrapper).__name__} with clip_grad={clip} and accumulative_counts={counts}; '
+                    f'optim_wrapper is {type(wrapper).__name__}, clip_grad={clip}, accumulative_counts={counts}; '
                     'the optimiser StreamedSGD knows neither scaled losses nor clipping, and no checkpoint holds its '
                     "gradients. Use type='OptimWrapper' or 'AutocastOptimWrapper' without the two, or plain SGD."
                 )
