@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unmix.checkpoint_files import save_checkpoint
 from unmix.checkpoint_loading import load_from_local
+from unmix.engine.registered_types import refuse_unregistered
 from unmix.registry import MODELS
 from unmix.utils.clock import Clock, read_clock
 from unmix.utils.nan_reasons import watching
@@ -101,7 +102,7 @@ def read_capture(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or no capture.
+        ValueError: If it is damaged, or no capture, or names types that are not registered.
     """
     capture = load_from_local(str(path), map_location='cpu')
     if not isinstance(capture, dict) or capture.get('format') != FORMAT or 'clock' not in capture:
@@ -109,6 +110,7 @@ def read_capture(path: str | Path) -> dict[str, Any]:
             f'{path} is no capture of format {FORMAT}; give a file that FiniteLossHook has written to captures/ in '
             'the work dir, with the same version of unmix.'
         )
+    refuse_unregistered(capture['config'], str(path))
     return capture
 
 
