@@ -1,6 +1,5 @@
 """How far our views are from torchvision's on PIL images, with the same parameters, in grey levels (0 to 255).
 
-For each operation and for MoCo v2's recipe: the mean of the absolute differences, that of the signed ones, the
 For each operation and for MoCo v2's recipe: the mean of the absolute differences, that of the signed ones, the 99.9th
 percentile and the largest one, over 500 images, half of them parts of photographs, half of them smoothed noise of any
 colour, between 60 and 220 pixels a side, cropped to 64 pixels. Each operation follows a crop, so that its line includes

@@ -1,5 +1,8 @@
 """CIFAR-100, with the augmentation that MoCo's and Un-Mix's CIFAR demos share. ``data_root``: the folder with
 ``cifar-100-python``; it is downloaded where there is a network.
+
+Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
+--cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
 """
 
 data_root = 'data/cifar100'

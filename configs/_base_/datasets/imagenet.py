@@ -1,4 +1,8 @@
-"""ImageNet, with MoCo v2's augmentation. ``data_root``: the folder with ``train`` and ``val``, of class folders."""
+"""ImageNet, with MoCo v2's augmentation. ``data_root``: the folder with ``train`` and ``val``, of class folders.
+
+Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
+--cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
+"""
 
 data_root = 'data/imagenet'
 batch_size = 32  # of one of 8 GPUs

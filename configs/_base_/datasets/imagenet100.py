@@ -1,4 +1,8 @@
-"""ImageNet-100, with MoCo v2's augmentation. ``data_root``: ImageNet's folder, or one with the 100 classes only."""
+"""ImageNet-100, with MoCo v2's augmentation. ``data_root``: ImageNet's folder, or one with the 100 classes only.
+
+Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
+--cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
+"""
 
 data_root = 'data/imagenet'
 class_list = 'imagenet100.txt'  # the classes of CMC; comes with unmix

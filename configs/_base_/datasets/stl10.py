@@ -1,6 +1,9 @@
 """STL-10 at 64 px, with the augmentation of the W-MSE repository: all 105,000 images but those of the test set to train
 on, the 5,000 labelled ones as bank. ``data_root``: the folder with ``stl10_binary``; it is downloaded where there is a
 network.
+
+Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
+--cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
 """
 
 data_root = 'data/stl10'

@@ -1,5 +1,8 @@
 """Tiny-ImageNet at 64 px, with the augmentation of the W-MSE repository. ``data_root``: the folder
 ``tiny-imagenet-200``, as distributed or with ``val`` rearranged to class folders.
+
+Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
+--cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
 """
 
 data_root = 'data/tiny-imagenet-200'

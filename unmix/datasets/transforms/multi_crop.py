@@ -19,17 +19,18 @@ class MultiCrop:
 
     Args:
         crops: One dict of ``num_views`` and ``transforms``, the arguments of :class:`MultiView`, for each kind.
+        **kwargs: Arguments of :class:`MultiView` for all kinds, such as ``backend``.
 
     Raises:
         ValueError: If there is no kind.
     """
 
-    def __init__(self, crops: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, crops: Sequence[dict[str, Any]], **kwargs: Any) -> None:
         if not crops:
             raise ValueError('MultiCrop.crops is empty; give a dict of num_views and transforms for each kind of crop.')
         self.kinds: list[MultiView] = []
         for crop in crops:
-            self.kinds.append(MultiView(**crop, first_view=self.num_views))
+            self.kinds.append(MultiView(**(kwargs | crop), first_view=self.num_views))
 
     @property
     def num_views(self) -> int:
