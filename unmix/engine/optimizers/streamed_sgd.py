@@ -72,7 +72,7 @@ class StreamedSGD(SGD):
                     self._step_stream(parameter, gradient, group)
 
     def _step_stream(self, parameter: Tensor, gradient: BankGradient, group: dict[str, Any]) -> None:
-        gradient.ready()
+        gradient.ready(parameter)
         own, of_own = gradient.own_rows(parameter)
         of_own = of_own.to(parameter.dtype)
         state = self.state[parameter]

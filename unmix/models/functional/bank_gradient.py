@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unmix.models.functional.bank_chunks import chunks, hide, raw_gradient, read_chunk
+from unmix.models.functional.bank_chunks import chunks, hide, new_table, raw_gradient, read_chunk
 
 
 class BankGradient:
@@ -28,6 +28,7 @@ class BankGradient:
         self.scale, self.unit_rows, self.valid, self.exclude = scale, unit_rows, valid, exclude
         self._soft: list[tuple[Tensor, ...]] = []
         self._own: list[tuple[Tensor, ...]] = []
+        self._stack: tuple[Tensor, ...] = ()
 
     def add_soft(self, query: Tensor, lse: Tensor, weight: Tensor) -> None:
         """Add the terms of queries (R, D) with log-sum-exps (R,) and weights a (R,)."""
@@ -42,24 +43,28 @@ class BankGradient:
 
     def clear(self) -> None:
         """Forget all terms."""
+        self._stack = ()
         self._soft.clear()
         self._own.clear()
 
-    def ready(self) -> None:
+    @torch.no_grad()
+    def ready(self, bank: Tensor) -> None:
         """Stack the terms, once they are all there, so that each chunk is read once."""
         if self._soft:
             query, lse, weight = map(torch.cat, zip(*self._soft, strict=True))
             base = lse.clamp(min=torch.finfo(lse.dtype).min)[:, None]
-            self._stack = self.scale * query, base, self.scale * weight[:, None] * query
+            self._stack = self.scale * query, base, self.scale * weight[:, None] * query, new_table(query, bank)
 
+    @torch.no_grad()
     def chunk(self, bank: Tensor, rows: slice) -> Tensor:
         """Return the gradient (C, D) of some rows of the bank, less that of :meth:`own_rows`; after :meth:`ready`."""
-        scaled, base, weighted = self._stack
+        scaled, base, weighted, room = self._stack
         chunk, length = read_chunk(bank, rows, scaled.dtype, self.unit_rows)
-        table = scaled @ chunk.T
+        table = torch.mm(scaled, chunk.T, out=room[:, : len(chunk)])
         hide(table, rows, self.valid, self.exclude)
         return raw_gradient(table.sub_(base).exp_().T @ weighted, chunk, length)
 
+    @torch.no_grad()
     def own_rows(self, bank: Tensor) -> tuple[Tensor, Tensor]:
         """Return the own rows (R,), some perhaps more than once, and what is to be added to their gradient (R, D)."""
         if not self._own:
@@ -68,9 +73,10 @@ class BankGradient:
         rows, length = read_chunk(bank, index, query.dtype, self.unit_rows)
         return index, raw_gradient(self.scale * weight[:, None] * query, rows, length)
 
+    @torch.no_grad()
     def dense(self, bank: Tensor) -> Tensor:
         """Return the whole gradient (K, D)."""
-        self.ready()
+        self.ready(bank)
         whole = torch.empty_like(bank) if self._soft else torch.zeros_like(bank)
         for rows in chunks(bank) if self._soft else ():
             whole[rows] = self.chunk(bank, rows)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmix.models.functional.bank_chunks import chunks, hide, read_chunk
+from unmix.models.functional.bank_chunks import chunks, hide, new_table, read_chunk
 from unmix.models.functional.bank_gradient import BankGradient
 from unmix.models.functional.first_order import first_order
 
@@ -92,9 +92,10 @@ class _BankLSE(torch.autograd.Function):
         total = torch.zeros_like(top)
         mean = torch.zeros_like(query)  # of the rows, weighted by exp(exponent - top)
         masked = valid is not None or exclude is not None
+        room = new_table(query, bank)
         for rows in chunks(bank):
             chunk, _ = read_chunk(bank, rows, query.dtype, unit_rows)
-            table = scaled @ chunk.T
+            table = torch.mm(scaled, chunk.T, out=room[:, : len(chunk)])
             hide(table, rows, valid, exclude)
             higher = torch.maximum(top, table.amax(1, keepdim=True))
             base = higher.clamp(min=torch.finfo(query.dtype).min) if masked else higher  # -inf - -inf is NaN
