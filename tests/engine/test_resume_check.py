@@ -68,6 +68,16 @@ def test_a_changed_config_is_shown_and_the_same_one_is_not(tmp_path, checkpoint,
     assert torch.equal(same.model.layer.weight, other.model.layer.weight)
 
 
+def test_another_number_of_processes_is_named(tmp_path, capsys):
+    toy_runner(tmp_path, train_cfg__max_epochs=1).train()
+    values = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    assert values['step']['world_size'] == 1
+    values['step']['world_size'] = 4
+    torch.save(values, tmp_path / 'x_1.pth')
+    resume(tmp_path, tmp_path / 'x_1.pth')
+    assert 'is of a run of 4 processes, and there are 1 now' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('way', ['link', 'moved'])
 def test_the_work_dir_under_another_name(tmp_path, checkpoint, way):
     shutil.copytree(checkpoint.parent, tmp_path / 'run')

@@ -37,7 +37,8 @@ class StepRemainder(Hook):
         """Add what is left over."""
         if self._collected is None and not between_steps(runner.optim_wrapper):
             self._collected = [_gradients(runner)]
-        checkpoint[KEY] = dict(gradients=self._collected or [], momentum_moved=_momentum_moved(runner))
+        moved, world_size = _momentum_moved(runner), get_world_size()
+        checkpoint[KEY] = dict(gradients=self._collected or [], momentum_moved=moved, world_size=world_size)
         self._collected = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -52,6 +53,12 @@ class StepRemainder(Hook):
                 runner.logger.warning(
                     'The config has changed since this checkpoint was written (-: then, +: now). Seed, learning rates, '
                     f'other settings of the optimiser, and schedules stay as they were then:\n{changes}'
+                )
+            then, now = checkpoint.get(KEY, {}).get('world_size'), get_world_size()
+            if then not in (None, now):
+                runner.logger.warning(
+                    f'The checkpoint is of a run of {then} processes, and there are {now} now: its batches will be others '
+                    'than those of an uninterrupted run.'
                 )
         self._loaded = checkpoint.get('meta', {}).get('iter', 0), checkpoint.pop(KEY, {})
 
