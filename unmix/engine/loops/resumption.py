@@ -57,8 +57,8 @@ class StepRemainder(Hook):
             then, now = checkpoint.get(KEY, {}).get('world_size'), get_world_size()
             if then not in (None, now):
                 runner.logger.warning(
-                    f'The checkpoint is of a run of {then} processes, and there are {now} now: its batches will not be those '
-                    'of an uninterrupted run.'
+                    f'The checkpoint is of a run of {then} processes, and there are {now} now: '
+                    'its batches will not be those of an uninterrupted run.'
                 )
         self._loaded = checkpoint.get('meta', {}).get('iter', 0), checkpoint.pop(KEY, {})
 
