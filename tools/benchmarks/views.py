@@ -73,7 +73,7 @@ def write_jpegs(folder: Path, seed: int) -> list[Path]:
     paths = []
     for index, image in enumerate(crops(NUM_FILES, 375, 500, seed)):
         files = []
-        for quality in range(70, 99, 2):
+        for quality in range(70, 101, 2):
             buffer = io.BytesIO()
             Image.fromarray(image).save(buffer, 'JPEG', quality=quality)
             files.append(buffer.getvalue())
@@ -93,12 +93,12 @@ def ours(dataset: BaseDataset) -> Callable[[], object]:
     return views
 
 
-def peers(source: view_peers.Source, size: int, blur: bool) -> dict[str, Callable[[], object]]:
+def peers(names: list[str], source: view_peers.Source, size: int, blur: bool) -> dict[str, Callable[[], object]]:
     """The other libraries, as far as they are installed."""
     found = {}
-    for name, make in PEERS.items():
+    for name in names:
         try:
-            found[name] = make(source, size, blur)
+            found[name] = PEERS[name](source, size, blur)
         except ImportError as error:
             print(f"{name} is left out ({error}); pip install -e '.[bench]'")
     return found
@@ -108,6 +108,7 @@ def main() -> None:
     """Measure, print the tables and the goals."""
     parser = argument_parser(__doc__, rounds=7)
     parser.add_argument('--only', choices=list(TARGETS), help='one of the two settings')
+    parser.add_argument('--peers', nargs='+', choices=list(PEERS), default=list(PEERS), help='of these (default all)')
     parser.add_argument('--min-seconds', type=float, default=0.2, help='length of a turn (default 0.2)')
     args = parser.parse_args()
     cv2.setNumThreads(1)
@@ -123,7 +124,7 @@ def main() -> None:
                     variants[f'unmix {backend}'] = ours(ArrayDataset(images, None, recipe(32, False, backend=backend)))
                 uint8 = recipe(32, False, backend='numba', dtype='uint8', mean=None, std=None)
                 variants['unmix numba uint8'] = ours(ArrayDataset(images, None, uint8))
-                variants |= peers(small, 32, False)
+                variants |= peers(args.peers, small, 32, False)
             else:
                 paths = write_jpegs(Path(folder), args.seed)
                 print(
@@ -133,9 +134,9 @@ def main() -> None:
                     variants[f'unmix {backend}'] = ours(
                         ImageFolder(folder, pipeline=recipe(224, True, backend=backend))
                     )
-                variants |= peers(paths, 224, True)
+                variants |= peers(args.peers, paths, 224, True)
             times = interleave(variants, args.rounds, args.threads, args.min_seconds, args.seed)
-            times.print('torchvision', f'views_{setting}, two views')
+            times.print(args.peers[0], f'views_{setting}, two views')
             report[setting] = times.to_dict()
             goals += [
                 Goal(f'views_{setting}_{peer}', times.ratio(peer, 'unmix numba', args.threads[0]).median, target)
