@@ -17,6 +17,7 @@ from unmix.models.functional.bank_gradient import BankGradient
 from unmix.models.functional.first_order import first_order
 
 
+@torch.compiler.disable  # a loop over chunks, which a compiler would unroll
 def bank_lse(
     query: Tensor,
     bank: Tensor,
@@ -53,6 +54,7 @@ def bank_lse(
         return _BankLSE.apply(query, bank, scale, valid, exclude, unit_rows, bank_weight, gradient)
 
 
+@torch.compiler.disable
 def own_similarity(
     query: Tensor,
     bank: Tensor,

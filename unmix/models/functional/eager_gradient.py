@@ -11,6 +11,7 @@ from unmix.models.functional.first_order import first_order
 Losses = Callable[[Tensor, slice], Tensor]
 
 
+@torch.compiler.disable  # gradients within a forward pass
 def eager_gradient(losses: Losses, query: Tensor, size: int) -> Tensor:
     """Return the losses (N,) of samples ``query`` (N, ...), of ``size`` samples at a time.
 
