@@ -1,6 +1,7 @@
 """Views in one pass: by numba, by torch and by PIL, with the same parameters; and what the parameters are."""
 
 import math
+import pickle
 import sys
 import warnings
 from typing import Any
@@ -16,7 +17,8 @@ from torchvision.transforms import functional as TF
 from unmix.datasets import ArrayDataset, BaseDataset, EpochSampler, SampleKey, Subset, collate
 from unmix.datasets.transforms import MultiCrop, MultiView, PILGaussianBlur, SingleView, numba_form
 from unmix.datasets.transforms.blur import blur_kernel
-from unmix.datasets.transforms.recipe import Op, Recipe
+from unmix.datasets.transforms.draws import Op
+from unmix.datasets.transforms.recipe import Recipe
 from unmix.utils.rng import stream, uniforms
 
 JITTER = dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
@@ -254,7 +256,8 @@ def test_batches_are_the_items_with_any_number_of_workers(kind: str) -> None:
                 for x, y in zip(batch['inputs'], other['inputs'], strict=True):
                     assert torch.equal(x, y)
         keys = [SampleKey(index, 3, 2) for index in found[0][0]['index'].tolist()]
-        again = collate([dataset[key] for key in keys])
+        copy = pickle.loads(pickle.dumps(dataset))  # as for workers that are not forked
+        again = collate([copy[key] for key in keys])
         assert torch.equal(again['label'], found[0][0]['label'])
         for x, y in zip(again['inputs'], found[0][0]['inputs'], strict=True):
             assert torch.equal(x, y)

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.datasets.transforms.draws import Draws
 from unmix.datasets.transforms.images import to_pil, to_tensor
 from unmix.datasets.transforms.numba_form import numba_views
 from unmix.datasets.transforms.pil_form import pil_view
-from unmix.datasets.transforms.recipe import Draws
 from unmix.datasets.transforms.torch_form import torch_views
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from unmix.datasets.transforms.blur import blur_kernel
 from unmix.datasets.transforms.numba_resample import WHITE, F, fast
 
-NONE, BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, SOLARIZE, BLUR = range(8)  # as recipe.Op, which numba cannot read
+NONE, BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, SOLARIZE, BLUR = range(8)  # as draws.Op, which numba cannot read
 RED, GREEN, BLUE = F(0.299), F(0.587), F(0.114)
 _kernel = fast(blur_kernel)
 

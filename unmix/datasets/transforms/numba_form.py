@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor
 
-from unmix.datasets.transforms.recipe import Draws
+from unmix.datasets.transforms.draws import Draws
 
 FLOATS, BYTES = np.empty((0, 1, 1, 1), np.float32), np.empty((0, 1, 1, 1), np.uint8)
 

@@ -6,7 +6,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from unmix.datasets.transforms.recipe import Draws, Op
+from unmix.datasets.transforms.draws import Draws, Op
 
 CHANGES: dict[int, Callable[[Image.Image, float], Image.Image]] = {
     Op.NONE: lambda image, value: image,

@@ -1,11 +1,7 @@
-"""What a list of torchvision's transforms asks for, and its random numbers, drawn apart from the pixels.
-
-Every backend applies the same :class:`Draws`. N images, K slots.
-"""
+"""What a list of torchvision's transforms asks for, and its random numbers, drawn apart from the pixels. N images."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
@@ -13,58 +9,14 @@ import numpy as np
 import torchvision.transforms as tv
 
 from unmix.datasets.transforms.blur import PILGaussianBlur
+from unmix.datasets.transforms.draws import Draws, Op
 from unmix.datasets.transforms.geometry import Geometry, geometry_of
 
 ORDERS = np.array(list(permutations(range(4))))  # of the four changes of ColorJitter
 Gate = list[tuple[int, float]]  # columns of uniform numbers, and the probabilities that they are to be below
 
 
-class Op(IntEnum):
-    """What is done in a slot."""
-
-    NONE = 0
-    BRIGHTNESS = 1
-    CONTRAST = 2
-    SATURATION = 3
-    HUE = 4
-    GREY = 5
-    SOLARIZE = 6
-    BLUR = 7
-
-
 JITTERS = (Op.BRIGHTNESS, Op.CONTRAST, Op.SATURATION, Op.HUE)
-
-
-@dataclass
-class Draws:
-    """The parameters of one view of each of N images.
-
-    Attributes:
-        boxes: (N, 4) int64, top, left, height, width of what is cropped.
-        resized: (N, 2) int64, height and width that the box is resized to.
-        corners: (N, 2) int64, top and left of the view in the resized box; other than 0 for a central crop only.
-        flips: (N,) bool, whether the view is flipped horizontally.
-        codes: (N, K) int64, the :class:`Op` of each slot, in the order in which they are applied.
-        values: (N, K) float32: factor, shift of the hue in turns, threshold (0 to 255), radius of the blur in pixels.
-        split: Number of slots before the crop.
-        size: Height and width of a view.
-        bicubic: Whether the filter is cubic (a = -0.5), or else linear; both are widened where they shrink the box.
-    """
-
-    boxes: np.ndarray
-    resized: np.ndarray
-    corners: np.ndarray
-    flips: np.ndarray
-    codes: np.ndarray
-    values: np.ndarray
-    split: int
-    size: tuple[int, int]
-    bicubic: bool
-
-    def row(self, n: int) -> 'Draws':
-        """Return the parameters of one image."""
-        arrays = ('boxes', 'resized', 'corners', 'flips', 'codes', 'values')
-        return replace(self, **{name: getattr(self, name)[n : n + 1] for name in arrays})
 
 
 @dataclass
@@ -92,6 +44,7 @@ class Recipe:
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
+        self.transforms = transforms
         self.columns = 0
         self.split = 0
         self.bicubic = False
@@ -120,6 +73,9 @@ class Recipe:
             raise NotImplementedError('no crop and no size')
         self.geometry = geometry
         self.size = geometry.size
+
+    def __reduce__(self) -> tuple[type, tuple[Sequence[Any]]]:
+        return Recipe, (self.transforms,)  # of the rest, functions cannot be pickled for workers that are not forked
 
     def _flat(self, transforms: Sequence[Any], gate: Gate) -> list[tuple[Any, Gate]]:
         """Transforms one after the other, each with its gate."""
