@@ -54,6 +54,18 @@ def test_same_losses_gradients_and_weights(method, form):
     compare({name: state[name] for name in kept}, {name: expected[name] for name in kept})
 
 
+def test_bfloat16_gradients_point_the_same_way():
+    gradients = []
+    for bf16 in (False, True):
+        ours = Ours(recipe('moco_asym', width=8, channels_last=4, bf16=bf16))
+        views = [torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+        with ours.wrapper.optim_context(ours.model):
+            loss = sum(ours.model.loss(views).values())
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in ours.model.parameters() if p.requires_grad]))
+    assert 0.9 < torch.cosine_similarity(*gradients, dim=0) < 1 - 1e-6
+
+
 def compare(actual, expected):
     """Relative to the largest magnitude of the tensor, at least 1, as golden numbers are compared."""
     assert actual.keys() == expected.keys()

@@ -59,6 +59,7 @@ class UnMix(BaseModule):
         self.replay_bn_stats = replay_bn_stats
 
     @torch.no_grad()
+    @torch.compiler.disable  # it would be compiled anew for each share and box
     def mix(self, view: Any, rng: np.random.Generator) -> tuple[Any, float | Tensor]:
         """Mix ``view`` (N, C, H, W) with its reversed batch; one draw for the whole batch.
 
