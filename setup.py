@@ -126,10 +126,8 @@ setup(
         'tests': TESTS,
         'dev': [*TESTS, 'pre-commit>=3.5', 'build>=1.2'],
         'bench': ['albumentations>=2.0', 'kornia>=0.8', 'lightly>=1.5'],  # whom tools/benchmarks measures against
-        'faiss': ['faiss-cpu>=1.8'],
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],
-        'hub': ['huggingface-hub>=0.24', 'safetensors>=0.4'],
         'export': ['safetensors>=0.4', 'onnx>=1.17', 'onnxscript>=0.2'],
     },
     cmdclass={'build_py': BuildPyWithMim, 'sdist': SdistWithMim},

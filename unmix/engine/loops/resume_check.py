@@ -30,7 +30,7 @@ def check_resumable(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         )
     pairs = []
     if isinstance(runner.optim_wrapper, OptimWrapper):
-        groups = checkpoint['optimizer'].get('param_groups', []), runner.optim_wrapper.param_groups
+        groups = checkpoint['optimizer'].get('param_groups', []), runner.optim_wrapper.optimizer.param_groups
         pairs.append(('optim_wrapper.optimizer', *groups))
     if isinstance(runner.param_schedulers, list):
         own = [scheduler.state_dict() for scheduler in runner.param_schedulers]
