@@ -1,0 +1,123 @@
+"""The trainings that ``check_resume.py`` compares: small, and with a record of their batches."""
+
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from compare_checkpoints import leaves
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from unmix.apis import build_runner, load_config
+from unmix.apis.config import use_amp
+from unmix.datasets import Digits
+from unmix.registry import DATASETS, HOOKS
+
+FEW, BATCH, EPOCHS, INTERVAL = 80, 16, 3, 3
+DIGITS = {
+    'train_dataloader.batch_size': BATCH,
+    'train_dataloader.dataset.type': 'FewDigits',
+    'val_dataloader.dataset.type': 'FewDigits',
+    'val_cfg.bank_dataloader.dataset.type': 'FewDigits',
+    'train_cfg.max_epochs': EPOCHS,
+    'train_cfg.val_interval': 1,
+    'default_hooks.checkpoint.save_best': 'knn/top1',
+    'default_hooks.checkpoint.rule': 'greater',
+}
+# By the first word of a config's name, without `unmix-`: what the small data ask for, and short ramps.
+METHODS: dict[str, dict[str, Any]] = {
+    'deepclusterv2': {'model.head.num_prototypes': 8},
+    'moco': {'model.head.queue_size': 48},
+    'moco-align-uniform': {'model.head.queue_size': 48},
+    'pic': {
+        'model.head.num_recent': 40,
+        'train_dataloader.sampler.window': 64,
+        'train_dataloader.sampler.stride': 24,
+    },
+    'swav': {
+        'param_scheduler.0.warmup': 1,
+        'model.head.freeze_steps': 4,
+        'model.head.queue_size': 32,
+        'model.head.queue_start': 1,
+    },
+    'wmse': {'model.neck.out_dim': 4, 'model.head.sub_batch': 8},
+}
+
+
+@DATASETS.register_module(force=True)
+class FewDigits(Digits):
+    """The first digits."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.images, self.labels = self.images[:FEW], self.labels[:FEW]
+
+
+@HOOKS.register_module(force=True)
+class BatchLogHook(Hook):
+    """Writes a line for each iteration: its number, and the hash of its batch."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, path: str) -> None:
+        self.file = open(path, 'a', buffering=1)  # noqa: SIM115 - a line is there when SIGKILL comes
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Write the line."""
+        self.file.write(f'{runner.iter} {digest(data_batch)}\n')
+
+
+def digest(batch: Any) -> str:
+    """Hash of all tensors of a batch."""
+    bits = blake2b(digest_size=16)
+    for _, value in leaves(batch):
+        bits.update(value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+    return bits.hexdigest()
+
+
+class Case(NamedTuple):
+    """What is trained."""
+
+    config: str
+    workers: int
+    accumulate: int
+    amp: bool
+
+    def __str__(self) -> str:
+        options = f'workers={self.workers} accumulate={self.accumulate}' + (' amp' if self.amp else '')
+        return f'{Path(self.config).stem:32} {options:30}'
+
+
+def method(case: Case) -> str:
+    """Name of the method, the same with and without Un-Mix."""
+    return Path(case.config).stem.removeprefix('unmix-').partition('_')[0]
+
+
+def train(case: Case, work_dir: str, resume: bool) -> None:
+    """Do what ``tools/train.py CONFIG --work-dir DIR [--amp] [--resume]`` does, in this process."""
+    with open(f'{work_dir}/output.txt', 'a') as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    options: dict[str, Any] = {
+        'work_dir': work_dir,
+        'train_dataloader.num_workers': case.workers,
+        'train_dataloader.persistent_workers': case.workers > 0,
+        'optim_wrapper.accumulative_counts': case.accumulate,
+        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint.interval': INTERVAL,
+    }
+    if load_config(case.config).train_dataloader.dataset.type == 'Digits':
+        options |= DIGITS | METHODS.get(method(case), {})
+    if method(case) == 'pic' and case.accumulate > 1:
+        options['model.head.num_recent'] = None  # the most recent classes need every step
+    cfg = load_config(case.config, options)
+    cfg.default_hooks.batch_log = dict(type='BatchLogHook', path=f'{work_dir}/batches.txt')
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'ReportHook']  # draws pictures
+    if case.amp:
+        use_amp(cfg)
+    cfg.resume = resume
+    # Each checkpoint holds the text of the config; to make that pretty costs more than these trainings.
+    build_runner(Config(cfg._cfg_dict, filename=cfg.filename, format_python_code=False)).train()
