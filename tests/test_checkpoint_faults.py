@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import signal
 import stat
 import time
@@ -133,6 +134,29 @@ def test_without_a_name_the_newest_whole_one_is_found(name: str, tmp_path: Path)
     else:
         latest.write_bytes(b'' if 'torn' in name else b'\xff\xfe')
     assert recover(tmp_path) == 12
+
+
+@pytest.mark.parametrize('dates', ['equal', 'misleading'])
+def test_iterations_count_where_dates_say_nothing(dates: str, tmp_path: Path):
+    """As in a copied folder; and by their names, epoch_2 would be before iter_12, and 9 after 12."""
+    for number, (iteration, name) in enumerate({9: 'iter_9', 20: 'epoch_2', 12: 'interrupted_iter_12'}.items()):
+        save_checkpoint(state(iteration), str(tmp_path / f'{name}.pth'))
+        os.utime(tmp_path / f'{name}.pth', (0, 10 if dates == 'equal' else 10 + number))
+    assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+    (tmp_path / 'epoch_2.pth').write_bytes((tmp_path / 'epoch_2.pth').read_bytes()[:-100])
+    assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'interrupted_iter_12.pth')
+
+
+def test_a_copied_directory_goes_on_from_its_own_files(tmp_path: Path):
+    (tmp_path / 'old').mkdir()
+    save(tmp_path / 'old', 1)
+    shutil.copytree(tmp_path / 'old', tmp_path / 'new')
+    assert find_latest_checkpoint(str(tmp_path / 'new')) == str(tmp_path / 'new' / 'iter_1.pth')
+    elsewhere = tmp_path / 'elsewhere' / 'iter_1.pth'  # as with default_hooks.checkpoint.out_dir
+    elsewhere.parent.mkdir()
+    save_checkpoint(state(1), str(elsewhere))
+    name_latest(str(tmp_path / 'new'), str(elsewhere))
+    assert find_latest_checkpoint(str(tmp_path / 'new')) == str(elsewhere)
 
 
 def test_an_empty_directory_has_none(tmp_path: Path):

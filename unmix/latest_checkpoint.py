@@ -1,16 +1,20 @@
 """Which checkpoint of a work directory is the newest that is whole."""
 
 import logging
+import math
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmengine.runner._flexible_runner
 import mmengine.runner.runner
+import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
 from unmix.checkpoint_files import save_checkpoint, verify
+from unmix.checkpoint_loading import allowed_globals
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
 
@@ -28,8 +32,8 @@ def name_latest(work_dir: str, path: str) -> None:
 def find_latest_checkpoint(path: str) -> str | None:
     """Stand in for MMEngine's function of this name: the newest checkpoint of a work directory that is whole.
 
-    It is the one that ``last_checkpoint`` names, or else, with a warning, the one written before it. Every rank must
-    call it; rank 0 looks.
+    It is the one that ``last_checkpoint`` names, or else, with a warning, the whole one that has trained longest. Every
+    rank must call it; rank 0 looks.
 
     Returns:
         Its path; None if the directory has no checkpoint.
@@ -52,7 +56,9 @@ def _find_latest(work_dir: Path) -> str | None:
         if problem is None:
             if problems:
                 print_log(
-                    f'{"; ".join(problems)}. Going on from {candidate}, the one before', 'current', logging.WARNING
+                    f'{"; ".join(problems)}. Going on from {candidate}, the newest that is whole',
+                    'current',
+                    logging.WARNING,
                 )
             return str(candidate)
         problems.append(problem)
@@ -64,23 +70,34 @@ def _find_latest(work_dir: Path) -> str | None:
     return None
 
 
-def _candidates(work_dir: Path) -> list[Path]:
+def _candidates(work_dir: Path) -> Iterator[Path]:
     """The checkpoint that ``last_checkpoint`` names, then the others from the newest on."""
     try:
         named = Path((work_dir / LATEST).read_text().strip())
     except (FileNotFoundError, UnicodeDecodeError):
         named = Path()
-    if not named.exists() and (work_dir / named.name).exists():  # moved, or seen from another directory
-        named = work_dir / named.name
-    others = [
-        path
-        for folder in {named.parent, work_dir}
-        if folder.is_dir()
-        for path in folder.iterdir()
-        if _RESUMABLE.fullmatch(path.name)
-    ]
-    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return list(dict.fromkeys([named, *others] if named.suffix == '.pth' else others))
+    here = work_dir / named.name
+    if here.is_file() and (not named.exists() or (named.parent / LATEST).exists()):
+        named = here  # moved, copied, or seen from another directory
+    if named.suffix == '.pth':
+        yield named
+    folders = [folder for folder in {named.parent, work_dir} if folder.is_dir()]
+    others = [path for folder in folders for path in folder.iterdir() if _RESUMABLE.fullmatch(path.name)]
+    yield from sorted((path for path in others if path != named), key=_position, reverse=True)
+
+
+def _position(path: Path) -> tuple[float, float, int]:
+    """Iterations and epochs done, of which no tensor is read; then the date, which a copy may have changed.
+
+    What cannot be read comes first, so that it is not passed over without a word.
+    """
+    try:
+        with torch.serialization.safe_globals(allowed_globals()):
+            meta = torch.load(path, map_location='meta', mmap=True, weights_only=True)['meta']
+        done = float(meta['iter']), float(meta.get('epoch', 0))
+    except Exception:  # a damaged pickle can raise anything
+        done = math.inf, math.inf
+    return *done, path.stat().st_mtime_ns
 
 
 def _problem(path: Path) -> str | None:
