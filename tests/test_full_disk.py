@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 TESTS = Path(__file__).resolve().parent
 MOUNT = ['unshare', '--map-root-user', '--mount', 'bash', '-c', 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"']
@@ -67,10 +68,35 @@ def training(disk: Path) -> None:
     assert [line['step'] for line in lines] == list(range(1, 601))
 
 
+def rows(disk: Path) -> None:
+    """PIC's table of 32 kB, on a disk with room for less, and on one without room for that of a checkpoint."""
+    from unmix.models import PICHead
+
+    def build() -> PICHead:
+        return PICHead(1000, 4, num_recent=8, rows_dir=str(disk / 'rows'))
+
+    fill(disk, leave=5 * 4096)
+    with pytest.raises(OSError, match=r'has no room for its 1000 rows: No space left on device\. It needs 0\.0 GiB'):
+        build()
+    assert not list((disk / 'rows').iterdir())
+    fill(disk, leave=11 * 4096)
+    head = build()
+    head.address(torch.arange(8), 0)
+    with pytest.raises(OSError, match='has no room for the rows of a checkpoint: No space left on device'):
+        head.state_dict()
+    assert not list((disk / 'rows').iterdir())
+    (disk / 'ballast').unlink()
+    before = head.rows.tables.clone()
+    saved = head.state_dict()
+    (twin := build()).load_state_dict(saved)
+    assert torch.equal(twin.rows.tables, before)
+
+
 def test_on_a_full_disk(tmp_path: Path):
     if subprocess.run([*MOUNT, tmp_path, 'true'], capture_output=True, check=False).returncode != 0:
         pytest.skip('this system lets nobody mount a file system in a namespace of his own')
-    program = f'import test_full_disk as t; disk = t.Path({str(tmp_path)!r}); t.saving(disk); t.training(disk)'
+    tasks = '; '.join(f't.{task.__name__}(disk)' for task in (saving, training, rows))
+    program = f'import test_full_disk as t; disk = t.Path({str(tmp_path)!r}); {tasks}'
     done = subprocess.run(
         [*MOUNT, tmp_path, sys.executable, '-c', program],
         env=os.environ | dict(PYTHONPATH=f'{TESTS}{os.pathsep}{TESTS / "engine"}', OMP_NUM_THREADS='1'),

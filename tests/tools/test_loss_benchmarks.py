@@ -13,6 +13,7 @@ import loss
 import memory
 import peak
 import pic
+import pic_disk
 
 from unmix.models import PICHead
 from unmix.models.functional import bank_chunks
@@ -36,6 +37,23 @@ def test_pic_runs(tmp_path, monkeypatch, capsys):
     torch.set_num_threads(threads)
     assert json.loads(file.read_text())['goals'].keys() == {'pic_full_0k', 'pic_full_0k_memory'}
     assert 'to 1e-12' in capsys.readouterr().out
+
+
+def test_pic_on_disk_runs_and_refuses_a_disk_without_room(tmp_path, monkeypatch, capsys):
+    file, small = tmp_path / 'goals.json', ['--size', '9000', '--recent', '4096', '--dim', '8', '--batch', '8']
+    options = [str(tmp_path), *small, '--rounds', '1', '--threads', '1', '--json', str(file)]
+    monkeypatch.setattr(sys, 'argv', ['pic_disk.py', *options])
+    threads = torch.get_num_threads()
+    pic_disk.main()
+    torch.set_num_threads(threads)
+    found = json.loads(file.read_text())
+    assert found['goals'].keys() == {
+        f'pic_disk_{state}_{clock}' for state in ('cached', 'cold') for clock in ('cpu', 'wall')
+    }
+    assert found['sizes']['.rows'] == 2 * 9000 * 8 * 4
+    assert [path.name for path in tmp_path.iterdir()] == ['goals.json']
+    with pytest.raises(OSError, match=r'GiB free; the table of 100000000000 x 128 and a checkpoint of it take'):
+        pic_disk.check_room(str(tmp_path), 10**11, 128)
 
 
 def test_extra_bytes_are_those_that_are_alive_at_a_time():

@@ -51,9 +51,16 @@ class Literal:
 class Ours:
     """Our head with its optimiser."""
 
-    def __init__(self, num: int, dim: int, num_recent: int | None = None, dtype: torch.dtype = torch.float32) -> None:
-        phases = 131072 if num_recent else 1
-        self.head = PICHead(num, dim, TEMPERATURE, num_recent=num_recent, max_phases=phases).to(dtype)
+    def __init__(
+        self,
+        num: int,
+        dim: int,
+        num_recent: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        rows_dir: str | None = None,
+    ) -> None:
+        options = dict(num_recent=num_recent, max_phases=131072 if num_recent else 1, rows_dir=rows_dir)
+        self.head = PICHead(num, dim, TEMPERATURE, **options).to(dtype)
         kind = torch.optim.SGD if num_recent else StreamedSGD
         self.optimizer = kind(self.head.parameters(), **SGD)
         self.head.follow(self.optimizer)

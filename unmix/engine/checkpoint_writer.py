@@ -63,8 +63,12 @@ class CheckpointWriter:
             outdated.clear()
             self._work = self._thread.submit(job) if self._thread else _do(job)
 
-        with writing_by(write):
-            yield outdated
+        try:
+            with writing_by(write):
+                yield outdated
+        except OSError as error:  # of what stands beside the checkpoint: the rows of RowsOnDisk
+            self._work = Future()
+            self._work.set_exception(error)
         if not self._thread:
             self.settle(runner)
 

@@ -15,7 +15,7 @@ from unmix.registry import HOOKS
 class InstanceHook(Hook):
     """Checks ``head.num_instances`` against the data set, and tells the head of the optimiser (``head.follow``).
 
-    Heads without the one or the other are left alone.
+    When a checkpoint is saved, old tables of :class:`RowsOnDisk` are removed. Heads without all that are left alone.
 
     Raises:
         ValueError: If the data set has more images than the head has instances, or the optimiser is
@@ -26,8 +26,7 @@ class InstanceHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check and tell, before the first iteration and after a checkpoint has been loaded."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        head = getattr(model, 'head', None)
+        head = _head(runner)
         num_instances, num_images = getattr(head, 'num_instances', None), len(runner.train_dataloader.dataset)
         if num_instances is not None and num_images > num_instances:
             raise ValueError(
@@ -52,3 +51,14 @@ class InstanceHook(Hook):
         follow = getattr(head, 'follow', None)
         if follow is not None:
             follow(wrapper.optimizer)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remove the tables of old checkpoints, once that of this one is written. Rank 0 only."""
+        rows = getattr(_head(runner), 'rows', None)
+        if rows is not None:
+            rows.prune()
+
+
+def _head(runner: Runner) -> Any:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return getattr(model, 'head', None)

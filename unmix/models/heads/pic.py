@@ -90,7 +90,7 @@ class PICHead(BaseHead):
         if self.rows is None:
             weight, velocity = INIT_STD * torch.randn(num_instances, dim), None
         else:
-            weight, velocity = self.rows.tables
+            weight, velocity = self.rows.tables.unbind(1)
         self.recent = None
         if num_recent is not None:
             self.recent = RecentInstances(num_instances, num_recent, weight, max_phases, velocity)
