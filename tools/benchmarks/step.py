@@ -25,11 +25,13 @@ from twins import Literal, Ours, recipe
 
 
 class Case(NamedTuple):
-    """What is compared: a recipe, its literal forms, and the least ratios, by variant and literal form."""
+    """What is compared: a recipe, its literal forms, the least ratios, by variant and literal form, and the layers of
+    ours that are channels-last: the fastest choice for its network, a ResNet-18 or one with bottlenecks."""
 
     method: str
     forms: tuple[str, ...]
     goals: dict[str, tuple[str, str, float]]
+    channels_last: bool | int = 4
 
 
 CASES = {
@@ -45,13 +47,13 @@ CASES = {
     'swav': Case('swav', ('script',), dict(
         step_swav=('script bf16', 'ours bf16', 1.5),
         step_swav_fp32=('script', 'ours', 1.5),
-    )),
+    ), channels_last=True),
     'simclr': Case('simclr', ('script',), dict(step_simclr=('script', 'ours', 1.5))),
     'byol': Case('byol', ('script',), dict(step_byol=('script', 'ours', 1.5))),
 }  # fmt: skip
 
 
-def variants(case: Case, width: int, batch_size: int, channels_last: int) -> dict[str, Callable[[], None]]:
+def variants(case: Case, width: int, batch_size: int, channels_last: bool | int) -> dict[str, Callable[[], None]]:
     """Steps of ours and of the literal forms, each in float32 and under autocast."""
     views = [torch.randn(batch_size, 3, 32, 32) for _ in range(2)]
     steps: dict[str, Callable[[], None]] = {}
@@ -70,13 +72,14 @@ def main() -> None:
     parser.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES))
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--width', type=int, default=64, help="of the networks; the recipes' is 64")
-    parser.add_argument('--channels-last', type=int, default=4, help='layers of ours that are (default 4)')
+    parser.add_argument('--channels-last', type=int, help='layers of ours that are (default: as fits the network)')
     args = parser.parse_args()
     goals, seconds = [], {}
     for name in args.cases:
         torch.manual_seed(args.seed)
         case = CASES[name]
-        steps = variants(case, args.width, args.batch_size, args.channels_last)
+        channels_last = case.channels_last if args.channels_last is None else args.channels_last
+        steps = variants(case, args.width, args.batch_size, channels_last)
         ratios = interleave(steps, args.rounds, args.threads, seed=args.seed)
         ratios.print('ours', f'{name}, batch {args.batch_size}')
         seconds[name] = ratios.to_dict()
