@@ -77,12 +77,11 @@ class LARC(Optimizer):
         scaled = (norms > 0) & (gradient_norms > 0)
         rates = torch.where(scaled, rate, 1.0).unbind()
         decays = torch.where(scaled, rate * decay, 0.0).unbind()
-        updates = torch._foreach_mul(gradients, rates)
-        torch._foreach_add_(updates, torch._foreach_mul(params, decays))
-        new = [p for p in params if 'momentum_buffer' not in self.state[p]]
-        for p in new:
-            self.state[p]['momentum_buffer'] = torch.zeros_like(p)
+        for p in params:
+            if 'momentum_buffer' not in self.state[p]:
+                self.state[p]['momentum_buffer'] = torch.zeros_like(p)
         buffers = [self.state[p]['momentum_buffer'] for p in params]
         torch._foreach_mul_(buffers, group['momentum'])
-        torch._foreach_add_(buffers, updates)
+        torch._foreach_addcmul_(buffers, gradients, rates)
+        torch._foreach_addcmul_(buffers, params, decays)
         torch._foreach_add_(params, buffers, alpha=-group['lr'])
