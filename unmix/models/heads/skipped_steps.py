@@ -131,7 +131,7 @@ class StepHistory(nn.Module):
         oldest = (self.phase - self.max_phases + 1).clamp(min=0)
         place = phase.clamp(min=oldest) % self.max_phases
         step = torch.maximum(step, self.begins[place])
-        now = self.phase % self.max_phases
+        now = (self.phase % self.max_phases).view(1)  # as an index without dimensions it would be read on the host
         current = phase == self.phase
         until = torch.where(current, self.steps, self.begins[(place + 1) % self.max_phases])
         own = self._power(until - step, place)
