@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 
 from unmix.apis import find_config, load_config
-from unmix.apis.check_config import check_config, valid_arguments
+from unmix.apis.arguments import valid_arguments
+from unmix.apis.check_config import check_config
 from unmix.apis.config import config_files
+from unmix.apis.launch import argument_parser
 from unmix.models import MoCo
 
 QUICKSTART = 'unmix::quickstart/moco_digits.py'
@@ -107,3 +111,73 @@ def test_preprocessing_of_the_data_becomes_the_models():
     assert cfg.model.data_preprocessor.type == 'DataPreprocessor'
     assert 'data_preprocessor' not in cfg
     assert Path(cfg.filename).name == 'moco_digits.py'
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ("optim_wrapper = dict(optimizer=dict(lr='0.03'))",
+     r"optim_wrapper\.optimizer\.lr is '0\.03' \(str\); SGD expects a number, 0\.03 without quotes"),
+    ('model = dict(head=dict(temperature=(0, 2)))', r'model\.head\.temperature is \(0, 2\) \(tuple\); .* a number'),
+    ("model = dict(neck=dict(norm='BN'))", r"model\.neck\.norm is 'BN' \(str\); MLPNeck expects True or False"),
+    ("train_cfg = dict(max_epochs='ten')", r"train_cfg\.max_epochs is 'ten' \(str\); TrainLoop expects a whole number"),
+    ('train_cfg = dict(max_epochs=1.5)', r'train_cfg\.max_epochs is 1\.5 \(float\); TrainLoop expects a whole number'),
+    ("train_dataloader = dict(batch_size='64')", r"train_dataloader\.batch_size is '64' \(str\); .* 64 without quotes"),
+    ('train_dataloader = dict(batch_sise=64)', r"train_dataloader\.batch_sise: .* Did you mean batch_size"),
+    ('train_dataloader = dict(_delete_=True, batch_size=4)', r'train_dataloader\.dataset is missing'),
+    ('model = dict(head=dict(_delete_=True, dim=8))', r'model\.head has no type, only the keys dim'),
+    ('custom_hooks = [dict(strict=False)]', r'custom_hooks\.0 has no type'),
+    ("optim_wrapper = dict(optimizer=dict(type='Sdg'))", r"type is 'Sdg', .* Did you mean SGD"),
+    ('val_evaluator = None', r'has val_dataloader and val_cfg, but not val_evaluator'),
+    ("custom_imports = dict(imports=['nowhere'])", r"mine\.py: its custom_imports failed: No module named 'nowhere'"),
+    ('model = dict(', r'mine\.py, or one of its _base_, is no valid Python: line 2: .* model = dict\('),
+])  # fmt: skip
+def test_mistakes_in_a_file(tmp_path, text, message):
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{QUICKSTART}'\n{text}\n")
+    with pytest.raises(ValueError, match=message):
+        load_config(str(config))
+
+
+def test_a_base_that_does_not_exist(tmp_path):
+    config = tmp_path / 'mine.py'
+    config.write_text("_base_ = 'unmix::quickstart/moco_digit.py'\n")
+    with pytest.raises(FileNotFoundError, match=r'mine\.py: its _base_ .* Did you mean unmix::quickstart/moco_digits'):
+        load_config(str(config))
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'max_epochs': 3}, r'--cfg-options max_epochs: .* has no effect. Set where it was used: train_cfg\.max_epochs$'),
+    ({'knn.k': 3}, r'--cfg-options knn\.k: .* Set where it was used: val_evaluator\.0\.k test_evaluator\.0\.k$'),
+    ({'data_root': 'images'}, r'data_root=images: of the data sets in the config none is at its data_root'),
+])  # fmt: skip
+def test_options_without_effect(options, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(QUICKSTART, options)
+
+
+def test_words_that_are_no_options():
+    parser = argument_parser('')
+    assert parser.parse_args(['x', '--cfg-options', 'a=[1, 2]', 'b.c=d=e']).cfg_options == {'a': [1, 2], 'b.c': 'd=e'}
+    for word in ('model.momentum', '=3'):
+        with pytest.raises(ValueError, match=f'--cfg-options {word}: expected KEY=VALUE'):
+            parser.parse_args(['x', '--cfg-options', 'a=1', word])
+
+
+def test_loaders_without_sampler_and_collate_fn(tmp_path):
+    config = tmp_path / 'mine.py'
+    loader = "dict(batch_size=8, num_workers=0, dataset=dict(type='Digits', split='{}', pipeline={}))"
+    views = "dict(type='MultiView', num_views=2, transforms=[dict(type='RandomResizedCrop', size=16)])"
+    config.write_text(
+        f"train_dataloader = {loader.format('train', views)}\ntrain_cfg = dict(type='TrainLoop', max_epochs=1)\n"
+        f"optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))\ntest_dataloader = {loader.format('test', None)}\n"
+        f"bank = {loader.format('train', None)}\ntest_cfg = dict(type='FeatureLoop', bank_dataloader=bank)\n"
+        "test_evaluator = dict(type='KNN')\ndefault_scope = 'unmix'\n"
+    )
+    cfg = load_config(str(config))
+    configs = (cfg.train_dataloader, cfg.test_dataloader, cfg.test_cfg.bank_dataloader)
+    with DefaultScope.overwrite_default_scope('unmix'):
+        train, test, bank = (Runner.build_dataloader(loader, seed=0) for loader in configs)
+    batch = next(iter(train))
+    assert [view.shape for view in batch['inputs']] == [(8, 1, 16, 16)] * 2
+    assert batch['index'].tolist() != list(range(8))
+    for loader in (test, bank):
+        assert next(iter(loader))['index'].tolist() == list(range(8))

@@ -105,6 +105,7 @@ def test_features_are_computed_once(tmp_path, few, monkeypatch):
 
 WIDER = ['--cfg-options', 'model.backbone.width=8']
 NO_DATA = ['test_cfg=None', 'test_dataloader=None', 'test_evaluator=None', 'val_cfg=None', 'val_dataloader=None']
+NO_DATA += ['val_evaluator=None']
 
 
 @pytest.mark.parametrize(('config', 'checkpoint', 'options', 'message'), [
@@ -114,7 +115,7 @@ NO_DATA = ['test_cfg=None', 'test_dataloader=None', 'test_evaluator=None', 'val_
     (FROZEN, 'text.pth', [], 'text.pth'),
     (FROZEN, 'nothing.pth', [], "has no 'state_dict'"),
     (FROZEN, 'nowhere.pth', [], 'nowhere.pth'),
-    (QUICKSTART, 'a.pth', ['--cfg-options', *NO_DATA], 'val_cfg and val_dataloader missing'),
+    (QUICKSTART, 'a.pth', ['--cfg-options', *NO_DATA], 'val_cfg and val_dataloader and val_evaluator missing'),
     (FROZEN, 'a.pth', ['--cfg-options', 'test_dataloader.dataset.split=none'], "dataset.split is 'none'"),
     ('unmix::benchmarks/linear_resnet8_1xb128-coslr-20e_digits.py', 'linear.pth',
      ['--cfg-options', 'model.head.num_classes=6', 'model.control=False'], 'labels reach from 0 to 9; expected 0 to 5'),

@@ -92,7 +92,7 @@ def test_two_ranks_that_agree(tmp_path: Path, agent: bool):
 
 
 def test_another_config(tmp_path: Path):
-    first, second = preflight(tmp_path, [QUICKSTART], [QUICKSTART, '--cfg-options', 'max_epochs=3'])
+    first, second = preflight(tmp_path, [QUICKSTART], [QUICKSTART, '--cfg-options', 'train_cfg.max_epochs=3'])
     assert "error: preflight, step 'agree': config is " in first
     assert f'on rank 0 on {HERE}' in first
     assert f'on rank 1 on {HERE}' in first

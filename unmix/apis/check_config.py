@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from unmix import registry as unmix_registry
+from unmix.apis.arguments import arguments, expected_instead
 
 # Keys that MMEngine's builders take out of a config before they call its type, by the place in the config.
 BUILDER_KEYS: dict[str, set[str]] = {
@@ -20,6 +21,17 @@ BUILDER_KEYS: dict[str, set[str]] = {
     'loop': {'by_epoch', 'type'},
 }
 ALWAYS = {'type', '_scope_', '_delete_'}
+# Keys whose value, or whose list's items, are built, so that they need a type.
+COMPONENTS = {
+    *('model', 'backbone', 'neck', 'head', 'optimizer', 'param_scheduler', 'custom_hooks', 'vis_backends'),
+    *('dataset', 'pipeline', 'transforms', 'sampler', 'collate_fn', 'val_evaluator', 'test_evaluator'),
+}
+# Keys that the Runner wants all of, or none.
+STAGES = (
+    ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
 MISSPELT = 0.9  # similarity from which an unknown name is taken for a known one, misspelt
 TOP_LEVEL = {
     'default_scope',
@@ -57,32 +69,14 @@ def known_types() -> list[str]:
     return sorted({name for registry in registries() for name in registry.module_dict})
 
 
-def valid_arguments(function: Callable) -> tuple[set[str], bool]:
-    """Return the names that a class or function takes as keywords, and whether it takes others too.
-
-    A class that hands ``**kwargs`` on takes its base classes' arguments.
-    """
-    classes = function.__mro__ if inspect.isclass(function) else [function]
-    names: set[str] = set()
-    for cls in classes:
-        if inspect.isclass(cls) and '__init__' not in vars(cls):
-            continue
-        parameters = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls).parameters.values()
-        if cls is object:
-            break
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return names, False
-    return names, True
-
-
 def suggest(name: str, valid: Iterable[str]) -> str:
-    """Say which valid names are nearest to ``name``."""
+    """Say which valid names are nearest to ``name``, in upper or lower case."""
     valid = sorted(valid)
-    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    by_lower = {other.lower(): other for other in valid}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
     if near:
-        return f'Did you mean {" or ".join(near)}?'
-    return f'Valid are: {", ".join(valid)}.' if valid else ''
+        return f'Did you mean {" or ".join(by_lower[other] for other in near)}?'
+    return f'Valid are: {", ".join(valid)}.' if 0 < len(valid) <= 40 else ''
 
 
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Mapping]]:
@@ -100,57 +94,69 @@ def check_config(cfg: Mapping) -> None:
     """Check every ``type`` in the config, its arguments, and top-level keys that nearly are the Runner's.
 
     Raises:
-        ValueError: On the first unknown type or argument, or misspelt top-level key; it names the place, what was
-            received and the nearest valid names.
+        ValueError: On the first unknown type or argument, value of another kind, missing type, or misspelt top-level
+            key; it names the place, what was received and the nearest valid names.
     """
-    for path, node in walk(cfg):
-        if 'type' not in node:
-            continue
-        function, registry = find_type(node['type'])
-        if function is None:
-            raise ValueError(
-                f'{path}.type is {node["type"]!r}, which is not registered. {suggest(node["type"], known_types())}'
-            )
-        valid, takes_any = valid_arguments(function)
-        extra = ALWAYS | BUILDER_KEYS.get(path, set()) | BUILDER_KEYS.get(registry, set())
-        for key in node.keys() - extra - valid:
-            if not takes_any or difflib.get_close_matches(key, valid, n=1, cutoff=MISSPELT):
-                raise ValueError(f'{path}.{key}: {node["type"]} has no argument {key!r}. {suggest(key, valid)}')
     runner_keys = runner_arguments()
+    for path, node in walk(cfg):
+        key, used = path.rpartition('.')[2], path.partition('.')[0] in runner_keys  # else a part of something
+        if key.endswith('dataloader'):
+            if used and node.get('dataset') is None:
+                raise ValueError(f"{path}.dataset is missing. Give one, e.g. dict(type='ImageFolder', data_root=DIR).")
+            check_arguments(path, node, DataLoader, '')
+        elif 'type' in node:
+            function, registry = find_type(node['type'])
+            if function is None:
+                raise ValueError(
+                    f'{path}.type is {node["type"]!r}, which is not registered. {suggest(node["type"], known_types())}'
+                )
+            check_arguments(path, node, function, registry)
+        elif used and (path.split('.')[-2] if key.isdigit() and '.' in path else key) in COMPONENTS:
+            raise ValueError(
+                f'{path} has no type, only the keys {", ".join(node) or "of none"}. Add the name of what to build, '
+                f"type='...'; a base's type is lost by _delete_=True."
+            )
     for key in cfg:
         near = difflib.get_close_matches(key, runner_keys, n=1, cutoff=MISSPELT)
         if near and key not in runner_keys:
             raise ValueError(f'{key}: the config has no such key. Did you mean {near[0]}?')
 
 
+def check_arguments(path: str, node: Mapping, function: Callable, registry: str) -> None:
+    """Check the keys of one dict of the config against what it is handed to, and the kinds of their values.
+
+    Raises:
+        ValueError: If ``function`` takes no such argument, or another kind of value.
+    """
+    known, takes_any = arguments(function)
+    name = node.get('type', function.__name__)
+    name = name if isinstance(name, str) else function.__name__
+    extra = ALWAYS | BUILDER_KEYS.get(path, set()) | BUILDER_KEYS.get(registry, set())
+    for key in node.keys() - extra:
+        if key not in known and (not takes_any or difflib.get_close_matches(key, known, n=1, cutoff=MISSPELT)):
+            raise ValueError(f'{path}.{key}: {name} has no argument {key!r}. {suggest(key, known)}')
+        expected = expected_instead(known[key], node[key]) if key in known else None
+        if expected is not None:
+            received = type(node[key]).__name__.replace('ConfigDict', 'dict')
+            raise ValueError(f'{path}.{key} is {node[key]!r} ({received}); {name} expects {expected}.')
+
+
+def check_stages(cfg: Mapping) -> None:
+    """Check that what belongs together for training, validation or test is all there, or nothing of it.
+
+    Raises:
+        ValueError: If a part is missing.
+    """
+    for keys in STAGES:
+        missing = [key for key in keys if cfg.get(key) is None]
+        given = [key for key in keys if key not in missing]
+        if missing and given:
+            raise ValueError(
+                f'The config has {" and ".join(given)}, but not {" and ".join(missing)}. Give all three, or set them '
+                'to None.'
+            )
+
+
 def runner_arguments() -> set[str]:
     """Top-level keys that the Runner and the tools read."""
     return set(inspect.signature(Runner.__init__).parameters) - {'self'} | TOP_LEVEL
-
-
-def check_options(before: Mapping, after: Mapping, path: str = '') -> None:
-    """Refuse keys that options have added where nothing reads them.
-
-    Args:
-        before: The config as it was.
-        after: The config with the options merged; arguments of types are left to :func:`check_config`.
-        path: Dotted path of both, for the message.
-
-    Raises:
-        ValueError: It names the key and the nearest valid ones.
-    """
-    for key, value in after.items():
-        place = f'{path}.{key}' if path else str(key)
-        if key in before:
-            if isinstance(value, Mapping) and isinstance(before[key], Mapping):
-                check_options(before[key], value, place)
-            continue
-        if 'type' in after or (isinstance(value, Mapping) and 'type' in value and path):
-            continue
-        valid = set(before)
-        if not path:
-            valid = valid | runner_arguments()
-        elif path.endswith('dataloader'):
-            valid = valid | valid_arguments(DataLoader)[0]
-        if key not in valid:
-            raise ValueError(f'--cfg-options {place}: the config has no such key. {suggest(str(key), valid)}')

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 import unmix
-from unmix.apis.check_config import check_config, check_options
+from unmix.apis.check_config import check_config, check_stages
+from unmix.apis.check_options import check_options, check_variables
 
 
 def config_root() -> Path:
@@ -69,7 +71,7 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
         FileNotFoundError: If the config does not exist.
         ValueError: If it, or an option, has an unknown key, type or argument.
     """
-    cfg = Config.fromfile(str(find_config(name)))
+    cfg = _read(find_config(name))
     for node in _dicts(cfg._cfg_dict):
         if node.get('_scope_') == 'unmix':  # set by `_base_ = 'unmix::...'`; functions do not take it
             del node['_scope_']
@@ -77,14 +79,68 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
         before = copy.deepcopy(cfg._cfg_dict)
         cfg.merge_from_dict(dict(options))
         check_options(before, cfg._cfg_dict)
-        if 'data_root' in options and 'data_root' in before:
-            for node in _dicts(cfg._cfg_dict):
-                if node.get('data_root') == before['data_root']:
-                    node['data_root'] = options['data_root']
+        check_variables(before, options)
+        if 'data_root' in options:
+            _move_data(cfg, before.get('data_root'), options['data_root'])
     if 'data_preprocessor' in cfg and 'model' in cfg:
         cfg.model.setdefault('data_preprocessor', cfg.pop('data_preprocessor'))
+    for node in _dicts(cfg._cfg_dict):
+        for key, loader in node.items():
+            if key.endswith('dataloader') and isinstance(loader, Mapping):
+                complete_loader(key, loader)
     check_config(cfg._cfg_dict)
+    check_stages(cfg)
     return cfg
+
+
+def _read(file: Path) -> Config:
+    """Read a config and its bases, and import what it wants imported.
+
+    Raises:
+        FileNotFoundError: If a base does not exist.
+        ValueError: If a file is no valid Python, or an import fails.
+    """
+    try:
+        return Config.fromfile(str(file))
+    except SyntaxError as error:
+        line = f'line {error.lineno}: {error.msg}: {(error.text or "").strip()}'
+        raise ValueError(f'{file}, or one of its _base_, is no valid Python: {line}') from error
+    except FileNotFoundError as error:
+        base = re.search(r'[^\s\'"]+\.py', str(error))
+        missing = base[0] if base else str(error)
+        raise FileNotFoundError(f'{file}: its _base_ {missing} does not exist. {_near(missing)}') from error
+    except ImportError as error:
+        cause = error
+        while isinstance(cause.__context__, ImportError):
+            cause = cause.__context__
+        raise ValueError(
+            f'{file}: its custom_imports failed: {cause}. Modules of your own are found in the folders of PYTHONPATH, '
+            'e.g. PYTHONPATH=. for the current one.'
+        ) from error
+
+
+def _move_data(cfg: Config, old: str | None, new: str) -> None:
+    """Give the data sets that were at ``old`` the place ``new``."""
+    nodes = [node for node in _dicts(cfg._cfg_dict) if node is not cfg._cfg_dict and 'data_root' in node]
+    moved = [node for node in nodes if node['data_root'] == old]
+    if not moved:
+        has = f'only {", ".join(sorted({str(node["data_root"]) for node in nodes}))}' if nodes else 'none'
+        raise ValueError(
+            f'--cfg-options data_root={new}: of the data sets in the config none is at its data_root, which is {old}; '
+            f'their folders: {has}. Set those one by one, e.g. train_dataloader.dataset.data_root={new}'
+        )
+    for node in moved:
+        node['data_root'] = new
+
+
+def complete_loader(name: str, loader: Any) -> None:
+    """Add to a loader's config what MMEngine would choose otherwise than this project's data sets need it.
+
+    Without ``collate_fn`` MMEngine makes lists of items, and without ``sampler`` nothing is shuffled or shared out.
+    """
+    loader.setdefault('collate_fn', dict(type='collate'))
+    if loader.get('batch_sampler') is None and not loader.get('sampler'):
+        loader['sampler'] = dict(type='EpochSampler', shuffle=name.startswith('train'))
 
 
 def _dicts(node: Any) -> Iterator[ConfigDict]:

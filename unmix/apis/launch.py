@@ -23,6 +23,24 @@ from unmix.engine.sharding import FlexibleRunner
 USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
 
 
+class Options(DictAction):
+    """MMEngine's ``KEY=VALUE ...``, which says what is wrong with a word that is none."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Parse the words.
+
+        Raises:
+            ValueError: If one has no ``=``, or no key.
+        """
+        wrong = [word for word in values if word.partition('=')[0] in ('', word)]
+        if wrong:
+            raise ValueError(
+                f'--cfg-options {wrong[0]}: expected KEY=VALUE without blanks, e.g. model.momentum=0.99; quote a '
+                'value that has blanks: "KEY=[1, 2]".'
+            )
+        super().__call__(parser, namespace, values, option_string)
+
+
 def argument_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
     """Arguments that every tool with a Runner has, as OpenMMLab users know them; ``prog`` is its name in messages."""
     parser = argparse.ArgumentParser(
@@ -33,7 +51,7 @@ def argument_parser(description: str | None, prog: str | None = None) -> argpars
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Options,
         metavar='KEY=VALUE',
         help='changes to the config, e.g. model.unmix.type=UnMix train_dataloader.batch_size=64',
     )

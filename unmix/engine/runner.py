@@ -8,6 +8,7 @@ from torch import nn
 
 from unmix.engine.console import quiet
 from unmix.engine.loops.resumption import StepRemainder
+from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 
 
@@ -22,8 +23,18 @@ class Runner(MMEngineRunner):
 
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir):
+        with sole_use(self.work_dir), sizes_explained(self):
             return super().train()
+
+    def val(self) -> dict:
+        """Validate as MMEngine does."""
+        with sizes_explained(self):
+            return super().val()
+
+    def test(self) -> dict:
+        """Test as MMEngine does."""
+        with sizes_explained(self):
+            return super().test()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save as MMEngine does, with the gradients that are being accumulated on all ranks. Every rank calls it."""

@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from unmix.engine.console import quiet
+from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 from unmix.registry import STRATEGIES
 
@@ -90,7 +91,7 @@ class FlexibleRunner(MMEngineFlexibleRunner):
 
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir):
+        with sole_use(self.work_dir), sizes_explained(self):
             return super().train()
 
     def save_checkpoint(self, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:

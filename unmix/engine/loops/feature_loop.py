@@ -19,6 +19,7 @@ from unmix.evaluation.feature_cache import FeatureCache
 from unmix.evaluation.metrics import Features
 from unmix.registry import LOOPS, METRICS, MODELS
 from unmix.utils.digest import file_sha256
+from unmix.utils.labels import check_classes
 from unmix.utils.rng import seeded
 
 
@@ -43,7 +44,8 @@ class FeatureLoop(BaseLoop):
             :class:`FeatureCache`.
 
     Raises:
-        ValueError: If the evaluator holds what is no such metric, or two with the same name.
+        ValueError: If the evaluator holds what is no such metric, or two with the same name, or a label means another
+            class in the bank.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class FeatureLoop(BaseLoop):
         self._data = [_identity(loader) for loader in (dataloader, bank_dataloader)]
         super().__init__(runner, dataloader)
         self.bank_dataloader = runner.build_dataloader(bank_dataloader, seed=runner.seed)
+        check_classes(self.dataloader.dataset, self.bank_dataloader.dataset)
         self.metrics = _build_metrics(evaluator)
         self.stage = stage
         self.controls = controls

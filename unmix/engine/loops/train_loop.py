@@ -44,7 +44,7 @@ class TrainLoop(EpochBasedTrainLoop):
         dynamic_intervals: ``[(epoch, interval), ...]``: other intervals from given epochs on.
 
     Raises:
-        ValueError: If the data set is smaller than a batch.
+        ValueError: If the data set is smaller than a batch, or there is no epoch.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class TrainLoop(EpochBasedTrainLoop):
         val_interval: int = 1,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ) -> None:
+        if max_epochs < 1:
+            raise ValueError(f'train_cfg.max_epochs is {max_epochs}; it must be 1 or more.')
         super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
         self._steps = len(self.dataloader)
         if self._steps == 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -94,10 +95,19 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
 
         Returns:
             ``loss_base``, over the pairs, and with Un-Mix ``loss_unmix``; MMEngine adds them up.
+
+        Raises:
+            ValueError: If there are fewer views than the pairs name.
         """
         self._tick()
         self.start_step()
         views = self.views(inputs)
+        needed = 1 + max(chain(self.query_views, *self.pairs))
+        if len(views) < needed:
+            raise ValueError(
+                f'A batch has {len(views)} view(s) of each image, and {type(self).__name__} compares {needed}. In '
+                f"train_dataloader.dataset.pipeline set type='MultiView', num_views={needed}, or another of so many."
+            )
         mixture: Any = None
         lam: float | Tensor = 1.0
         query_views: dict[int, Any] = {i: views[i] for i in self.query_views}

@@ -1,0 +1,44 @@
+"""Says which keys of a config to compare when the parts of a model do not fit each other or the images."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.runner import FlexibleRunner, Runner
+
+KEYS = ('in_channels', 'in_dim', 'out_dim', 'dim')
+_MISFIT = re.compile(r'shapes cannot be multiplied|to have \d+ channels|must match the size|size mismatch')
+
+
+@contextmanager
+def sizes_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
+    """Turn torch's error about shapes into one that names the sizes in the config.
+
+    Raises:
+        ValueError: In the place of such an error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _MISFIT.search(str(error)):
+            raise
+        sizes = [f'model.backbone gives {width}'] if (width := _width(runner.model)) else []
+        sizes += [f'{key}={value}' for key, value in _sizes(runner.cfg.get('model'), 'model')]
+        raise ValueError(
+            f'The parts of the model do not fit each other or the images: {str(error).strip().splitlines()[-1]}. Make '
+            f'each size that of what comes before: {", ".join(sizes)}'
+        ) from error
+
+
+def _width(model: Any) -> int | None:
+    return getattr(getattr(getattr(model, 'module', model), 'backbone', None), 'out_dim', None)
+
+
+def _sizes(node: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Keys below ``node`` that are sizes, in the order of the config."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key in KEYS and isinstance(value, int):
+                yield f'{path}.{key}', value
+            yield from _sizes(value, f'{path}.{key}')
