@@ -1,14 +1,23 @@
 """The streamed log-sum-exp and its companions against their literal forms."""
 
 import copy
+import sys
 
 import pytest
 import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from unmix.models.functional import BankGradient, bank_chunks, bank_lse, eager_gradient, own_similarity
+from unmix.models.functional import (
+    BankGradient,
+    bank_chunks,
+    bank_lse,
+    eager_gradient,
+    own_similarity,
+    pair_cross_entropy,
+)
 
+pair_module = sys.modules[pair_cross_entropy.__module__]
 EXACT = dict(rtol=1e-12, atol=1e-12)
 
 
@@ -23,13 +32,11 @@ def rows(*shape, seed=0, unit=True):
     return F.normalize(x, dim=-1) if unit else x
 
 
-def literal(query, bank, scale, valid=None, exclude=None, unit_rows=False):
+def literal(query, bank, scale, valid=None, unit_rows=False):
     bank = F.normalize(bank, dim=1) if unit_rows else bank
     table = scale * query @ bank.T
     if valid is not None:
         table = table.masked_fill(~valid, -torch.inf)
-    if exclude is not None:
-        table = table.masked_fill(exclude[:, None] == torch.arange(len(bank)), -torch.inf)
     return table.logsumexp(1)
 
 
@@ -62,12 +69,11 @@ def test_a_bank_of_65536_rows(monkeypatch):
     torch.testing.assert_close(*(torch.autograd.grad(x.sum(), query)[0] for x in (ours, theirs)), **EXACT)
 
 
-def test_zero_rows_hidden_rows_and_own_rows():
+def test_zero_rows_and_hidden_rows():
     bank = rows(20, 5, seed=1, unit=False)
     bank[3] = 0
     valid = torch.arange(20) % 3 != 1
-    exclude = torch.tensor([0, 3, 19, -1])
-    for ours, theirs in both(rows(4, 5), bank, 5.0, valid=valid, exclude=exclude):
+    for ours, theirs in both(rows(4, 5), bank, 5.0, valid=valid):
         torch.testing.assert_close(ours, theirs, **EXACT)
 
 
@@ -92,15 +98,22 @@ def test_float32_is_safe_at_a_temperature_of_a_hundredth():
 
 def test_gradcheck():
     query, bank = rows(3, 4, unit=False).requires_grad_(), rows(9, 4, seed=1, unit=False).requires_grad_()
-    exclude, index = torch.tensor([1, 8, -1]), torch.tensor([0, 5, 5])
-    assert gradcheck(lambda q, b: bank_lse(q, b, 2.0, exclude=exclude, unit_rows=True), (query, bank))
+    valid, index = torch.arange(9) != 4, torch.tensor([0, 5, 5])
+    assert gradcheck(lambda q, b: bank_lse(q, b, 2.0, valid=valid, unit_rows=True), (query, bank))
     assert gradcheck(lambda q, b: own_similarity(q, b, index, 2.0, unit_rows=True), (query, bank))
+    assert gradcheck(lambda q, b: pair_cross_entropy(q, b, index, index + 3, 2.0), (query, bank))
     assert gradcheck(lambda q: eager_gradient(lambda x, s: (x * bank[s.start]).sum(1).exp(), q, 2), query)
 
 
 def test_second_derivatives_are_refused():
     query = rows(3, 4).requires_grad_()
-    losses = bank_lse(query, rows(9, 4)), eager_gradient(lambda x, _: x.exp().sum(1), query, 2)
+    index = torch.tensor([0, 5, 5])
+    losses = (
+        bank_lse(query, rows(9, 4)),
+        own_similarity(query, rows(9, 4), index),
+        pair_cross_entropy(query, rows(9, 4), index, index + 1, 2.0),
+        eager_gradient(lambda x, _: x.exp().sum(1), query, 2),
+    )
     for loss in losses:
         with pytest.raises(RuntimeError, match='no second derivatives'):
             torch.autograd.grad(loss.sum(), query, create_graph=True)
@@ -158,3 +171,35 @@ def test_eager_gradients_are_those_of_the_losses():
         grads.append((value.detach(), x.grad))
     for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs, **EXACT)
+
+
+@pytest.mark.parametrize('temperature', [0.01, 0.2, 1.0])
+@pytest.mark.parametrize('at_a_time', [1, 40, 1 << 18])
+def test_pairs_are_found_as_by_the_table(monkeypatch, temperature, at_a_time):
+    """Rows some of which are the same, zero or longer than one; a few at a time, the last of them fewer."""
+    monkeypatch.setitem(pair_module.AT_A_TIME, 'cpu', at_a_time)
+    x, itself = rows(18, 5, unit=False), torch.arange(3, 17)
+    x[9], x[4], x[11] = x[0], 0, 3 * x[11]
+    partner = (itself + 7) % 18
+    results = []
+    for form in ('ours', 'table'):
+        part, whole = x[3:17].clone().requires_grad_(), x.clone().requires_grad_()
+        if form == 'ours':
+            loss = pair_cross_entropy(part, whole, partner, itself, 1 / temperature)
+        else:
+            table = (part @ whole.T / temperature).masked_fill(itself[:, None] == torch.arange(18), -torch.inf)
+            loss = F.cross_entropy(table, partner)
+        (3 * loss).backward()
+        results.append((loss.detach(), part.grad, whole.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12 / temperature)
+
+
+def test_pairs_keep_no_table_and_no_gradient_that_is_not_wanted():
+    x, place = rows(400, 5).float(), torch.arange(400)
+    for query_only in (False, True):
+        kept = []
+        part, whole = x.clone().requires_grad_(), x.clone().requires_grad_(not query_only)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):  # noqa: B023
+            pair_cross_entropy(part, whole, place.roll(1), place, 5.0).backward()
+        assert kept == [2000] * (2 - query_only)

@@ -39,13 +39,10 @@ def read_chunk(bank: Tensor, rows: slice | Tensor, dtype: torch.dtype, unit_rows
     return chunk / length, length
 
 
-def hide(table: Tensor, rows: slice, valid: Tensor | None, exclude: Tensor | None) -> None:
+def hide(table: Tensor, rows: slice, valid: Tensor | None) -> None:
     """Write -inf to those of a chunk's similarities (R, C) that do not count, see :func:`bank_lse`."""
     if valid is not None:
         table.masked_fill_(~valid[rows], -torch.inf)
-    if exclude is not None:
-        place = torch.arange(rows.start, rows.stop, device=table.device)
-        table.masked_fill_(exclude[:, None] == place, -torch.inf)
 
 
 def raw_gradient(gradient: Tensor, unit: Tensor, length: Tensor | None) -> Tensor:

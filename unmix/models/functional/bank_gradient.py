@@ -19,13 +19,10 @@ class BankGradient:
         unit_rows: Whether the softmax is over the rows scaled to unit length; the gradient is that of the rows as they
             are.
         valid: As in :func:`bank_lse`.
-        exclude: As in :func:`bank_lse`.
     """
 
-    def __init__(
-        self, scale: float, unit_rows: bool, valid: Tensor | None = None, exclude: Tensor | None = None
-    ) -> None:
-        self.scale, self.unit_rows, self.valid, self.exclude = scale, unit_rows, valid, exclude
+    def __init__(self, scale: float, unit_rows: bool, valid: Tensor | None = None) -> None:
+        self.scale, self.unit_rows, self.valid = scale, unit_rows, valid
         self._soft: list[tuple[Tensor, ...]] = []
         self._own: list[tuple[Tensor, ...]] = []
         self._stack: tuple[Tensor, ...] = ()
@@ -61,7 +58,7 @@ class BankGradient:
         scaled, base, weighted, room = self._stack
         chunk, length = read_chunk(bank, rows, scaled.dtype, self.unit_rows)
         table = torch.mm(scaled, chunk.T, out=room[:, : len(chunk)])
-        hide(table, rows, self.valid, self.exclude)
+        hide(table, rows, self.valid)
         return raw_gradient(table.sub_(base).exp_().T @ weighted, chunk, length)
 
     @torch.no_grad()

@@ -24,7 +24,6 @@ def bank_lse(
     scale: float = 1.0,
     *,
     valid: Tensor | None = None,
-    exclude: Tensor | None = None,
     unit_rows: bool = False,
     bank_weight: float = 1.0,
     gradient: BankGradient | None = None,
@@ -44,14 +43,13 @@ def bank_lse(
         scale: Factor of the similarities; 1 / temperature.
         valid: (K,) bool; rows that count, None: all. A query that no row counts for has the value -inf, without
             gradient.
-        exclude: (R,) int64; the row that does not count for each query, negative for none.
         unit_rows: Scale the bank's rows to unit length first.
         bank_weight: Factor of the bank's gradient.
         gradient: Takes the bank's gradient, of these ``scale`` and ``unit_rows``, instead of the bank.
     """
     query = _full(query, bank)
     with torch.autocast(query.device.type, enabled=False):
-        return _BankLSE.apply(query, bank, scale, valid, exclude, unit_rows, bank_weight, gradient)
+        return _BankLSE.apply(query, bank, scale, valid, unit_rows, bank_weight, gradient)
 
 
 @torch.compiler.disable
@@ -83,7 +81,6 @@ class _BankLSE(torch.autograd.Function):
         bank: Tensor,
         scale: float,
         valid: Tensor | None,
-        exclude: Tensor | None,
         unit_rows: bool,
         bank_weight: float,
         gradient: BankGradient | None,
@@ -93,14 +90,13 @@ class _BankLSE(torch.autograd.Function):
         top = query.new_full((len(query), 1), -torch.inf)  # the greatest exponent so far
         total = torch.zeros_like(top)
         mean = torch.zeros_like(query)  # of the rows, weighted by exp(exponent - top)
-        masked = valid is not None or exclude is not None
         room = new_table(query, bank)
         for rows in chunks(bank):
             chunk, _ = read_chunk(bank, rows, query.dtype, unit_rows)
             table = torch.mm(scaled, chunk.T, out=room[:, : len(chunk)])
-            hide(table, rows, valid, exclude)
+            hide(table, rows, valid)
             higher = torch.maximum(top, table.amax(1, keepdim=True))
-            base = higher.clamp(min=torch.finfo(query.dtype).min) if masked else higher  # -inf - -inf is NaN
+            base = higher.clamp(min=torch.finfo(query.dtype).min) if valid is not None else higher  # -inf - -inf is NaN
             shrink = (top - base).exp_()
             table.sub_(base).exp_()
             total.mul_(shrink).add_(table.sum(1, keepdim=True))
@@ -112,21 +108,21 @@ class _BankLSE(torch.autograd.Function):
         derivative = mean.mul_(scale / total.masked_fill_(total == 0, 1.0)) if wanted else None
         whose = (query, lse) if bank_wanted else (None, None)
         dense = bank_wanted and gradient is None
-        ctx.save_for_backward(derivative, *whose, *((bank, valid, exclude) if dense else (None,) * 3))
+        ctx.save_for_backward(derivative, *whose, *((bank, valid) if dense else (None, None)))
         return lse
 
     @staticmethod
     @first_order
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        derivative, query, lse, bank, valid, exclude = ctx.saved_tensors
+        derivative, query, lse, bank, valid = ctx.saved_tensors
         scale, unit_rows, bank_weight, gradient = ctx.terms
         of_query = weight[:, None] * derivative if ctx.needs_input_grad[0] else None
         of_bank = None
         if ctx.needs_input_grad[1]:
-            parts = BankGradient(scale, unit_rows, valid, exclude) if gradient is None else gradient
+            parts = BankGradient(scale, unit_rows, valid) if gradient is None else gradient
             parts.add_soft(query, lse, bank_weight * weight)
             of_bank = parts.dense(bank) if gradient is None else None
-        return of_query, of_bank, None, None, None, None, None, None
+        return of_query, of_bank, None, None, None, None, None
 
 
 class _OwnSimilarity(torch.autograd.Function):

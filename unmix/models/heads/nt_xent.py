@@ -7,7 +7,7 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
-from unmix.models.functional import bank_lse, own_similarity
+from unmix.models.functional import pair_cross_entropy
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather, concat_all_gather_grad
@@ -63,8 +63,7 @@ class NTXentHead(BaseHead):
         place, half = self.labels(query), len(candidates) // 2
         itself, other = torch.cat([place, place + half]), torch.cat([place + half, place])
         rows = both.transpose(0, 1).flatten(0, 1)
-        lse = bank_lse(rows, candidates, 1 / self.temperature, exclude=itself)
-        return (lse - own_similarity(rows, candidates, other, 1 / self.temperature)).mean()
+        return pair_cross_entropy(rows, candidates, other, itself, 1 / self.temperature)
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Note the number of candidates, for :attr:`chance_loss`."""
