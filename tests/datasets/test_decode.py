@@ -64,6 +64,17 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         decode_image(tmp_path / 'none.jpg')
 
 
+def test_of_16_bits_the_upper_8_count(tmp_path: Path) -> None:
+    grey = np.arange(0, 2**16, 64, dtype=np.uint16).reshape(32, 32)
+    Image.fromarray(grey).save(tmp_path / 'deep.png')
+    assert np.array_equal(decode_image(tmp_path / 'deep.png'), np.stack([grey // 256] * 3))
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / 'float.tif')
+    with pytest.raises(
+        ValueError, match=r'float\.tif cannot be read \(its values are of mode F; expected 8 or 16 bits'
+    ):
+        decode_image(tmp_path / 'float.tif')
+
+
 def test_huge_images_are_left_to_pil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo((40, 40)).save(tmp_path / 'bomb.jpg')
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 500)

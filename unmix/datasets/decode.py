@@ -17,18 +17,23 @@ PLAIN = ('YCbCr', 'Gray', 'RGB')  # colour spaces that simplejpeg turns into RGB
 
 
 def read_image(path: str | Path, data: bytes | None = None) -> Image.Image:
-    """Read an image file as RGB, by PIL.
+    """Read an image file as RGB, by PIL; of 16-bit grey values the upper 8, where PIL would make all from 255 on white.
 
     Args:
         path: The file.
         data: Its bytes, if they have been read.
 
     Raises:
-        ValueError: If it is truncated or no image.
+        ValueError: If it is truncated, no image, or of other numbers than 8 or 16 bits.
     """
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as image:
-            return image.convert('RGB')
+            if image.mode[0] not in 'IF':
+                return image.convert('RGB')
+            grey = np.asarray(image)
+            if image.mode == 'F' or grey.min() < 0 or grey.max() >= 2**16:
+                raise ValueError(f'its values are of mode {image.mode}; expected 8 or 16 bits')
+            return Image.fromarray((grey >> 8).astype(np.uint8)).convert('RGB')
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f'The image {path} cannot be read ({error}). Replace or delete the file.') from error
 
