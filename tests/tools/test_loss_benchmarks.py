@@ -15,7 +15,7 @@ import peak
 import pic
 import pic_disk
 
-from unmix.models import PICHead
+from unmix.models import AlignUniformHead, InfoNCEHead, NCEHead, PICHead
 from unmix.models.functional import bank_chunks
 
 
@@ -62,8 +62,15 @@ def test_extra_bytes_are_those_that_are_alive_at_a_time():
     assert peak.extra_bytes(lambda: [(x + i).sum() for i in range(5)]) == pytest.approx(40_000, abs=200)
 
 
-def test_a_step_needs_no_more_with_a_larger_state(monkeypatch):
+@pytest.mark.parametrize('build', [
+    lambda size: InfoNCEHead(128, size),
+    lambda size: AlignUniformHead(128, size, contrast_weight=1.0),
+    lambda size: NCEHead(size, 128, 4),
+    lambda size: PICHead(size, 128),
+    lambda size: PICHead(size, 128, num_recent=512),
+], ids=['info_nce', 'align_uniform', 'instdisc', 'pic', 'pic_recent'])  # fmt: skip
+def test_a_step_needs_no_more_with_a_larger_state(monkeypatch, build):
     monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 64)  # chunks smaller than either
-    (small, few), (large, many) = (memory.measure(lambda n: PICHead(n, 128), size, seed=0) for size in (1000, 4000))
-    assert large > 3.9 * small
+    (small, few), (large, many) = (memory.measure(build, size, seed=0) for size in (1000, 4000))
+    assert large > 1.3 * small
     assert many == pytest.approx(few, rel=0.01)
