@@ -39,7 +39,7 @@ def write_views(
     else:
         for n, image in enumerate(images):
             if backend == 'torch':
-                view = torch_views(image[None], draws.row(n))[0]
+                view = torch_views(image[None], draws.rows(slice(n, n + 1)))[0]
             else:
                 view = to_tensor(pil_view(to_pil(image), draws, n))
             out[n] = finished(view, out.dtype, mean, scale)

@@ -45,7 +45,7 @@ class Draws:
     size: tuple[int, int]
     bicubic: bool
 
-    def row(self, n: int) -> 'Draws':
-        """Return the parameters of one image."""
+    def rows(self, part: slice) -> 'Draws':
+        """Return the parameters of some of the images."""
         arrays = ('boxes', 'resized', 'corners', 'flips', 'codes', 'values')
-        return replace(self, **{name: getattr(self, name)[n : n + 1] for name in arrays})
+        return replace(self, **{name: getattr(self, name)[part] for name in arrays})

@@ -136,9 +136,12 @@ class MultiView:
                 f'The images of a batch have {sorted(channels | {out[0].shape[1]})} channels; load all alike.'
             )
         purpose, index = ('views', *one_run(keys)), np.array([key.index for key in keys])
-        for view, target in enumerate(out, self.first_view):
-            numbers = uniforms(stream(*purpose, view), index, self.recipe.columns)
-            write_views(self.backend, pixels, self.recipe.draw(numbers, sizes), target, self.mean, self.scale)
+        last_view = self.first_view + self.num_views
+        numbers = [uniforms(stream(*purpose, v), index, self.recipe.columns) for v in range(self.first_view, last_view)]
+        draws, num = self.recipe.draw(np.concatenate(numbers), np.tile(sizes, (self.num_views, 1))), len(keys)
+        for view, target in enumerate(out):
+            part = draws.rows(slice(view * num, (view + 1) * num))
+            write_views(self.backend, pixels, part, target, self.mean, self.scale)
         return out
 
     def __call__(self, image: Image.Image | Tensor, key: SampleKey) -> Any:

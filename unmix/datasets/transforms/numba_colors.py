@@ -1,6 +1,6 @@
 """Changes of colour and the blur, compiled by numba; part of ``numba_kernel``. Pixels are float32 in units of 0 to 255.
 
-An image is (C, P): C channels of P = H * W pixels.
+An image is flat: C channels, one after the other, of P pixels.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -9,7 +9,7 @@ An image is (C, P): C channels of P = H * W pixels.
 import numpy as np
 
 from unmix.datasets.transforms.blur import blur_kernel
-from unmix.datasets.transforms.numba_resample import WHITE, F, fast
+from unmix.datasets.transforms.numba_resample import WHITE, F, U, fast
 
 NONE, BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, SOLARIZE, BLUR = range(8)  # as draws.Op, which numba cannot read
 RED, GREEN, BLUE = F(0.299), F(0.587), F(0.114)
@@ -17,54 +17,56 @@ _kernel = fast(blur_kernel)
 
 
 @fast
-def change(image, start, stop, code, value, mean):
+def change(image, pixels, channels, start, stop, code, value, mean):
     """Change the colours of the pixels from start to stop; ``mean`` is that of the grey image, for the contrast."""
-    channels, n = len(image), stop - start
     if code == BRIGHTNESS or code == CONTRAST or code == SOLARIZE:
         shift = (F(1) - value) * mean if code == CONTRAST else F(0)
         for c in range(channels):
-            x = image[c][start:stop]
+            x, n = U(c * pixels + start), stop - start
             if code == SOLARIZE:
                 for i in range(n):
-                    x[i] = WHITE - x[i] if x[i] >= value else x[i]
+                    k = x + U(i)
+                    image[k] = WHITE - image[k] if image[k] >= value else image[k]
             else:
                 for i in range(n):
-                    x[i] = min(max(x[i] * value + shift, F(0)), WHITE)
+                    k = x + U(i)
+                    image[k] = min(max(image[k] * value + shift, F(0)), WHITE)
     elif channels == 3:
-        r, g, b = image[0][start:stop], image[1][start:stop], image[2][start:stop]
-        if code == SATURATION or code == GREY:
+        if code == HUE:
+            _turn(image, pixels, start, stop, value * F(6))
+        elif code == SATURATION or code == GREY:
             keep = F(0) if code == GREY else value
-            for i in range(n):
-                grey = (F(1) - keep) * (RED * r[i] + GREEN * g[i] + BLUE * b[i])
-                r[i] = min(max(keep * r[i] + grey, F(0)), WHITE)
-                g[i] = min(max(keep * g[i] + grey, F(0)), WHITE)
-                b[i] = min(max(keep * b[i] + grey, F(0)), WHITE)
-        elif code == HUE:
-            _turn(r, g, b, value * F(6), n)
+            red, green, blue = U(start), U(pixels + start), U(2 * pixels + start)
+            for i in range(stop - start):
+                k = U(i)
+                r, g, b = image[red + k], image[green + k], image[blue + k]
+                grey = (F(1) - keep) * (RED * r + GREEN * g + BLUE * b)
+                image[red + k] = min(max(keep * r + grey, F(0)), WHITE)
+                image[green + k] = min(max(keep * g + grey, F(0)), WHITE)
+                image[blue + k] = min(max(keep * b + grey, F(0)), WHITE)
 
 
 @fast
-def grey_sum(image, start, stop):
+def grey_sum(image, pixels, channels, start, stop):
     """Sum of the grey values of the pixels from start to stop."""
-    total, n = F(0), stop - start
-    if len(image) == 3:
-        r, g, b = image[0][start:stop], image[1][start:stop], image[2][start:stop]
-        for i in range(n):
-            total += RED * r[i] + GREEN * g[i] + BLUE * b[i]
-    else:
-        for c in range(len(image)):
-            x = image[c][start:stop]
-            for i in range(n):
-                total += x[i]
-        total /= F(len(image))
+    total = F(0)
+    red, green, blue = U(start), U(pixels + start), U(2 * pixels + start)
+    for i in range(stop - start):
+        k = U(i)
+        if channels == 3:
+            total += RED * image[red + k] + GREEN * image[green + k] + BLUE * image[blue + k]
+        else:
+            total += image[red + k]
     return total
 
 
 @fast
-def _turn(r, g, b, shift, n):
+def _turn(image, pixels, start, stop, shift):
     """Shift the hue by sixths of a turn, in [-3, 3]; the largest and the least channel keep their values."""
-    for i in range(n):
-        x, y, z = r[i], g[i], b[i]
+    red, green, blue = U(start), U(pixels + start), U(2 * pixels + start)
+    for i in range(stop - start):
+        k = U(i)
+        x, y, z = image[red + k], image[green + k], image[blue + k]
         most, least = max(max(x, y), z), min(min(x, y), z)
         chroma = most - least
         inverse = F(1) / max(chroma, F(1e-6))
@@ -72,9 +74,9 @@ def _turn(r, g, b, shift, n):
         hue = shift + (hue_x if most == x else (hue_y if most == y else hue_z))
         hue = hue + F(6) if hue < F(0) else hue
         hue = hue - F(6) if hue >= F(6) else hue
-        r[i] = least + chroma * min(max(abs(hue - F(3)) - F(1), F(0)), F(1))
-        g[i] = least + chroma * min(max(F(2) - abs(hue - F(2)), F(0)), F(1))
-        b[i] = least + chroma * min(max(F(2) - abs(hue - F(4)), F(0)), F(1))
+        image[red + k] = least + chroma * min(max(abs(hue - F(3)) - F(1), F(0)), F(1))
+        image[green + k] = least + chroma * min(max(F(2) - abs(hue - F(2)), F(0)), F(1))
+        image[blue + k] = least + chroma * min(max(F(2) - abs(hue - F(4)), F(0)), F(1))
 
 
 @fast
@@ -94,17 +96,17 @@ def _three_pairs(source, centre, stride, kernel, t, out, begin, n):
 
 
 @fast
-def blur(image, height, width, sigma):
+def blur(image, channels, height, width, sigma):
     """Blur as PIL does, the outermost pixels repeated."""
     kernel = _kernel(sigma)
     radius = len(kernel) - 1  # a multiple of 3
     row = np.empty(width + 2 * radius, np.float32)
     tall = np.empty((height + 2 * radius) * width, np.float32)
-    for c in range(len(image)):
-        channel = image[c]
+    for c in range(channels):
+        first = c * height * width
         for y in range(height):
             for x in range(width):
-                row[radius + x] = channel[y * width + x]
+                row[radius + x] = image[first + y * width + x]
             row[:radius] = row[radius]
             row[radius + width :] = row[radius + width - 1]
             for t in range(1, radius, 3):
@@ -114,4 +116,4 @@ def blur(image, height, width, sigma):
             end = (radius + height) * width
             tall[end + y * width : end + (y + 1) * width] = tall[end - width : end]
         for t in range(1, radius, 3):
-            _three_pairs(tall, radius * width, width, kernel, t, channel, 0, height * width)
+            _three_pairs(tall, radius * width, width, kernel, t, image, first, height * width)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unmix.datasets.transforms.draws import Draws
 
-FLOATS, BYTES = np.empty((0, 1, 1, 1), np.float32), np.empty((0, 1, 1, 1), np.uint8)
+FLOATS, BYTES = np.empty(0, np.float32), np.empty(0, np.uint8)
 
 
 @lru_cache
@@ -50,8 +50,6 @@ def numba_views(
     numbers[:, 1:3] = sizes
     numbers[:, 3:7], numbers[:, 7:9] = draws.boxes, draws.resized
     numbers[:, 9:11], numbers[:, 11] = draws.corners, draws.flips
-    target = out.numpy()
-    floats, whole = (FLOATS, target) if target.dtype == np.uint8 else (target, BYTES)
     parts = (
         [(images, slice(num))]
         if isinstance(images, Tensor)
@@ -60,6 +58,7 @@ def numba_views(
     for part, rows in parts:
         source, interleaved = _flat(part)
         numbers[rows, 0] = np.arange(len(part)) * part[0].numel()
+        target = out[rows].view(-1).numpy()
         views(
             source,
             numbers[rows],
@@ -71,14 +70,14 @@ def numba_views(
             draws.bicubic,
             mean,
             scale,
-            floats if whole is target else floats[rows],
-            whole[rows] if whole is target else whole,
+            target if target.dtype == np.float32 else FLOATS,
+            target if target.dtype == np.uint8 else BYTES,
         )
 
 
 def _flat(images: Tensor) -> tuple[np.ndarray, bool]:
-    """Return the bytes of (N, C, H, W) in the order in which they lie, and whether that is (N, H, W, C)."""
+    """Return the bytes of (N, C, H, W) in the order in which they lie, and whether that is (N, H, W, 3)."""
     last = images.permute(0, 2, 3, 1)
-    if last.is_contiguous():
+    if images.shape[1] == 3 and last.is_contiguous():
         return last.numpy().reshape(-1), True
     return images.contiguous().numpy().reshape(-1), False

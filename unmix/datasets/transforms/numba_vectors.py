@@ -1,0 +1,150 @@
+"""Vector operations of the resampling, emitted as LLVM's vector instructions, since numba makes none of such loops.
+
+LLVM turns them into what the processor has: AVX-512, AVX2, SSE, NEON. Arrays are contiguous; an index counts their
+elements as if they were flat, is uint64 and is not checked.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+LANES = 16  # floats that mix_rows takes at a time
+GROUP = 4  # pixels, and rows of them, that mix_pixels takes at a time
+SPREAD = 8  # pixels that spread_planes and spread_bytes take at a time
+DEPTH = 4  # floats of a pixel: red, green, blue, and one that is not looked at
+AT, WEIGHT = types.uint64, types.float32
+FLOAT, INT = ir.FloatType(), ir.IntType(32)
+FAST = ('fast',)
+
+
+class _Emitter:
+    """Emits instructions on the arguments of one call; arrays are known by their number among these."""
+
+    def __init__(self, context, builder, signature, args):
+        self.context, self.builder, self.types, self.args = context, builder, signature.args, args
+
+    def _address(self, array, index):
+        data = self.context.make_array(self.types[array])(self.context, self.builder, self.args[array]).data
+        return self.builder.gep(data, [index])
+
+    def element(self, array, index):
+        return self.builder.load(self._address(array, index))
+
+    def load(self, array, index, lanes):
+        kind = self.context.get_data_type(self.types[array].dtype)
+        address = self.builder.bitcast(self._address(array, index), ir.VectorType(kind, lanes).as_pointer())
+        return self.builder.load(address, align=4 if kind == FLOAT else 1)
+
+    def store(self, vector, array, index, add=False):
+        address = self.builder.bitcast(self._address(array, index), vector.type.as_pointer())
+        if add:
+            vector = self.builder.fadd(vector, self.builder.load(address, align=4), flags=FAST)
+        self.builder.store(vector, address, align=4)
+
+    def shuffle(self, a, b, order):
+        """Take elements of two vectors, those of the second counted on from the first's."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT, len(order)), order))
+
+    def scaled_sum(self, a, p, b, q):
+        """Emit a * p + b * q, vectors by numbers."""
+        terms = []
+        for vector, number in ((a, p), (b, q)):
+            anything = ir.Constant(vector.type, ir.Undefined)
+            first = self.builder.insert_element(anything, number, ir.Constant(INT, 0))
+            factor = self.shuffle(first, anything, [0] * vector.type.count)
+            terms.append(self.builder.fmul(vector, factor, flags=FAST))
+        return self.builder.fadd(*terms, flags=FAST)
+
+    def sum(self, index, constant):
+        return self.builder.add(index, ir.Constant(index.type, constant))
+
+
+def _mix_rows(add):
+    @intrinsic
+    def mix(typing, out, o, source, a, b, p, q):
+        def emit(context, builder, signature, args):
+            emitter = _Emitter(context, builder, signature, args)
+            rows = [emitter.load(2, index, LANES) for index in (args[3], args[4])]
+            emitter.store(emitter.scaled_sum(rows[0], args[5], rows[1], args[6]), 0, args[1], add)
+            return context.get_dummy_value()
+
+        return types.void(out, AT, source, AT, AT, WEIGHT, WEIGHT), emit
+
+    return mix
+
+
+def _mix_pixels(add):
+    @intrinsic
+    def mix(typing, out, o, plane, pitch, pixels, a, stride, first, weights, x, p, q):
+        def emit(context, builder, signature, args):
+            emitter = _Emitter(context, builder, signature, args)
+            to, plane, pitch, start, stride = args[1], args[2], args[3], args[5], args[6]
+            lanes = range(GROUP)
+            skip = [builder.zext(emitter.element(7, emitter.sum(args[9], i)), start.type) for i in lanes]
+            weigh = [[emitter.element(8, emitter.sum(args[k], i)) for k in (10, 11)] for i in lanes]
+            for _ in range(GROUP):
+                pixels = []
+                for i in lanes:
+                    here = builder.add(start, skip[i])
+                    pair = [emitter.load(4, index, DEPTH) for index in (here, emitter.sum(here, DEPTH))]
+                    pixels.append(emitter.scaled_sum(pair[0], weigh[i][0], pair[1], weigh[i][1]))
+                # from four pixels of r, g, b, - to four r, four g, four b
+                low = [emitter.shuffle(pixels[i], pixels[i + 1], [0, 4, 1, 5]) for i in (0, 2)]
+                high = [emitter.shuffle(pixels[i], pixels[i + 1], [2, 6, 3, 7]) for i in (0, 2)]
+                index = to
+                for pair, order in ((low, [0, 1, 4, 5]), (low, [2, 3, 6, 7]), (high, [0, 1, 4, 5])):
+                    emitter.store(emitter.shuffle(pair[0], pair[1], order), 0, index, add)
+                    index = builder.add(index, plane)
+                to, start = builder.add(to, pitch), builder.add(start, stride)
+            return context.get_dummy_value()
+
+        return types.void(out, AT, AT, AT, pixels, AT, AT, first, weights, AT, AT, AT), emit
+
+    return mix
+
+
+def _spread_planes(typing, out, o, source, a, b, c):
+    """out[o + 4 * i : o + 4 * i + 3] = source[a + i], source[b + i], source[c + i] for 8 pixels i, as floats."""
+
+    def emit(context, builder, signature, args):
+        emitter = _Emitter(context, builder, signature, args)
+        red, green, blue = (emitter.load(2, index, SPREAD) for index in args[3:])
+        first, last = (emitter.shuffle(x, y, list(range(2 * SPREAD))) for x, y in ((red, green), (blue, blue)))
+        pixels = emitter.shuffle(first, last, [k * SPREAD + i for i in range(SPREAD) for k in range(DEPTH)])
+        emitter.store(_floats(builder, pixels), 0, args[1])
+        return context.get_dummy_value()
+
+    return types.void(out, AT, source, AT, AT, AT), emit
+
+
+def _spread_bytes(typing, out, o, source, a):
+    """out[o + 4 * i : o + 4 * i + 3] = source[a + 3 * i : a + 3 * i + 3] for 8 pixels i, as floats."""
+
+    def emit(context, builder, signature, args):
+        emitter = _Emitter(context, builder, signature, args)
+        parts = [emitter.load(2, emitter.sum(args[3], k), 2 * SPREAD) for k in (0, SPREAD)]  # bytes 0 to 15, 8 to 23
+        places = [3 * i + min(k, 2) for i in range(SPREAD) for k in range(DEPTH)]
+        pixels = emitter.shuffle(parts[0], parts[1], [k if k < 2 * SPREAD else k + SPREAD for k in places])
+        emitter.store(_floats(builder, pixels), 0, args[1])
+        return context.get_dummy_value()
+
+    return types.void(out, AT, source, AT), emit
+
+
+def _floats(builder, vector):
+    return vector if vector.type.element == FLOAT else builder.uitofp(vector, ir.VectorType(FLOAT, vector.type.count))
+
+
+spread_planes: Any = intrinsic(_spread_planes)
+spread_bytes: Any = intrinsic(_spread_bytes)
+# mix_rows(out, o, source, a, b, p, q): for 16 i
+#   out[o + i] = p * source[a + i] + q * source[b + i]; add_rows adds to it.
+mix_rows, add_rows = _mix_rows(False), _mix_rows(True)
+# mix_pixels(out, o, plane, pitch, pixels, a, stride, first, weights, x, p, q): for 4 rows r, 4 columns i, 3 channels c
+#   out[o + c * plane + r * pitch + i] = weights[p + i] * pixels[k + c] + weights[q + i] * pixels[k + 4 + c]
+# with k = a + r * stride + first[x + i]; add_pixels adds to it.
+mix_pixels, add_pixels = _mix_pixels(False), _mix_pixels(True)
