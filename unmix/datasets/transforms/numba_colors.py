@@ -62,21 +62,23 @@ def grey_sum(image, pixels, channels, start, stop):
 
 @fast
 def _turn(image, pixels, start, stop, shift):
-    """Shift the hue by sixths of a turn, in [-3, 3]; the largest and the least channel keep their values."""
+    """Shift the hue by sixths of a turn, in [-3, 3]; the largest and the least channel keep their values.
+
+    Hues are multiplied by the chroma, so that there is nothing to divide by it.
+    """
     red, green, blue = U(start), U(pixels + start), U(2 * pixels + start)
     for i in range(stop - start):
         k = U(i)
         x, y, z = image[red + k], image[green + k], image[blue + k]
         most, least = max(max(x, y), z), min(min(x, y), z)
         chroma = most - least
-        inverse = F(1) / max(chroma, F(1e-6))
-        hue_x, hue_y, hue_z = (y - z) * inverse, F(2) + (z - x) * inverse, F(4) + (x - y) * inverse
-        hue = shift + (hue_x if most == x else (hue_y if most == y else hue_z))
-        hue = hue + F(6) if hue < F(0) else hue
-        hue = hue - F(6) if hue >= F(6) else hue
-        image[red + k] = least + chroma * min(max(abs(hue - F(3)) - F(1), F(0)), F(1))
-        image[green + k] = least + chroma * min(max(F(2) - abs(hue - F(2)), F(0)), F(1))
-        image[blue + k] = least + chroma * min(max(F(2) - abs(hue - F(4)), F(0)), F(1))
+        hue = y - z if most == x else (F(2) * chroma + z - x if most == y else F(4) * chroma + x - y)
+        hue += shift * chroma
+        hue = hue + F(6) * chroma if hue < F(0) else hue
+        hue = hue - F(6) * chroma if hue >= F(6) * chroma else hue
+        image[red + k] = least + min(max(abs(hue - F(3) * chroma) - chroma, F(0)), chroma)
+        image[green + k] = least + min(max(F(2) * chroma - abs(hue - F(2) * chroma), F(0)), chroma)
+        image[blue + k] = least + min(max(F(2) * chroma - abs(hue - F(4) * chroma), F(0)), chroma)
 
 
 @fast
