@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,11 +22,13 @@ def pytest_configure() -> None:
 def _reproducible() -> Iterator[None]:
     """No test sees what another one has left.
 
-    That is: random numbers, a Runner's clock, loggers that print to closed files, a config's number of threads.
+    That is: random numbers, a Runner's clock and scope, loggers that print to closed files, a config's number of
+    threads.
     """
     num_threads = torch.get_num_threads()
     torch.manual_seed(0)
     MessageHub._instance_dict.clear()
     MMLogger._instance_dict.clear()
+    DefaultScope._instance_dict.clear()
     yield
     torch.set_num_threads(num_threads)

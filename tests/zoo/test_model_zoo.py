@@ -12,7 +12,9 @@ import pytest
 import torch
 import yaml
 from file_server import FileServer, serving
+from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
+from PIL import Image
 from torch import Tensor, nn
 
 import unmix
@@ -140,6 +142,14 @@ def test_images_are_prepared_as_in_the_pre_training(name: str, channels: int) ->
 def test_what_is_not_there(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_functions_work_where_another_toolbox_has_run(tmp_path: Path) -> None:
+    Image.new('L', (16, 16)).save(tmp_path / 'black.png')
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        assert isinstance(unmix.get_model('moco_digits', pretrained=False), nn.Module)
+        unmix.extract_features('moco_digits', tmp_path)
+        assert DefaultScope.get_current_instance().scope_name == 'mmengine'
 
 
 def test_a_name_of_the_zoo_is_a_checkpoint() -> None:

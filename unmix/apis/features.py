@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import DefaultScope
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -25,6 +26,7 @@ from unmix.zoo.weights import download
 RESIZE = 8 / 7  # of the crop: 256 to 224, as everywhere on ImageNet
 
 
+@DefaultScope.overwrite_default_scope('unmix')  # another toolbox's may be the default
 def extract_features(
     model: str | Path | nn.Module,
     folder: str | Path,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from unmix.apis.config import load_config
@@ -13,6 +14,7 @@ from unmix.zoo.index import find_model
 from unmix.zoo.weights import download
 
 
+@DefaultScope.overwrite_default_scope('unmix')  # another toolbox's may be the default
 def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> nn.Module:
     """Return a model of the zoo in evaluation mode: its backbone, or the published linear classifier with it.
 

@@ -104,9 +104,9 @@ class MultiView:
     def empty(self, num: int, channels: int, device: torch.device | None = None) -> list[Tensor]:
         """Return room for the views of ``num`` images, V tensors (N, C, h, w), in shared memory if in a worker."""
         assert self.recipe is not None
-        shape = (num, channels, *self.recipe.size)
-        views = [torch.empty(shape, dtype=self.dtype, device=device) for _ in range(self.num_views)]
-        return views if get_worker_info() is None else [view.share_memory_() for view in views]
+        # One piece: the allocator gives many megabytes, freed at once, back to the system, each page to be got anew.
+        views = torch.empty((self.num_views, num, channels, *self.recipe.size), dtype=self.dtype, device=device)
+        return list((views if get_worker_info() is None else views.share_memory_()).unbind())
 
     def batch(
         self, images: Tensor | Sequence[Tensor], keys: Sequence[SampleKey], out: list[Tensor] | None = None
