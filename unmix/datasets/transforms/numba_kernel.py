@@ -64,7 +64,7 @@ def _compile(stamp: str):
         rows, columns = size
         shape, pixels = (channels, rows, columns), rows * columns
         work = workspace(numbers[:, 3:7], numbers[:, 7:9], rows, columns, bicubic)
-        image = np.zeros(channels * pixels + LANES, np.float32)
+        image = np.empty(channels * pixels + LANES, np.float32)
         for n in range(len(numbers)):
             origin, height, width = numbers[n, 0], numbers[n, 1], numbers[n, 2]
             box = (numbers[n, 3], numbers[n, 4], numbers[n, 5], numbers[n, 6])

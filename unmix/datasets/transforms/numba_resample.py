@@ -88,7 +88,9 @@ def workspace(boxes, resized, rows, columns, bicubic):
         taps_x = max(taps_x, num_taps(boxes[n, 3], resized[n, 1], bicubic))
     height, width = _up(boxes[:, 2].max() + 1, GROUP), _up(boxes[:, 3].max() + 1, SPREAD)
     pixels = np.zeros(GROUP * width * DEPTH, np.float32)
-    resampled = np.zeros(3 * height * _up(columns, LANES), np.float32)
+    resampled = np.empty(3 * height * _up(columns, LANES), np.float32)
+    if columns % LANES:
+        resampled[:] = 0  # what is read beside the columns may be anything, but not slow to compute with
     return _filters(rows, taps_y), _filters(columns, taps_x), pixels, resampled
 
 
