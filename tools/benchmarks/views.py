@@ -12,6 +12,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,9 @@ def write_jpegs(folder: Path, seed: int) -> list[Path]:
 
 
 def ours(dataset: BaseDataset) -> Callable[[], object]:
-    """All images of a data set as a batch, each time of another epoch."""
-    epochs = iter(range(10**9))
-
-    def views() -> object:
-        epoch = next(epochs)
-        return dataset.__getitems__([SampleKey(index, epoch, 0) for index in range(len(dataset))])['inputs']
-
-    return views
+    """All images of a data set as a batch, of one epoch after the other, as a sampler asks for them."""
+    epochs = cycle([[SampleKey(index, epoch, 0) for index in range(len(dataset))] for epoch in range(64)])
+    return lambda: dataset.__getitems__(next(epochs))['inputs']
 
 
 def peers(names: list[str], source: view_peers.Source, size: int, blur: bool) -> dict[str, Callable[[], object]]:

@@ -29,28 +29,34 @@ def generator(*purpose: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=stream(*purpose)))
 
 
-def uniforms(key: int, index: np.ndarray, num: int) -> np.ndarray:
+def uniforms(key: int | np.ndarray, index: np.ndarray, num: int) -> np.ndarray:
     """Draw ``num`` numbers for each index: float64 (N, num) in [0, 1), ``[n, j]`` a function of (key, index[n], j).
 
     splitmix64 (`Steele et al. 2014 <https://doi.org/10.1145/2660193.2660195>`_) in counter mode: each (key, index) has
     state ``s = mix(key + (index + 1) * golden)``, and its j-th output is ``mix(s + (j + 1) * golden)``.
 
     Args:
-        key: 64 bits, from :func:`stream`.
+        key: 64 bits, from :func:`stream`; or (N,) uint64, one for each index.
         index: (N,) integers.
         num: Numbers per index.
+
+    Returns:
+        The numbers; those of a column lie together in memory.
     """
     counter = np.arange(1, num + 1, dtype=np.uint64) * _GOLDEN
-    state = np.uint64(key) + (np.asarray(index).astype(np.uint64) + np.uint64(1)) * _GOLDEN
-    bits = _mix(_mix(state)[:, None] + counter)
-    return (bits >> np.uint64(11)) * 2.0**-53
+    state = np.asarray(key, np.uint64) + (np.asarray(index).astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    bits = _mix(_mix(state) + counter[:, None])
+    return ((bits >> np.uint64(11)) * 2.0**-53).T
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:
     """Apply splitmix64's bijective finaliser to 64-bit integers."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    bits = bits ^ (bits >> np.uint64(30))
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(27)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
 
 
 def reseed(*purpose: int | str) -> None:

@@ -1,6 +1,7 @@
 """The order of the images, and with it the seed of their augmentations."""
 
 from collections.abc import Iterator, Sequence, Sized
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -30,13 +31,16 @@ class SampleKey(NamedTuple):
         return key if isinstance(key, SampleKey) else cls(int(key))
 
 
+_RUN = attrgetter('seed', 'epoch')
+
+
 def one_run(keys: Sequence[SampleKey]) -> tuple[int, int]:
     """Return the seed and epoch of all keys of a batch.
 
     Raises:
         ValueError: If there is more than one.
     """
-    runs = {(key.seed, key.epoch) for key in keys}
+    runs = {*map(_RUN, keys)}
     if len(runs) != 1:
         raise ValueError(f'A batch is of one seed and one epoch, not of {sorted(runs)}: check the sampler.')
     return runs.pop()

@@ -135,10 +135,11 @@ class MultiView:
             raise ValueError(
                 f'The images of a batch have {sorted(channels | {out[0].shape[1]})} channels; load all alike.'
             )
-        purpose, index = ('views', *one_run(keys)), np.array([key.index for key in keys])
-        last_view = self.first_view + self.num_views
-        numbers = [uniforms(stream(*purpose, v), index, self.recipe.columns) for v in range(self.first_view, last_view)]
-        draws, num = self.recipe.draw(np.concatenate(numbers), np.tile(sizes, (self.num_views, 1))), len(keys)
+        purpose, num = ('views', *one_run(keys)), len(keys)
+        streams = [stream(*purpose, view) for view in range(self.first_view, self.first_view + self.num_views)]
+        index = np.tile([key.index for key in keys], self.num_views)
+        numbers = uniforms(np.repeat(np.array(streams, np.uint64), num), index, self.recipe.columns)
+        draws = self.recipe.draw(numbers, np.tile(sizes, (self.num_views, 1)))
         for view, target in enumerate(out):
             part = draws.rows(slice(view * num, (view + 1) * num))
             write_views(self.backend, pixels, part, target, self.mean, self.scale)

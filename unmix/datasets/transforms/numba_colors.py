@@ -27,6 +27,10 @@ def change(image, pixels, channels, start, stop, code, value, mean):
                 for i in range(n):
                     k = x + U(i)
                     image[k] = WHITE - image[k] if image[k] >= value else image[k]
+            elif code == BRIGHTNESS:
+                for i in range(n):
+                    k = x + U(i)
+                    image[k] = min(image[k] * value, WHITE)
             else:
                 for i in range(n):
                     k = x + U(i)
