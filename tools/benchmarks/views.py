@@ -105,7 +105,7 @@ def main() -> None:
     parser = argument_parser(__doc__, rounds=7)
     parser.add_argument('--only', choices=list(TARGETS), help='one of the two settings')
     parser.add_argument('--peers', nargs='+', choices=list(PEERS), default=list(PEERS), help='of these (default all)')
-    parser.add_argument('--min-seconds', type=float, default=0.2, help='length of a turn (default 0.2)')
+    parser.add_argument('--min-seconds', type=float, default=1.0, help='length of a turn (default 1)')
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)

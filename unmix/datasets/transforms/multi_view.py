@@ -1,5 +1,6 @@
 """Several views of an image, by the transforms of a recipe, one image or a batch at a time."""
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -104,9 +105,15 @@ class MultiView:
     def empty(self, num: int, channels: int, device: torch.device | None = None) -> list[Tensor]:
         """Return room for the views of ``num`` images, V tensors (N, C, h, w), in shared memory if in a worker."""
         assert self.recipe is not None
-        # One piece: the allocator gives many megabytes, freed at once, back to the system, each page to be got anew.
-        views = torch.empty((self.num_views, num, channels, *self.recipe.size), dtype=self.dtype, device=device)
-        return list((views if get_worker_info() is None else views.share_memory_()).unbind())
+        shape = (self.num_views, num, channels, *self.recipe.size)
+        if get_worker_info() is not None:
+            views = torch.empty(shape, dtype=self.dtype).share_memory_()
+        elif device is not None and device.type != 'cpu':
+            views = torch.empty(shape, dtype=self.dtype, device=device)
+        else:  # NumPy asks the system for huge pages, so that fewer of them have to be looked up, or got anew
+            memory = np.empty(math.prod(shape) * self.dtype.itemsize, np.uint8)
+            views = torch.from_numpy(memory).view(self.dtype).view(shape)
+        return list(views.unbind())
 
     def batch(
         self, images: Tensor | Sequence[Tensor], keys: Sequence[SampleKey], out: list[Tensor] | None = None
