@@ -1,5 +1,7 @@
 """The vector operations of the kernel against the formulas in their comments."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,10 +10,12 @@ pytest.importorskip('numba')
 from numba import njit
 
 from unmix.datasets.transforms.numba_vectors import (
-    add_pixels,
+    add_four,
     add_rows,
-    mix_pixels,
+    add_two,
+    mix_four,
     mix_rows,
+    mix_two,
     spread_bytes,
     spread_planes,
 )
@@ -35,24 +39,26 @@ def test_rows(add: bool) -> None:
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize('add', [False, True])
-def test_pixels(add: bool) -> None:
-    operation = add_pixels if add else mix_pixels
-    o, plane, pitch, a, stride, x, p, q = 2, 40, 7, 4, 32, 1, 3, 9
+@pytest.mark.parametrize(
+    ('operation', 'taps', 'add'), [(mix_two, 2, False), (add_two, 2, True), (mix_four, 4, False), (add_four, 4, True)]
+)
+def test_pixels(operation: Any, taps: int, add: bool) -> None:
+    o, plane, pitch, a, stride, x, w, room = 2, 40, 7, 4, 48, 1, 3, 6
 
     @njit
     def run(out, pixels, first, weights):  # type: ignore[no-untyped-def]
-        operation(out, U(o), U(plane), U(pitch), pixels, U(a), U(stride), first, weights, U(x), U(p), U(q))
+        operation(out, U(o), U(plane), U(pitch), pixels, U(a), U(stride), first, weights, U(x), U(w), U(room))
 
-    out, pixels, weights = floats(3 * plane), floats(4 * stride + 8), floats(4, 4)
+    out, pixels, weights = floats(3 * plane), floats(4 * stride + 8), floats(5, 6)
     first = np.array([0, 4, 0, 20, 12], np.uint32)
     expected = out.copy()
     for r in range(4):
         for i in range(4):
             for c in range(3):
-                k = a + r * stride + first[x + i] + c
-                mixed = weights.flat[p + i] * pixels[k] + weights.flat[q + i] * pixels[k + 4]
-                expected[o + c * plane + r * pitch + i] = mixed + (out[o + c * plane + r * pitch + i] if add else 0)
+                j = a + r * stride + first[x + i] + c
+                mixed = sum(weights.flat[w + k * room + i] * pixels[j + 4 * k] for k in range(taps))
+                at = o + c * plane + r * pitch + i
+                expected[at] = mixed + (out[at] if add else 0)
     run(out, pixels, first, weights)
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 

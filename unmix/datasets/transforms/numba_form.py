@@ -50,15 +50,16 @@ def numba_views(
     numbers[:, 1:3] = sizes
     numbers[:, 3:7], numbers[:, 7:9] = draws.boxes, draws.resized
     numbers[:, 9:11], numbers[:, 11] = draws.corners, draws.flips
+    flat, view = out.view(-1).numpy(), out[0].numel()
     parts = (
-        [(images, slice(num))]
+        [(images, slice(0, num))]
         if isinstance(images, Tensor)
         else [(x[None], slice(i, i + 1)) for i, x in enumerate(images)]
     )
     for part, rows in parts:
         source, interleaved = _flat(part)
-        numbers[rows, 0] = np.arange(len(part)) * part[0].numel()
-        target = out[rows].view(-1).numpy()
+        numbers[rows, 0] = np.arange(len(part)) * (len(source) // len(part))
+        target = flat[rows.start * view : rows.stop * view]
         views(
             source,
             numbers[rows],

@@ -14,10 +14,12 @@ from unmix.datasets.transforms.numba_vectors import (
     GROUP,
     LANES,
     SPREAD,
-    add_pixels,
+    add_four,
     add_rows,
-    mix_pixels,
+    add_two,
+    mix_four,
     mix_rows,
+    mix_two,
     spread_bytes,
     spread_planes,
 )
@@ -110,16 +112,22 @@ def _spread(source, begin, plane, width, interleaved, pixels, o):
 @fast
 def _horizontal(pixels, stride, first, weights, taps, columns, out, o, plane, pitch):
     """Make a few rows of ``out`` (3, H, pitch) of as many rows of pixels."""
-    room = weights.shape[1]
+    room = U(weights.shape[1])
     o, plane, pitch, stride = U(o), U(plane), U(pitch), U(stride)
-    for j in range(0, taps, 2):
-        a, p, q = U(j * DEPTH), U(j * room), U((j + 1) * room)
+    for x in range(0, columns, GROUP):
+        i = U(x)
+        if taps == 2:
+            mix_two(out, o + i, plane, pitch, pixels, U(0), stride, first, weights, i, i, room)
+        else:
+            mix_four(out, o + i, plane, pitch, pixels, U(0), stride, first, weights, i, i, room)
+    for j in range(4, taps, 4):
+        a, w = U(j * DEPTH), U(j) * room
         for x in range(0, columns, GROUP):
             i = U(x)
-            if j == 0:
-                mix_pixels(out, o + i, plane, pitch, pixels, a, stride, first, weights, i, p + i, q + i)
+            if j + 2 == taps:
+                add_two(out, o + i, plane, pitch, pixels, a, stride, first, weights, i, w + i, room)
             else:
-                add_pixels(out, o + i, plane, pitch, pixels, a, stride, first, weights, i, p + i, q + i)
+                add_four(out, o + i, plane, pitch, pixels, a, stride, first, weights, i, w + i, room)
 
 
 @fast

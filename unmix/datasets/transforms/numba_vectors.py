@@ -6,6 +6,7 @@ elements as if they were flat, is uint64 and is not checked.
 
 # mypy: disable-error-code="no-untyped-def"
 
+from functools import partial, reduce
 from typing import Any
 
 from llvmlite import ir
@@ -14,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16  # floats that mix_rows takes at a time
-GROUP = 4  # pixels, and rows of them, that mix_pixels takes at a time
+GROUP = 4  # pixels, and rows of them, that mix_two and mix_four take at a time
 SPREAD = 8  # pixels that spread_planes and spread_bytes take at a time
 DEPTH = 4  # floats of a pixel: red, green, blue, and one that is not looked at
 AT, WEIGHT = types.uint64, types.float32
@@ -50,15 +51,15 @@ class _Emitter:
         """Take elements of two vectors, those of the second counted on from the first's."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT, len(order)), order))
 
-    def scaled_sum(self, a, p, b, q):
-        """Emit a * p + b * q, vectors by numbers."""
+    def scaled_sum(self, vectors, numbers):
+        """Emit the sum of vectors times numbers."""
         terms = []
-        for vector, number in ((a, p), (b, q)):
+        for vector, number in zip(vectors, numbers, strict=True):
             anything = ir.Constant(vector.type, ir.Undefined)
             first = self.builder.insert_element(anything, number, ir.Constant(INT, 0))
             factor = self.shuffle(first, anything, [0] * vector.type.count)
             terms.append(self.builder.fmul(vector, factor, flags=FAST))
-        return self.builder.fadd(*terms, flags=FAST)
+        return reduce(partial(self.builder.fadd, flags=FAST), terms)
 
     def sum(self, index, constant):
         return self.builder.add(index, ir.Constant(index.type, constant))
@@ -70,7 +71,7 @@ def _mix_rows(add):
         def emit(context, builder, signature, args):
             emitter = _Emitter(context, builder, signature, args)
             rows = [emitter.load(2, index, LANES) for index in (args[3], args[4])]
-            emitter.store(emitter.scaled_sum(rows[0], args[5], rows[1], args[6]), 0, args[1], add)
+            emitter.store(emitter.scaled_sum(rows, args[5:]), 0, args[1], add)
             return context.get_dummy_value()
 
         return types.void(out, AT, source, AT, AT, WEIGHT, WEIGHT), emit
@@ -78,21 +79,23 @@ def _mix_rows(add):
     return mix
 
 
-def _mix_pixels(add):
+def _mix_pixels(taps, add):
     @intrinsic
-    def mix(typing, out, o, plane, pitch, pixels, a, stride, first, weights, x, p, q):
+    def mix(typing, out, o, plane, pitch, pixels, a, stride, first, weights, x, w, room):
         def emit(context, builder, signature, args):
             emitter = _Emitter(context, builder, signature, args)
             to, plane, pitch, start, stride = args[1], args[2], args[3], args[5], args[6]
-            lanes = range(GROUP)
-            skip = [builder.zext(emitter.element(7, emitter.sum(args[9], i)), start.type) for i in lanes]
-            weigh = [[emitter.element(8, emitter.sum(args[k], i)) for k in (10, 11)] for i in lanes]
+            skip = [builder.zext(emitter.element(7, emitter.sum(args[9], i)), start.type) for i in range(GROUP)]
+            row, weigh = args[10], []
+            for _ in range(taps):
+                weigh.append([emitter.element(8, emitter.sum(row, i)) for i in range(GROUP)])
+                row = builder.add(row, args[11])
             for _ in range(GROUP):
                 pixels = []
-                for i in lanes:
+                for i in range(GROUP):
                     here = builder.add(start, skip[i])
-                    pair = [emitter.load(4, index, DEPTH) for index in (here, emitter.sum(here, DEPTH))]
-                    pixels.append(emitter.scaled_sum(pair[0], weigh[i][0], pair[1], weigh[i][1]))
+                    near = [emitter.load(4, emitter.sum(here, DEPTH * k), DEPTH) for k in range(taps)]
+                    pixels.append(emitter.scaled_sum(near, [weigh[k][i] for k in range(taps)]))
                 # from four pixels of r, g, b, - to four r, four g, four b
                 low = [emitter.shuffle(pixels[i], pixels[i + 1], [0, 4, 1, 5]) for i in (0, 2)]
                 high = [emitter.shuffle(pixels[i], pixels[i + 1], [2, 6, 3, 7]) for i in (0, 2)]
@@ -162,7 +165,8 @@ prefetch: Any = intrinsic(_prefetch)
 # mix_rows(out, o, source, a, b, p, q): for 16 i
 #   out[o + i] = p * source[a + i] + q * source[b + i]; add_rows adds to it.
 mix_rows, add_rows = _mix_rows(False), _mix_rows(True)
-# mix_pixels(out, o, plane, pitch, pixels, a, stride, first, weights, x, p, q): for 4 rows r, 4 columns i, 3 channels c
-#   out[o + c * plane + r * pitch + i] = weights[p + i] * pixels[k + c] + weights[q + i] * pixels[k + 4 + c]
-# with k = a + r * stride + first[x + i]; add_pixels adds to it.
-mix_pixels, add_pixels = _mix_pixels(False), _mix_pixels(True)
+# mix_two(out, o, plane, pitch, pixels, a, stride, first, weights, x, w, room): for 4 rows r, 4 columns i, 3 channels c
+#   out[o + c * plane + r * pitch + i] = sum of weights[w + k * room + i] * pixels[j + 4 * k + c] for 2 k
+# with j = a + r * stride + first[x + i]; add_two adds to it; mix_four and add_four: for 4 k.
+mix_two, add_two = _mix_pixels(2, False), _mix_pixels(2, True)
+mix_four, add_four = _mix_pixels(4, False), _mix_pixels(4, True)
