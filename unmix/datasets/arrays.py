@@ -52,8 +52,8 @@ class ArrayDataset(BaseDataset):
         """Return a batch, or a list of items if the pipeline takes one image at a time."""
         if self.pipeline is not None and not getattr(self.pipeline, 'fused', hasattr(self.pipeline, 'batch')):
             return [self[key] for key in keys]
-        full_keys = [SampleKey.of(key) for key in keys]
-        index = torch.tensor([key.index for key in full_keys])
+        full_keys = SampleKey.all_of(keys)
+        index = torch.from_numpy(np.array([key.index for key in full_keys]))
         images = self.images.index_select(0, index)  # several times as fast as images[index]
         make: Any = None if self.pipeline is None else self.pipeline.batch  # type: ignore[attr-defined]
         batch = dict(inputs=images if make is None else make(images, full_keys), index=index)

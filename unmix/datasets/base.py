@@ -72,7 +72,7 @@ class BaseDataset(Dataset):
         if not getattr(self.pipeline, 'fused', False) or type(self).__getitem__ is not BaseDataset.__getitem__:
             return [self[key] for key in keys]
         pipeline: Any = self.pipeline
-        full_keys = [SampleKey.of(key) for key in keys]
+        full_keys = SampleKey.all_of(keys)
         views: list[Tensor] = []
         labels: list[int | None] = []
         for start in range(0, len(keys), CHUNK):  # so that few images are in memory before they are cropped

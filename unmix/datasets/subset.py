@@ -97,7 +97,7 @@ class Subset(Dataset):
     def __getitems__(self, keys: list[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
         if not hasattr(self.dataset, '__getitems__'):
             return [self[key] for key in keys]
-        rows = [SampleKey.of(key) for key in keys]
+        rows = SampleKey.all_of(keys)
         batch = self.dataset.__getitems__([key._replace(index=int(self.rows[key.index])) for key in rows])
         if isinstance(batch, dict):
             return batch | dict(index=torch.tensor([key.index for key in rows]))

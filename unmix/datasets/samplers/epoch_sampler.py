@@ -30,6 +30,11 @@ class SampleKey(NamedTuple):
         """Return a key as it is, and a plain index as a key of epoch 0 and seed 0."""
         return key if isinstance(key, SampleKey) else cls(int(key))
 
+    @classmethod
+    def all_of(cls, keys: 'Sequence[int | SampleKey]') -> 'Sequence[SampleKey]':
+        """Return :meth:`of` each key."""
+        return keys if {*map(type, keys)} == {cls} else [cls.of(key) for key in keys]  # type: ignore[return-value]
+
 
 _RUN = attrgetter('seed', 'epoch')
 
