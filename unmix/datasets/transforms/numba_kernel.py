@@ -11,7 +11,7 @@ from numba import njit
 
 from unmix.datasets.transforms.numba_colors import BLUR, CONTRAST, NONE, blur, change, grey_sum
 from unmix.datasets.transforms.numba_resample import F, U, fast, resample, workspace
-from unmix.datasets.transforms.numba_vectors import LANES, SPREAD, prefetch
+from unmix.datasets.transforms.numba_vectors import LANES, SPREAD
 
 TILE = 1024  # pixels that stay in the fastest cache while they are changed
 PARTS = ('blur.py', 'numba_colors.py', 'numba_resample.py', 'numba_vectors.py')
@@ -69,9 +69,6 @@ def _compile(stamp: str):
             origin, height, width = numbers[n, 0], numbers[n, 1], numbers[n, 2]
             box = (numbers[n, 3], numbers[n, 4], numbers[n, 5], numbers[n, 6])
             resized, corner, flip = (numbers[n, 7], numbers[n, 8]), (numbers[n, 9], numbers[n, 10]), numbers[n, 11] != 0
-            if not to_bytes and pixels <= TILE:  # the processor does not foresee where the next small view goes
-                for i in range(0, channels * pixels, 16):
-                    prefetch(floats, U(n * channels * pixels + i))
             place = ((height, width), box, resized, corner, flip, bicubic)
             if split > 0:
                 early = np.zeros(channels * height * width + SPREAD, np.float32)

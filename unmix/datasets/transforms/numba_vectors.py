@@ -11,7 +11,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16  # floats that mix_rows takes at a time
@@ -139,29 +138,12 @@ def _spread_bytes(typing, out, o, source, a):
     return types.void(out, AT, source, AT), emit
 
 
-def _prefetch(typing, out, o):
-    """Say that the 64 bytes at ``o`` will be written soon; of no effect on processors that cannot be told."""
-
-    def emit(context, builder, signature, args):
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
-        where = builder.bitcast(_Emitter(context, builder, signature, args).address(0, args[1]), byte)
-        to_write, keep, data = (ir.Constant(INT, number) for number in (1, 3, 1))
-        builder.call(
-            cgutils.get_or_insert_function(builder.module, kind, 'llvm.prefetch.p0i8'), [where, to_write, keep, data]
-        )
-        return context.get_dummy_value()
-
-    return types.void(out, AT), emit
-
-
 def _floats(builder, vector):
     return vector if vector.type.element == FLOAT else builder.uitofp(vector, ir.VectorType(FLOAT, vector.type.count))
 
 
 spread_planes: Any = intrinsic(_spread_planes)
 spread_bytes: Any = intrinsic(_spread_bytes)
-prefetch: Any = intrinsic(_prefetch)
 # mix_rows(out, o, source, a, b, p, q): for 16 i
 #   out[o + i] = p * source[a + i] + q * source[b + i]; add_rows adds to it.
 mix_rows, add_rows = _mix_rows(False), _mix_rows(True)
