@@ -73,4 +73,6 @@ def test_a_step_needs_no_more_with_a_larger_state(monkeypatch, build):
     monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 64)  # chunks smaller than either
     (small, few), (large, many) = (memory.measure(build, size, seed=0) for size in (1000, 4000))
     assert large > 1.3 * small
-    assert many == pytest.approx(few, rel=0.01)
+    # Whether a chunk is still alive when the next one begins is, to the profiler's clock, a matter of chance.
+    table = (4000 - 1000) * memory.BATCH * 4  # bytes that one number for each row and sample would add
+    assert abs(many - few) < table / 2
