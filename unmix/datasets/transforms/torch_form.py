@@ -1,4 +1,4 @@
-"""Views by torch, a batch at once on any device: the same operations as ``numba_ops``, to the rounding of float32.
+"""Views by torch, a batch at once on any device: the same operations as ``numba_kernel``, to the rounding of float32.
 
 Images are float32 (N, C, H, W) in units of 0 to 255.
 """
