@@ -10,7 +10,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from unmix.engine.hooks import InstanceHook
 from unmix.engine.optimizers import StreamedSGD
 from unmix.models import PICHead
-from unmix.models.heads.skipped_steps import Step
+from unmix.models.functional.skipped_steps import Step
 
 
 def runner(head, num_images=20):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unmix.models import CMCHead, InfoNCEHead, NCEHead, PICHead, QueueNCEHead
 from unmix.models.color import STATISTICS, ColorPreprocessor, rgb_to_lab, rgb_to_ycbcr
-from unmix.models.heads.alias import AliasTable
+from unmix.models.functional.alias import AliasTable
 
 
 def address(head: NCEHead, index: Tensor, rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from unmix.models import ResNet, SplitBatchNorm
 from unmix.models.backbones.pointwise import PointwiseConv2d
-from unmix.models.batch_norm import group_samples, ungroup_samples
+from unmix.models.layers.batch_norm import group_samples, ungroup_samples
 
 CASES = [(splits, layers) for splits in (1, 4) for layers in (True, 0, 2)]
 

@@ -9,8 +9,8 @@ from algorithms_under_test import ALGORITHMS
 
 from unmix.models import InfoNCEHead
 from unmix.models.algorithms.momentum import MomentumEncoder
+from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
-from unmix.utils.feature_queue import FeatureQueue
 
 
 def build(name='moco-v2', **changes):

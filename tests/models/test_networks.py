@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from unmix.models import DataPreprocessor, MLPNeck, ResNet, SplitBatchNorm
-from unmix.models.batch_norm import BatchNormReplay
+from unmix.models.layers.batch_norm import BatchNormReplay
 from unmix.registry import MODELS
 
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unmix.models import PICHead
-from unmix.models.heads.recent import RecentInstances
-from unmix.models.heads.skipped_steps import Step, StepHistory, skipped_steps
+from unmix.models.functional.skipped_steps import Step, StepHistory, skipped_steps
+from unmix.models.memory.recent import RecentInstances
 from unmix.registry import MODELS
 
 

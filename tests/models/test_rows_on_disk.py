@@ -11,7 +11,7 @@ from torch import distributed
 
 from unmix.engine.step_state import StepState
 from unmix.models import PICHead
-from unmix.models.heads.rows_on_disk import RowsOnDisk
+from unmix.models.memory.rows_on_disk import RowsOnDisk
 
 SGD = dict(lr=0.3, momentum=0.9, weight_decay=1e-2)
 

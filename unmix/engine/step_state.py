@@ -7,7 +7,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from unmix.models.heads.noise_contrast import NoiseContrast
+from unmix.models.layers.noise_contrast import NoiseContrast
 from unmix.utils.journal import Journal
 
 Slot = tuple[dict[Any, Any], Any, str]  # where a tensor is kept, under which key, and its name

@@ -14,7 +14,6 @@ from unmix.models.algorithms import (
     SwAV,
 )
 from unmix.models.backbones import ResNet, TwoBranch
-from unmix.models.batch_norm import SplitBatchNorm
 from unmix.models.color import ColorPreprocessor
 from unmix.models.data_preprocessor import DataPreprocessor
 from unmix.models.heads import (
@@ -32,9 +31,10 @@ from unmix.models.heads import (
     SwAVHead,
     WMSEHead,
 )
+from unmix.models.layers.batch_norm import SplitBatchNorm
+from unmix.models.layers.whitening import Whitening
 from unmix.models.necks import LinearNeck, MLPNeck, TwoBranchNeck
 from unmix.models.pretrained import PretrainedInit
-from unmix.models.whitening import Whitening
 
 __all__ = [
     'BYOL',

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmix.models.algorithms.draws import StepDraws
 from unmix.models.algorithms.pretraining_model import PretrainingModel
-from unmix.models.batch_norm import BatchNormReplay
+from unmix.models.layers.batch_norm import BatchNormReplay
 
 MIXTURE = -1  # the mixture's place among the views, which are counted from 0
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
 from unmix.models.backbones.pointwise import use_products
-from unmix.models.batch_norm import SplitBatchNorm, group_samples, ungroup_samples
+from unmix.models.layers.batch_norm import SplitBatchNorm, group_samples, ungroup_samples
 from unmix.registry import MODELS
 
 ARCHITECTURES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {

@@ -1,5 +1,7 @@
 """Losses with their state."""
 
+from unmix.models.functional.sinkhorn import sinkhorn
+from unmix.models.functional.spherical_kmeans import spherical_kmeans
 from unmix.models.heads.align_uniform import AlignUniformHead, align, uniform
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.classification_head import ClassificationHead
@@ -10,8 +12,6 @@ from unmix.models.heads.nce import CMCHead, NCEHead
 from unmix.models.heads.nt_xent import NTXentHead
 from unmix.models.heads.pic import PICHead
 from unmix.models.heads.queue_nce import QueueNCEHead
-from unmix.models.heads.sinkhorn import sinkhorn
-from unmix.models.heads.spherical_kmeans import spherical_kmeans
 from unmix.models.heads.swav import SwAVHead
 from unmix.models.heads.wmse import WMSEHead
 

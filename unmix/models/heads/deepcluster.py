@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmix.models.functional.spherical_kmeans import spherical_kmeans
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index
-from unmix.models.heads.spherical_kmeans import spherical_kmeans
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather
 from unmix.utils.feature_statistics import usage_entropy

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from unmix.models.functional import bank_lse
 from unmix.models.heads.base import BaseHead
+from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
-from unmix.utils.feature_queue import FeatureQueue
 from unmix.utils.feature_statistics import memory_statistics
 from unmix.utils.precision import full_precision
 

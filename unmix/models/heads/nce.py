@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from unmix.models.functional import eager_gradient
-from unmix.models.heads.alias import AliasTable
+from unmix.models.functional.alias import AliasTable
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index, random_bits
-from unmix.models.heads.memory_bank import MemoryBank
-from unmix.models.heads.noise_contrast import build_contrast, chunk_size
+from unmix.models.layers.noise_contrast import build_contrast, chunk_size
+from unmix.models.memory.bank import MemoryBank
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
 from unmix.utils.precision import full_precision

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from unmix.models.functional import BankGradient, bank_lse, own_similarity
+from unmix.models.functional.sharded_softmax import sharded_cross_entropy
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index
-from unmix.models.heads.recent import RecentInstances
-from unmix.models.heads.rows_on_disk import RowsOnDisk
-from unmix.models.heads.sharded_softmax import sharded_cross_entropy
+from unmix.models.memory.recent import RecentInstances
+from unmix.models.memory.rows_on_disk import RowsOnDisk
 from unmix.registry import MODELS
 from unmix.utils.precision import full_precision
 

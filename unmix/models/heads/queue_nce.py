@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unmix.models.functional import eager_gradient
 from unmix.models.heads.info_nce import InfoNCEHead
-from unmix.models.heads.noise_contrast import build_contrast, chunk_size
+from unmix.models.layers.noise_contrast import build_contrast, chunk_size
 from unmix.registry import MODELS
 from unmix.utils.precision import full_precision
 

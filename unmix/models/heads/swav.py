@@ -9,11 +9,11 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmix.models.functional.sinkhorn import sinkhorn
 from unmix.models.heads.base import BaseHead
-from unmix.models.heads.sinkhorn import sinkhorn
+from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.clock import read_clock
-from unmix.utils.feature_queue import FeatureQueue
 from unmix.utils.feature_statistics import memory_statistics, usage_entropy
 from unmix.utils.precision import full_precision
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from unmix.models.heads.cosine import CosineHead
-from unmix.models.whitening import covariance, whiten
+from unmix.models.layers.whitening import covariance, whiten
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
 from unmix.utils.precision import full_precision
@@ -28,7 +28,7 @@ class WMSEHead(CosineHead):
     Args:
         sub_batch: Images in a sub-batch, a divisor of the batch of all ranks, larger than D; the paper takes 2 D.
         draws: Number of partitions.
-        eps: Shrinkage of the covariance, see :func:`unmix.models.whitening.whiten`.
+        eps: Shrinkage of the covariance, see :func:`unmix.models.layers.whitening.whiten`.
         normalize: As in :class:`CosineHead`.
     """
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from unmix.models.heads.skipped_steps import Step, StepHistory
+from unmix.models.functional.skipped_steps import Step, StepHistory
 from unmix.utils.dist import concat_all_gather, rank_slice
 from unmix.utils.journal import Journal
 
