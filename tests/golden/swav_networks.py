@@ -78,8 +78,8 @@ def record_unmix(model: SwAV) -> dict:
     record: dict = {}
 
     def watch(unmix: nn.Module, args: tuple) -> None:
-        query, lam, (target,), head, reversed_head = args
-        record.update(lam=lam, terms=[head(query, target).sum(), reversed_head(query, target).sum()])
+        lam, ((straight, reverse),) = args
+        record.update(lam=lam, terms=[straight.sum(), reverse.sum()])
 
     if model.unmix is not None:
         model.unmix.register_forward_pre_hook(watch)

@@ -62,7 +62,7 @@ def train(golden: Golden, model: BaseAlgorithm, batches: Iterator[tuple], name: 
             for key, expected in golden.named(golden.prefix + 'g1_').items():
                 golden.compare(gradients[name(key)], expected, f'g1_{key}')
         optimizer.step()
-    model.start_step()  # a momentum encoder moves before the next step, in the released code after this one
+        model.after_step()
     state = model.state_dict()
     for key, expected in golden.named(golden.prefix + 'final_').items():
         golden.compare(state[name(key)], expected, f'final_{key}')

@@ -126,6 +126,7 @@ def test_steps_on_features(golden: Golden) -> None:
         losses = model.loss(make_crops(golden, num_crops, batch_size, step, model))
         total = sum(losses.values())
         total.backward()
+        model.after_step()
         golden.check(total, 'total', step)
         golden.check(model.neck.rows.grad, 'grad_features', step)
         golden.check(model.head.prototypes.weight.grad, 'grad_W', step)

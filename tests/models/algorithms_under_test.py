@@ -80,8 +80,8 @@ JOINT = {'swav', 'swav-released', 'deepclusterv2'}
 MIXED_CROPS = {'deepclusterv2': slice(0, None, 2), 'pic': slice(1), 'pic-recent': slice(1)}
 # Methods that need to know which images a batch has.
 INDEXED = {'instdisc', 'instdisc-nce', 'cmc', 'cmc-nce', 'pic', 'pic-recent', 'deepclusterv2'}
-# State moves where the batch's images enter, not in ``update``.
-SLOTS = {'pic-recent'}
+# Methods whose head moves with the optimiser only, not with a micro-batch.
+AFTER_OPTIMIZER = {'pic-recent'}
 
 # Views, or crops, of an image, where they are not two.
 NUM_VIEWS = {'wmse-4': 4}

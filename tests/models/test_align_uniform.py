@@ -34,12 +34,12 @@ KEY = torch.tensor([[0.6, 0.8], [0.8, 0.6]], dtype=torch.float64)
     ('contrast', dict(contrast_weight=1.0, temperature=0.2), 1.114056),
 ])  # fmt: skip
 def test_values_by_hand(name, arguments, expected):
-    assert build(**arguments).terms(QUERY, KEY)[name].item() == pytest.approx(expected, abs=1e-6)
+    assert build(**arguments).parts(QUERY, KEY)[name].item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_terms_are_weighed_and_those_of_weight_zero_left_out():
     head = build(align_weight=3.0, uniform_weight=0.5, contrast_weight=0.0)
-    terms = head.terms(QUERY, KEY)
+    terms = head.parts(QUERY, KEY)
     assert set(terms) == {'align', 'uniform'}
     torch.testing.assert_close(head(QUERY, KEY), 3 * terms['align'] + 0.5 * terms['uniform'], rtol=0, atol=1e-12)
 

@@ -2,16 +2,18 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
-from algorithms_under_test import ALGORITHMS, ENCODINGS, INDEXED, JOINT, MIXED_CROPS, NUM_VIEWS, SLOTS
+from algorithms_under_test import AFTER_OPTIMIZER, ALGORITHMS, ENCODINGS, INDEXED, JOINT, MIXED_CROPS, NUM_VIEWS
 
 from unmix.engine.hooks.health_hook import feature_statistics, matching_features
 from unmix.models.algorithms.base import MIXTURE
 from unmix.registry import MODELS
 
 UNMIX = dict(type='UnMix')
+RUNNING = re.compile(r'running_(mean|var|cov)|num_batches_tracked')
 
 
 def build(name, unmix=None, seed=0):
@@ -24,7 +26,25 @@ def build(name, unmix=None, seed=0):
 
 
 def step(model, name):
-    return model.loss(batch(name), torch.arange(6))
+    """Return the losses of a step, and commit it as one whose gradients accumulate."""
+    losses = model.loss(batch(name), torch.arange(6))
+    if model.training:
+        model.after_step(stepped=False)
+    return losses
+
+
+def copied(tensors):
+    return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+def state(model):
+    """All that a step may move, but BatchNorm's running statistics; the rows of the batch are where they belong."""
+    model.head.enter(torch.arange(6))
+    return {k: v for k, v in copied(model.state_dict().items()).items() if not RUNNING.search(k)}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def batch(name, size=6):
@@ -35,17 +55,17 @@ def batch(name, size=6):
 
 def sgd(model):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
-    if hasattr(model.head, 'follow'):
-        model.head.follow(optimizer)
+    model.head.follow(optimizer)
     return optimizer
 
 
 def train(model, name, optimizer):
     """Take one optimiser step; return the losses before it."""
     optimizer.zero_grad()
-    losses = step(model, name)
+    losses = model.loss(batch(name), torch.arange(6))
     sum(losses.values()).backward()
     optimizer.step()
+    model.after_step()
     return losses
 
 
@@ -59,8 +79,7 @@ class TestContract:
     def test_features_can_be_observed_without_a_trace(self, name, unmix):
         model, observed, seen = build(name, unmix), build(name, unmix), []
         observed.observer = lambda queries, targets: seen.append(matching_features(observed, queries, targets))
-        losses = step(model, name), step(observed, name)
-        assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
+        assert same(step(model, name), step(observed, name))
         ((features, partners),) = seen
         assert features.ndim == 2
         assert len(features) == 6
@@ -98,19 +117,16 @@ class TestContract:
             update(*features)
             moments.append(copy.deepcopy(dict(model.head.named_buffers())))
 
+        model.head.enter(torch.arange(6))
         start = copy.deepcopy(dict(model.head.named_buffers()))
         model.head.update = watched
         step(model, name)
         before, after = moments
         end = dict(model.head.named_buffers())
         assert all(torch.equal(after[key], end[key]) for key in end)
+        assert all(torch.equal(start[key], before[key]) for key in end)
         moved = {key for key in end if not torch.equal(before[key], after[key])}
-        if name in SLOTS:  # whose classes must be there before the loss
-            assert not moved
-            assert any(not torch.equal(start[key], before[key]) for key in end)
-        else:
-            assert all(torch.equal(start[key], before[key]) for key in end)
-            assert bool(moved) == bool(end)
+        assert bool(moved) == (bool(end) and name not in AFTER_OPTIMIZER)
 
     def test_unmix_leaves_the_base_loss_and_the_keys_alone(self, name):
         plain, mixed = build(name), build(name, UNMIX)
@@ -133,7 +149,8 @@ class TestContract:
 
         def plain_terms(queries, targets):
             view = {MIXTURE: queries[0][:, MIXED_CROPS[name]] if name in MIXED_CROPS else queries[0]}
-            target = {j: model.encode_target(batch(name)[0], None, None) for _, j in model.mixture_pairs if j < 0}
+            mixed = MIXTURE in {j for _, j in model.mixture_pairs}
+            target = {MIXTURE: model.encode_target(batch(name)[0], None, None)} if mixed else {}
             terms = [model.head((queries | view)[i], (targets | target)[j]) for i, j in model.mixture_pairs]
             expected.append(model.mixture_weight * sum(terms))
             update(queries, targets)
@@ -154,7 +171,7 @@ class TestContract:
         model = build(name, UNMIX)
         calls = {'query': 0, 'target': 0}
         model.backbone.register_forward_hook(lambda *_: calls.update(query=calls['query'] + 1))
-        if hasattr(model, 'momentum_encoder'):
+        if model.momentum_encoder is not None:
             model.momentum_encoder.backbone.register_forward_hook(lambda *_: calls.update(target=calls['target'] + 1))
         step(model, name)
         assert (calls['query'], calls['target']) == ENCODINGS[name]
@@ -166,24 +183,59 @@ class TestContract:
         train(model, name, own)
         twin.load_state_dict(copy.deepcopy(model.state_dict()))
         others.load_state_dict(copy.deepcopy(own.state_dict()))
-        twin._call = model._call
+        twin.step, twin._steps_done = model.step, model._steps_done
         for _ in range(2):
             one, two = train(model, name, own), train(twin, name, others)
             assert all(torch.equal(one[key], two[key]) for key in one)
         assert all(torch.equal(value, twin.state_dict()[key]) for key, value in model.state_dict().items())
 
-    def test_accumulation_moves_the_momentum_encoder_once(self, name, unmix):
+    def test_loss_changes_nothing(self, name, unmix):
+        """Only BatchNorm's running statistics; and a step that is discarded leaves no trace in the next one."""
+        model, untouched = build(name, unmix), build(name, unmix)
+        before = state(model)
+        state(untouched)
+        sum(model.loss(batch(name), torch.arange(6)).values()).backward()
+        assert same(state(model), before)
+        model.discard_step()
+        model.zero_grad()
+        assert same(train(model, name, sgd(model)), train(untouched, name, sgd(untouched)))
+        assert same(state(model), state(untouched))
+
+    def test_a_step_must_be_committed_or_discarded(self, name, unmix):
         model = build(name, unmix)
-        if not hasattr(model, 'momentum_encoder'):
+        with pytest.raises(RuntimeError, match='call it once after each loss'):
+            model.after_step()
+        model.loss(batch(name), torch.arange(6))
+        with pytest.raises(RuntimeError, match=r'Call model\.after_step\(\) after optimizer\.step\(\)'):
+            model.loss(batch(name), torch.arange(6))
+        model.after_step(stepped=False)
+        with pytest.raises(RuntimeError, match='call it once after each loss'):
+            model.after_step()
+        with torch.no_grad():
+            model.loss(batch(name), torch.arange(6))  # no training, so nothing to commit
+        model.eval().loss(batch(name), torch.arange(6))
+        model.train().loss(batch(name), torch.arange(6))
+
+    def test_momentum_encoder_moves_after_optimiser_steps_only(self, name, unmix):
+        model = build(name, unmix)
+        if model.momentum_encoder is None:
             assert not any('momentum' in key for key in model.state_dict())
             return
-        train(model, name, sgd(model))
-        old = [p.clone() for p in model.momentum_encoder.parameters()]
-        online = [*model.backbone.parameters(), *model.neck.parameters()]
-        momentum = model.momentum_encoder.momentum
-        for _ in range(3):  # micro-batches
-            sum(step(model, name).values()).backward()
-            for new, before, weight in zip(model.momentum_encoder.parameters(), old, online, strict=True):
+        optimizer = sgd(model)
+        for stepped in (True, False, False, True, True):
+            old = copied(model.momentum_encoder.named_parameters())
+            losses = model.loss(batch(name), torch.arange(6))
+            assert same(copied(model.momentum_encoder.named_parameters()), old)
+            sum(losses.values()).backward()
+            if stepped:
+                optimizer.step()
+                optimizer.zero_grad()
+            assert same(copied(model.momentum_encoder.named_parameters()), old)
+            model.after_step(stepped)
+            momentum = model.momentum_encoder.momentum if stepped else 1.0
+            online = [*model.backbone.parameters(), *model.neck.parameters()]
+            news = model.momentum_encoder.parameters()
+            for new, before, weight in zip(news, old.values(), online, strict=True):
                 torch.testing.assert_close(new, momentum * before + (1 - momentum) * weight, rtol=0, atol=1e-12)
 
     def test_draws_differ_from_step_to_step(self, name):

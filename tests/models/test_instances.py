@@ -11,7 +11,7 @@ from algorithms_under_test import ALGORITHMS
 from unmix.models import CMCHead, NCEHead, QueueNCEHead, ResNet, TwoBranch
 from unmix.models.color import ColorPreprocessor, rgb_to_lab, rgb_to_ycbcr
 from unmix.models.functional.alias import AliasTable
-from unmix.models.heads.instances import random_bits
+from unmix.models.functional.random_bits import random_bits
 from unmix.models.memory.bank import MemoryBank
 from unmix.registry import MODELS
 from unmix.utils.rng import uniforms

@@ -30,12 +30,12 @@ def train(model, inputs, index, num):
     model = model.to('meta')
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = OPTIMIZERS.get(model.key, torch.optim.SGD)(learning, lr=0.1, momentum=0.9, weight_decay=1e-4)
-    if hasattr(model.head, 'follow'):
-        model.head.follow(optimizer)
+    model.head.follow(optimizer)
     for step in range(num):
         optimizer.param_groups[0]['lr'] = 0.1 / (1 + step)  # each step a phase of its own
         batch = dict(inputs=[view.to('meta') for view in inputs], index=index.to('meta'))
         losses = model.train_step(batch, OptimWrapper(optimizer))
+        model.after_step()
     return losses
 
 

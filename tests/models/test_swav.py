@@ -44,12 +44,12 @@ def naive_loss(head, views):
 @pytest.mark.parametrize('num_crops', [2, 3, 6])
 def test_head_is_the_formula(num_crops):
     head = SwAVHead(dim=4, num_prototypes=5).double()
-    head.start_step(0)
+    head.after_step()
     views = features(num_crops, 6, 4)
     stacked = views.transpose(0, 1)
     loss = head(stacked[:, 0::2], stacked[:, 1::2])
     torch.testing.assert_close(loss, naive_loss(head, views), rtol=0, atol=1e-12)
-    terms = head.swapped_loss(head.look(stacked[:, 0::2], 0), head.look(stacked[:, 1::2], 1))
+    terms = head.terms(stacked[:, 0::2], head.prepare(stacked[:, 1::2]))
     torch.testing.assert_close(terms.sum(), loss, rtol=0, atol=1e-12)
 
 
@@ -68,6 +68,7 @@ def test_prototypes_stay_put_while_frozen_and_learn_after():
         model.loss(crops(step))['loss_base'].backward()
         optimizer.step()
         optimizer.zero_grad()
+        model.after_step()
         after = model.head.prototypes.weight.detach()
         assert torch.equal(before, after) if step < 2 else not torch.equal(before, after)
 
@@ -79,14 +80,14 @@ def test_queue_is_used_when_full_and_holds_the_first_crops():
     for step in range(4):
         with torch.no_grad():
             encoded = model.eval().encode_all(dict(enumerate([[crop] for crop in crops(step)])))
-            model.head.start_step(1)
             for crop in range(2):
                 scores = encoded[crop][:, 0] @ head.prototypes.weight.T
                 queue = torch.cat(history[crop][-2:]) @ head.prototypes.weight.T if step >= 2 else scores[:0]
                 expected = sinkhorn(torch.cat([queue, scores]), head.epsilon)[len(queue) :]
                 torch.testing.assert_close(head.assign(scores, crop), expected, rtol=0, atol=1e-12)
                 history[crop].append(encoded[crop][:, 0])
-        model.loss(crops(step))
+        model.train().loss(crops(step))
+        model.after_step()
         assert head.queued == min(6 * (step + 1), 12)
     for queue, past in zip(head.queues, history, strict=True):
         oldest_first = queue.features.roll(-int(queue.pointer), 0)
@@ -100,6 +101,7 @@ def test_steps_until_the_queue_is_full(push, steps):
     full = []
     for step in range(steps):
         model.loss(crops(step))
+        model.after_step()
         full.append(int(model.head.queued) == 15 * 6)
     assert full == [False] * (steps - 1) + [True]
 
@@ -107,6 +109,7 @@ def test_steps_until_the_queue_is_full(push, steps):
 def test_queue_waits_for_its_epoch():
     model = build(head=dict(queue_start=1))
     model.loss(crops())
+    model.after_step()
     assert model.head.queued == 0
 
 
@@ -133,10 +136,10 @@ def test_second_term(flip_mode, num_crops):
     """S of the reverse, in full or of its code only, against the naive sum."""
     model = build(flip_mode=flip_mode, unmix=UNMIX, head=dict(queue_size=0))
     head = model.head
-    head.start_step(0)
+    head.after_step()
     mixture, target = features(6, num_crops // 2, 8), features(6, num_crops // 2, 8)
     lam = 0.3
-    loss = model._loss_unmix(None, lam, {0: mixture, MIXTURE: mixture}, {1: target})
+    loss = model._loss_unmix(None, lam, {0: mixture, MIXTURE: mixture}, {1: head.prepare(target)})
     order = [(mixture, target)[v % 2][:, v // 2] for v in range(num_crops)]
     reverse = [(mixture.flip(0), target)[v % 2][:, v // 2] for v in range(num_crops)]
     weight = head.prototypes.weight
@@ -157,7 +160,7 @@ def test_released_reverse_leaves_the_clean_code_its_full_weight(num_crops):
     """lam S + (1 - lam) S^R = [lam A + (1 - lam) A^R + B] / (2 (V - 1)): B, predicting the clean code, has no lam."""
     model = build(flip_mode='code_only', unmix=UNMIX, head=dict(queue_size=0))
     head, lam = model.head, 0.3
-    head.start_step(0)
+    head.after_step()
     mixture, target = features(6, num_crops // 2, 8), features(6, num_crops // 2, 8)
     views = [(mixture, target)[v % 2][:, v // 2] for v in range(num_crops)]
     q0, q1 = (sinkhorn(head.scores(view), head.epsilon) for view in views[:2])
@@ -167,24 +170,21 @@ def test_released_reverse_leaves_the_clean_code_its_full_weight(num_crops):
         return -sum((code * log_p).sum(1).mean() for v, log_p in enumerate(log_probabilities) if v != but)
 
     expected = lam * predict(q0, 0) + (1 - lam) * predict(q0.flip(0), 0) + predict(q1, 1)
-    loss = model._loss_unmix(None, lam, {0: mixture, MIXTURE: mixture}, {1: target})
+    loss = model._loss_unmix(None, lam, {0: mixture, MIXTURE: mixture}, {1: head.prepare(target)})
     torch.testing.assert_close(loss, expected / (2 * (num_crops - 1)), rtol=0, atol=1e-12)
 
 
 def test_shares_of_each_pair_weight_its_terms():
     """With equal shares all policies agree; a share of one pair moves only the terms of that pair."""
     model = build(unmix=UNMIX, head=dict(queue_size=0))
-    model.head.start_step(0)
     mixture, target = features(6, 2, 8), features(6, 2, 8)
-    queries, targets = {0: mixture, MIXTURE: mixture}, {1: target}
+    queries, targets = {0: mixture, MIXTURE: mixture}, {1: model.head.prepare(target)}
 
     def loss(lam):
         return model._loss_unmix(None, lam, queries, targets)
 
     torch.testing.assert_close(loss(torch.tensor([0.3, 0.3], dtype=torch.float64)), loss(0.3), rtol=0, atol=1e-12)
-    terms, reverse_terms = (
-        model.head.swapped_loss(model.head.look(x, 0), model.head.look(target, 1)) for x in (mixture, mixture.flip(0))
-    )
+    terms, reverse_terms = (model.head.terms(x, model.head.prepare(target)) for x in (mixture, mixture.flip(0)))
     expected = 0.3 * terms[0] + 0.7 * reverse_terms[0] + 0.9 * terms[1] + 0.1 * reverse_terms[1]
     torch.testing.assert_close(loss(torch.tensor([0.3, 0.9], dtype=torch.float64)), expected, rtol=0, atol=1e-12)
 

@@ -14,7 +14,7 @@ from ranks import run_ranks, without_batch_norm
 from torch import Tensor, distributed
 from torch.overrides import TorchFunctionMode
 
-from unmix.models.algorithms.draws import StepDraws
+from unmix.models import BaseAlgorithm
 from unmix.registry import MODELS
 
 BATCH, STEPS = 12, 3
@@ -46,7 +46,7 @@ def build(case: str) -> torch.nn.Module:
     torch.manual_seed(0)
     config = ALGORITHMS[name]
     model = without_batch_norm(MODELS.build(dict(config, head=dict(config['head'], **head), unmix=unmix)).double())
-    model.generator = lambda purpose, *key: StepDraws.generator(model, purpose, *(0 for _ in key))
+    model.generator = lambda purpose, *key: BaseAlgorithm.generator(model, purpose, *(0 for _ in key))
     return model
 
 
@@ -54,8 +54,7 @@ def train(case: str, own: slice = slice(None)) -> tuple[dict[str, Tensor], dict[
     """Losses of some steps on rows of the batch, gradients of the last one, state after it."""
     model = build(case)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1, 0.9, weight_decay=1e-2)
-    if hasattr(model.head, 'follow'):
-        model.head.follow(optimizer)
+    model.head.follow(optimizer)
     generator = torch.Generator().manual_seed(1)
     name = CASES[case][0]
     sizes = MULTI_CROP.get(name, (8,) * NUM_VIEWS.get(name, 2))
@@ -74,6 +73,7 @@ def train(case: str, own: slice = slice(None)) -> tuple[dict[str, Tensor], dict[
                 distributed.all_reduce(parameter.grad)
                 parameter.grad /= distributed.get_world_size()
         optimizer.step()
+        model.after_step()
         for key, term in terms.items():
             losses.setdefault(key, []).append(term.detach())
     gradients = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}

@@ -1,84 +1,169 @@
-"""Run a captured training step again, and compare its losses with those that were captured, bit by bit.
+"""Take a step again that :class:`FiniteLossHook` has left out, and name what is not finite first.
 
-python tools/misc/replay.py work_dirs/unmix-moco_digits/captures/iter_318_rank_0.pth
-python tools/misc/replay.py .../captures/iter_318_rank_0.pth --device cpu --anomaly
+python tools/misc/replay.py work_dirs/unmix-moco_digits/captures/iter_318.pth
 
-A step of several processes needs as many, on one machine; each takes the capture of its rank from the same directory:
+A capture is a checkpoint of the moment before the step. It is resumed for one step with the config of its work dir, so
+batch and random draws are those of the run. The forward pass is watched module by module, the backward pass by
+autograd's anomaly detection, and the gradient of each parameter is looked at. Nothing is written to the work dir.
 
-torchrun --nproc_per_node=2 tools/misc/replay.py .../captures/iter_318_rank_0.pth
+A step of several processes needs as many: torchrun --nproc_per_node=2 tools/misc/replay.py CAPTURE --launcher pytorch
 
-The exit status is 0 if all losses are equal, 2 if not.
+The exit status is 0 if all losses are equal, bit for bit, to those that were captured, and 2 if not.
 """
 
 import argparse
-import importlib
-import os
 import sys
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
-from torch import distributed
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
 
-from unmix.apis.launch import run_tool
-from unmix.engine.capture import compare, read_capture, replay
+from unmix.apis.config import load_config
+from unmix.apis.launch import build_runner, run_tool
+from unmix.checkpoint_loading import load_from_local
+from unmix.engine.step import unwrap
+
+
+class Replayed(Exception):
+    """The step has been taken."""
+
+
+class Watch(Hook):
+    """Notes the losses of one step and all that is not finite in it, in order; then ends the training."""
+
+    priority = 'HIGHEST'  # before FiniteLossHook acts
+
+    def __init__(self) -> None:
+        self.findings: list[str] = []
+        self.losses: dict[str, float] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Watch all modules and parameters."""
+        model = unwrap(runner.model)
+        for name, module in model.named_modules():
+            module.register_forward_hook(self._look_at(f'the output of {name or "the model"}'))
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._look_at_gradient(name))
+        model.register_forward_hook(lambda _, __, losses: self.losses.update(_floats(losses)))
+
+    def _look_at(self, what: str) -> Callable[[nn.Module, Any, Any], None]:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not all(tensor.isfinite().all() for tensor in _tensors(output)):
+                self.findings.append(f'{what} ({type(module).__name__})')
+
+        return look
+
+    def _look_at_gradient(self, name: str) -> Callable[[Tensor], None]:
+        def look(parameter: Tensor) -> None:
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                self.findings.append(f'the gradient of {name}')
+
+        return look
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
+    ) -> None:
+        """End the training after the first step."""
+        raise Replayed
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _floats(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value.detach()) for name, value in losses.items()}
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('capture', type=Path, help='of one rank; the others are beside it')
-    parser.add_argument('--device', help='cpu or cuda; by default that of the captured step')
-    parser.add_argument('--anomaly', action='store_true', help='let autograd name the operation that gives NaN first')
-    parser.add_argument(
-        '--imports', nargs='+', default=[], metavar='MODULE', help='modules that register your own types'
-    )
+    parser.add_argument('capture', type=Path, help='captures/iter_N.pth of a work dir')
+    parser.add_argument('--config', type=Path, help='config of the run; by default the newest one of the work dir')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
-    rank, path = os.environ.get('RANK'), args.capture
-    if rank is not None:
-        path = path.with_name(f'{path.stem.rpartition("_")[0]}_{rank}{path.suffix}')
-    for module in args.imports:
-        importlib.import_module(module)
-    capture = read_capture(path)
-    device = args.device or capture['device']
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'{path} is of a step on CUDA, and there is none here; replay it by --device cpu.')
-    if rank is not None:
-        if device == 'cuda':
-            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-        distributed.init_process_group('nccl' if device == 'cuda' else 'gloo')
-    if capture['world_size'] != get_world_size():
+def read_failed_step(path: Path) -> list[dict[str, Any]]:
+    """Return what each rank has noted about the step.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or no capture.
+    """
+    capture = load_from_local(str(path), map_location='cpu')
+    steps = capture.get('meta', {}).get('failed_step') if isinstance(capture, dict) else None
+    if steps is None:
         raise ValueError(
-            f'{path} is of a step of {capture["world_size"]} processes, and this is {get_world_size()}; replay it by '
-            f'torchrun --nproc_per_node={capture["world_size"]} tools/misc/replay.py {args.capture}'
+            f'{path} is no capture: its meta has no failed_step. Give a file that FiniteLossHook has written to '
+            'captures/ in the work dir.'
         )
-    torch.set_num_threads(capture['threads'])
-    losses = replay(capture, device, args.anomaly)
-    equal = compare(capture['losses'], losses)
-    lines = [describe(capture)]
-    lines += [f'{name:14}{"captured":>10} {float(capture["losses"][name]):<24.9g}replayed {float(value):<24.9g}'
-              f'{"equal" if equal[name] else "DIFFERENT"}' for name, value in losses.items()]  # fmt: skip
-    print('\n'.join(lines), flush=True)
-    if rank is not None:
-        distributed.destroy_process_group()
-    if not all(equal.values()):
+    return list(steps)
+
+
+def find_config(capture: Path) -> Path:
+    """Return the newest config of the work dir that a capture lies in.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    configs = sorted(capture.resolve().parents[1].glob('*.py'), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        raise FileNotFoundError(f'{capture.resolve().parents[1]} holds no config: give the one of the run by --config.')
+    return configs[-1]
+
+
+def main() -> None:
+    """Take the step again and print what was found."""
+    args = parse_args()
+    steps = read_failed_step(args.capture)
+    cfg = load_config(str(args.config or find_config(args.capture)))
+    with tempfile.TemporaryDirectory() as work_dir:
+        cfg.merge_from_dict(dict(work_dir=work_dir, resume=True, load_from=str(args.capture), launcher=args.launcher))
+        for part in ('val', 'test'):
+            for key in (f'{part}_cfg', f'{part}_dataloader', f'{part}_evaluator'):
+                cfg[key] = None
+        runner = build_runner(cfg)
+        if len(steps) != get_world_size():
+            raise ValueError(
+                f'{args.capture} is of a step of {len(steps)} processes, and this is {get_world_size()}; use torchrun '
+                f'--nproc_per_node={len(steps)} tools/misc/replay.py {args.capture} --launcher pytorch'
+            )
+        watch, own = Watch(), steps[get_rank()]
+        runner.register_hook(watch)
+        try:
+            with torch.autograd.set_detect_anomaly(True):
+                runner.train()
+        except Replayed:
+            pass
+        except RuntimeError as error:
+            if 'returned nan values' not in str(error):
+                raise
+            watch.findings.append(f'a derivative: {error}')
+    first = watch.findings[0] if watch.findings else 'nothing: the step is finite now'
+    print(f'images of the batch: {" ".join(map(str, own["index"] or ()))}\nnot finite first: {first}')
+    for name, value in watch.losses.items():
+        then = own['losses'].get(name)
+        verdict = 'equal' if _same(then, value) else 'DIFFERENT'
+        print(f'{name:14} captured {then!r:<24} replayed {value!r:<24} {verdict}')
+    sys.stdout.flush()
+    if not all(_same(own['losses'].get(name), value) for name, value in watch.losses.items()):
         sys.exit(2)
 
 
-def describe(capture: dict) -> str:
-    """Say which step it is, and of which images."""
-    clock, index, mixing = capture['clock'], capture['index'], capture.get('mixing')
-    text = (
-        f'iteration {clock["iteration"] + 1}, epoch {clock["epoch"] + 1}, batch {capture["batch_idx"]}, seed '
-        f'{clock["seed"]}, rank {capture["rank"]} of {capture["world_size"]}, {capture["device"]}, autocast '
-        f'{capture["autocast"]}, config {capture["config_hash"][:12]}, torch {capture["torch"]}'
-    )
-    if mixing is not None:
-        text += f'\nmixture: key {tuple(mixing["key"])}, shares {mixing["lam"]}'
-    return text if index is None else f'{text}\nimages: {" ".join(map(str, index.tolist()))}'
+def _same(then: float | None, now: float) -> bool:
+    return then == now or (then != then and now != now)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""The Un-Mix equation. It knows no method: of a method it needs encoded features and a head."""
+"""The Un-Mix equation. It knows no method: it mixes images, and weights the losses of the encoded mixture."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from unmix.mixing.ops import Mixing
 from unmix.registry import MIXINGS, MODELS
 
 LAM_POLICIES = ('per_pair', 'first', 'chained')
-Loss = Callable[..., Tensor]
 
 
 @MODELS.register_module()
@@ -92,34 +91,12 @@ class UnMix(BaseModule):
             return mixed, torch.tensor(shares, dtype=crops[0].dtype).to(crops[0].device, non_blocking=True)
         return mixed, shares[-1] if self.lam_policy == 'chained' else shares[0]
 
-    def forward(
-        self,
-        query: Tensor,
-        lam: float | Tensor,
-        targets: Iterable[Tensor],
-        head: Loss,
-        reversed_head: Loss | None = None,
-        shared: Tensor | None = None,
-    ) -> Tensor:
-        """Return ``loss_unmix`` of the encoded mixture.
+    def forward(self, lam: float | Tensor, terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """Return ``loss_weight * sum_t (lam * straight_t + (1 - lam) * reverse_t)``, a scalar.
 
         Args:
-            query: The mixture's encoding (N, ...).
-            lam: Its share; a vector if ``head`` returns its loss split into as many terms.
-            targets: What it meets, each (N, ...).
-            head: The loss of a query and a target.
-            reversed_head: That of the query in reverse order, if not simply ``head(reverse(query), target)``.
-            shared: What the losses of the query have in common (N, ...), see :class:`BaseHead`: the third argument of
-                ``head``, and in reverse order that of the reversed query's.
+            lam: The mixture's share; a vector (J,) if the terms are split over J crops.
+            terms: Of each target: the loss of the mixture, and that of the mixture in reverse order, () or (J,).
         """
-        reverse = query.flip(0)
-
-        def both(target: Tensor) -> tuple[Tensor, Tensor]:
-            if reversed_head is not None:
-                return head(query, target), reversed_head(query, target)
-            if shared is None:
-                return head(query, target), head(reverse, target)
-            return head(query, target, shared), head(reverse, target, shared.flip(0))
-
-        terms = [lam * straight + (1.0 - lam) * reversed_ for straight, reversed_ in map(both, targets)]
-        return self.loss_weight * torch.stack(terms).sum()
+        mixed = [lam * straight + (1.0 - lam) * reverse for straight, reverse in terms]
+        return self.loss_weight * torch.stack(mixed).sum()

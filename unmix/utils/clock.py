@@ -23,6 +23,32 @@ class Clock(NamedTuple):
     epoch: int
 
 
+class Step(NamedTuple):
+    """What the random numbers and schedules of a training step are a function of.
+
+    Attributes:
+        seed: The run's seed.
+        iteration: Training iterations done before it, by the Runner's clock.
+        number: Steps done before it within this iteration: outside a Runner, whose clock stands still, all.
+        epoch: Epochs done before it.
+    """
+
+    seed: int = 0
+    iteration: int = 0
+    number: int = 0
+    epoch: int = 0
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """Key of the step's random numbers."""
+        return self.seed, self.iteration, self.number
+
+    @property
+    def count(self) -> int:
+        """Steps done before it, in a Runner or outside of one."""
+        return self.iteration + self.number
+
+
 def read_clock() -> Clock:
     """Read what MMEngine's Runner has told the message hub (RuntimeInfoHook, before each iteration)."""
     hub = MessageHub.get_current_instance()

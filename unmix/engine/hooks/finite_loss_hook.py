@@ -1,23 +1,20 @@
-"""No optimiser step is made on a loss that is not finite."""
+"""What happens where a training step was left out, because loss or gradient was not finite."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
-from functools import wraps
+from pathlib import Path
 from typing import Any
 
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from unmix.engine.capture import capture_step, write_capture
-from unmix.engine.loss_check import LossCheck
-from unmix.engine.step_state import StepState
+from unmix.engine.loops import TrainLoop
+from unmix.engine.step import TrainStep
 from unmix.latest_checkpoint import PASSING, find_latest_checkpoint
 from unmix.registry import HOOKS
-from unmix.utils.nan_reasons import watching
 
 POLICIES = ('stop', 'skip', 'rollback')
 ADVICE = (
@@ -28,20 +25,17 @@ ADVICE = (
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Leaves out the optimiser step of a batch whose loss is NaN or infinite, on all ranks; see docs/health.md.
+    """Lets :class:`TrainStep` leave out steps whose loss or gradient is NaN or infinite; see docs/health.md.
 
-    The state is taken back to before the forward pass (queues, banks and BatchNorm's statistics have seen the batch),
-    and the step is written to ``captures/iter_N_rank_R.pth`` in the work dir for ``tools/misc/replay.py``. Then, by
-    policy: ``'stop'``: the run ends with an error; ``'skip'``: it goes on with the next batch; ``'rollback'``: it goes
-    on with the next batch from the weights and the optimiser's state of the newest checkpoint. Clock, schedules and
-    data go on in any case: the same batch on the same weights would fail again. With gradient accumulation the whole
-    optimiser step that the batch is part of is left out.
+    Such a step changes neither weights nor state, on any rank. The run's state is written to ``captures/iter_N.pth`` in
+    the work dir, a checkpoint of the moment before the step; ``tools/misc/replay.py`` takes the step again from there.
+    Then, by policy: ``'stop'``: the run ends with an error; ``'skip'``: it goes on with the next batch; ``'rollback'``:
+    it goes on with the next batch from the weights and the optimiser's state of the newest checkpoint. Clock, schedules
+    and data go on in any case: the same batch on the same weights would fail again.
 
-    The host reads whether the loss is finite after it has launched the backward pass, by an event that was recorded
-    after the forward pass: while it waits, the device works. Ranks reduce one number.
-
-    Of a model that is sharded over the ranks (FSDP) there is neither a way back nor a capture: the policy is
-    ``'stop'``. Optimisers that are no ``OptimWrapper`` of MMEngine are not watched, with a warning.
+    Models that are sharded over the ranks (FSDP) are not captured, and their policy is ``'stop'``. Optimisers that are
+    no ``OptimWrapper`` of MMEngine, and other loops than :class:`TrainLoop`, are not watched, with a warning; in other
+    loops this hook only moves the state after each step.
 
     Args:
         policy: ``'stop'``, ``'skip'`` or ``'rollback'``.
@@ -59,133 +53,94 @@ class FiniteLossHook(Hook):
                 f'default_hooks.finite_loss.policy is {policy!r}; it is one of {", ".join(map(repr, POLICIES))}.'
             )
         self.policy, self.max_failures = policy, max_failures
-        self._wrapper: Any = None
-        self._state: StepState | None = None
-        self._check: LossCheck | None = None
-        self._watch = ExitStack()
-        self._reasons: list[str] = []  # why the loss of the batch at work is NaN, if a layer knows
-        self._failed = False  # the batch at work
-        self._left_out = False  # the optimiser step that is being accumulated
+        self._step: TrainStep | None = None
+        self._of_another_loop: TrainStep | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Put the guard before the optimiser's step."""
-        wrapper: Any = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapper):
-            runner.logger.warning(f'FiniteLossHook does not watch the losses of a {type(wrapper).__name__}.')
+        """Start to watch the steps."""
+        loop: Any = runner.train_loop
+        self._step = loop.step if isinstance(loop, TrainLoop) else None
+        if self._step is None:
+            self._of_another_loop = TrainStep(runner.model, runner.optim_wrapper)
+        if self._step is None or not self._step.start_watching():
+            runner.logger.warning(
+                'FiniteLossHook does not watch this training: it needs train_cfg.type="TrainLoop" and an optim_wrapper '
+                f'that is an OptimWrapper; these are {type(runner.train_loop).__name__} and '
+                f'{type(runner.optim_wrapper).__name__}.'
+            )
+            self._step = None
             return
-        if not is_model_wrapper(runner.model) or isinstance(runner.model, DistributedDataParallel):
-            self._state = StepState(_model(runner), wrapper)
-        elif self.policy != 'stop':
+        if self.policy != 'stop' and not _is_whole(runner):
             raise ValueError(
                 f'default_hooks.finite_loss.policy is {self.policy!r}, but a step of a {type(runner.model).__name__} '
-                "cannot be taken back; set it to 'stop'."
+                "cannot be left out; set it to 'stop'."
             )
-        self._wrapper = wrapper
-        self._left_out = bool(runner.message_hub.get_info('step_left_out', False))  # resumed while accumulating
-        update, step = wrapper.update_params, wrapper.step
-
-        @wraps(update)
-        def guarded_update(loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            if self._state is not None:
-                self._state.learn()
-            self._check = LossCheck(loss)
-            update(loss, *args, **kwargs)
-            self._read()
-
-        @wraps(step)  # the schedulers leave a mark on it
-        def guarded_step(**kwargs: Any) -> None:
-            self._read()
-            if not self._left_out:
-                step(**kwargs)
-            else:
-                runner.message_hub.update_info('step_left_out', False)
-            self._left_out = False
-
-        self._own = {name: vars(wrapper).get(name) for name in ('update_params', 'step')}
-        wrapper.update_params, wrapper.step = guarded_update, guarded_step
-
-    def _read(self) -> None:
-        if self._check is not None:
-            self._failed = not self._check.finite()
-            self._left_out |= self._failed
-            self._check = None
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Hold on to the state before the step."""
-        if self._wrapper is not None:
-            self._reasons = self._watch.enter_context(watching())
-        if self._state is not None:
-            self._state.hold()
+        self._step.left_out = bool(runner.message_hub.get_info('step_left_out', False))  # resumed while accumulating
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
-        """If the loss was not finite: take the step back, capture it, and follow the policy."""
-        self._watch.close()
-        if not self._failed:
+        """If the step was left out: write the capture, and follow the policy."""
+        step, hub = self._step, runner.message_hub
+        if self._of_another_loop is not None:
+            self._of_another_loop.commit()
+        if step is None:
             return
-        self._failed = False
-        self._wrapper.zero_grad()  # of those that are being accumulated none is of use any more
-        runner.message_hub.update_info('step_left_out', self._left_out)
-        failures = int(runner.message_hub.get_info('nonfinite_losses', 0)) + 1
-        runner.message_hub.update_info('nonfinite_losses', failures)
-        terms = ', '.join(f'{name} {float(value.detach()):g}' for name, value in (outputs or {}).items())
+        if hub.get_info('step_left_out', False) != step.left_out:
+            hub.update_info('step_left_out', step.left_out)
+        if step.failed is None:
+            return
+        failures = int(hub.get_info('nonfinite_losses', 0)) + 1
+        hub.update_info('nonfinite_losses', failures)
+        losses = {name: float(value.detach()) for name, value in (outputs or {}).items()}
+        terms = ', '.join(f'{name} {value:g}' for name, value in losses.items())
         message = (
-            f'The loss of iteration {runner.iter + 1} (batch {batch_idx} of epoch {runner.epoch + 1}) is not finite on '
-            f'some process ({terms} on this one); the optimiser step is left out. '
-            + (' '.join(self._reasons) or ADVICE)
+            f'The {step.failed} of iteration {runner.iter + 1} (batch {batch_idx} of epoch {runner.epoch + 1}) is not '
+            f'finite on some process ({terms} on this one); the optimiser step is left out. '
+            + (' '.join(step.reasons) or ADVICE)
         )
-        if self._state is not None:
-            message += self._capture(runner, self._state, data_batch, batch_idx, outputs or {})
+        if _is_whole(runner):
+            message += _capture(runner, losses, data_batch)
         if self.policy == 'stop' or failures > self.max_failures:
             often = f' This is number {failures} of at most {self.max_failures}.' if self.policy != 'stop' else ''
             raise ValueError(message + often)
         if self.policy == 'rollback':
-            message += f' Going on from {self._roll_back(runner)}, after this batch.'
+            message += f' Going on from {_roll_back(runner)}, after this batch.'
         runner.logger.warning(f'{message} Failure {failures} of at most {self.max_failures}.')
 
-    def _capture(
-        self, runner: Runner, state: StepState, batch: Any, batch_idx: int, losses: Mapping[str, Tensor]
-    ) -> str:
-        """Take the step back and write it to a file; say where."""
-        lost = state.restore()
-        try:
-            path = write_capture(capture_step(runner, _model(runner), batch, batch_idx, losses), runner.work_dir)
-        except OSError as error:  # the disk is full, say; the policy holds all the same
-            return f' No capture: {error}.'
-        note = f' (not in their state before the step: {", ".join(lost)})' if lost else ''
-        return f' To run the step again{note}: python tools/misc/replay.py {path}'
 
-    def _roll_back(self, runner: Runner) -> str:
-        """Load weights and the optimiser's state, but not its learning rates, which the schedules go on from."""
-        hub = runner.message_hub  # knows of no checkpoint that another run has left in the work dir
-        own = hub.get_info('last_ckpt') or hub.get_info(PASSING)
-        path = find_latest_checkpoint(runner.work_dir) if own else None
-        if path is None:
-            raise ValueError(
-                "default_hooks.finite_loss.policy is 'rollback', but this run has no checkpoint yet. Save "
-                'more often (default_hooks.checkpoint.interval), or use the policy skip.'
-            )
-        groups = self._wrapper.optimizer.param_groups
-        current = [{key: value for key, value in group.items() if key != 'params'} for group in groups]
-        checkpoint = runner.load_checkpoint(path, map_location='cpu')
-        self._wrapper.load_state_dict(checkpoint['optimizer'])
-        for group, values in zip(self._wrapper.optimizer.param_groups, current, strict=True):
-            group.update(values)
-        return path
-
-    def after_train(self, runner: Runner) -> None:
-        """Take the guard away."""
-        self._watch.close()
-        if self._wrapper is not None:
-            for name, own in self._own.items():
-                delattr(self._wrapper, name)  # the class's method is behind it
-                if own is not None:
-                    setattr(self._wrapper, name, own)
-            self._wrapper = self._state = None
-
-    on_abort = after_train
+def _is_whole(runner: Runner) -> bool:
+    """Whether each rank has the whole model."""
+    return not is_model_wrapper(runner.model) or isinstance(runner.model, DistributedDataParallel)
 
 
-def _model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+def _capture(runner: Runner, losses: Mapping[str, float], batch: Any) -> str:
+    """Write a checkpoint of the moment before the step; say where. All ranks call it."""
+    index = batch.get('index') if isinstance(batch, Mapping) else None
+    own = dict(losses=dict(losses), index=index.tolist() if isinstance(index, Tensor) else index)
+    meta = dict(epoch=runner.epoch, iter=runner.iter, failed_step=all_gather_object(own))
+    folder, name = Path(runner.work_dir, 'captures'), f'iter_{runner.iter + 1}.pth'
+    try:
+        runner.save_checkpoint(str(folder), name, meta=meta, by_epoch=False)
+    except (OSError, ValueError) as error:  # the disk is full, or the weights were not finite before; the policy holds
+        return f' No capture: {error}.'
+    return f' To take the step again: python tools/misc/replay.py {folder / name}'
+
+
+def _roll_back(runner: Runner) -> str:
+    """Load weights and the optimiser's state, but not its learning rates, which the schedules go on from."""
+    hub = runner.message_hub  # knows of no checkpoint that another run has left in the work dir
+    own = hub.get_info('last_ckpt') or hub.get_info(PASSING)
+    path = find_latest_checkpoint(runner.work_dir) if own else None
+    if path is None:
+        raise ValueError(
+            "default_hooks.finite_loss.policy is 'rollback', but this run has no checkpoint yet. Save "
+            'more often (default_hooks.checkpoint.interval), or use the policy skip.'
+        )
+    optimizer = runner.optim_wrapper.optimizer
+    current = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
+    checkpoint = runner.load_checkpoint(path, map_location='cpu')
+    runner.optim_wrapper.load_state_dict(checkpoint['optimizer'])
+    for group, values in zip(optimizer.param_groups, current, strict=True):
+        group.update(values)
+    return path

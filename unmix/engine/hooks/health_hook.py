@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from unmix.engine.hooks.lazy_hooks import history_length
 from unmix.engine.hooks.scalar_buffer import push_scalar
+from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.models.heads.align_uniform import align, uniform
 from unmix.registry import HOOKS
 from unmix.utils.dist import concat_all_gather
@@ -86,7 +87,7 @@ class HealthHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Ask for the features of this step, if it is due."""
-        if self.every_n_train_iters(runner, self.interval) and hasattr(_model(runner), 'observer'):
+        if self.every_n_train_iters(runner, self.interval) and isinstance(_model(runner), BaseAlgorithm):
             model = _model(runner)
             model.observer = lambda queries, targets: self._observe(model, queries, targets)
 
@@ -100,10 +101,12 @@ class HealthHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """In an iteration that is due, log and judge the features."""
+        model = _model(runner)
+        if isinstance(model, BaseAlgorithm):
+            model.observer = None
         if self._seen is None:
             return
-        model, (own, own_partners) = _model(runner), self._seen
-        model.observer, self._seen = None, None
+        (own, own_partners), self._seen = self._seen, None
         features = concat_all_gather(own)
         partners = None if own_partners is None else concat_all_gather(own_partners)
         values = feature_statistics(features, partners, model.head)
@@ -152,7 +155,7 @@ def matching_features(
         return crops[:, 0], target if target.ndim == 2 else target[:, 0]
     if crops.shape[1] > 1:
         return crops[:, 0], crops[:, 1]
-    return crops[:, 0], model.head.stored(target) if hasattr(model.head, 'stored') else None
+    return crops[:, 0], model.head.stored(target)
 
 
 def feature_statistics(features: Tensor, partners: Tensor | None, head: Any) -> dict[str, float]:

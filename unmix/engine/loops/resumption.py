@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from unmix.engine.accumulation import between_steps, optim_wrappers
 from unmix.engine.loops.resume_check import check_resumable, config_changes
+from unmix.models.algorithms.base import BaseAlgorithm
+from unmix.utils.clock import Step
 
 KEY = 'step'  # of a checkpoint
 
@@ -20,7 +22,6 @@ class StepRemainder(Hook):
 
     * Gradients that are being accumulated, those of each rank: ``{name: (...)}``. Only in the middle of an
       accumulation, so a checkpoint interval that is a multiple of ``accumulative_counts`` costs nothing.
-    * Whether the momentum encoder has moved since the last optimiser step.
 
     :class:`TrainLoop` has one. :meth:`collect` is for all ranks, since rank 0 alone builds a checkpoint.
     """
@@ -37,8 +38,7 @@ class StepRemainder(Hook):
         """Add what is left over."""
         if self._collected is None and not between_steps(runner.optim_wrapper):
             self._collected = [_gradients(runner)]
-        moved, world_size = _momentum_moved(runner), get_world_size()
-        checkpoint[KEY] = dict(gradients=self._collected or [], momentum_moved=moved, world_size=world_size)
+        checkpoint[KEY] = dict(gradients=self._collected or [], world_size=get_world_size())
         self._collected = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -82,8 +82,10 @@ class StepRemainder(Hook):
                 f'{len(gradients)} processes, but there are {get_world_size()} now: the optimiser step that was begun '
                 'goes on without them.'
             )
-        if step.get('momentum_moved'):
-            model.momentum_encoder.mark_up_to_date(model.backbone, model.neck)
+        if isinstance(model, BaseAlgorithm) and step.get('momentum_moved') is False:
+            # The first checkpoints were written before the momentum encoder moved, which was in the next iteration.
+            model.step = Step(iteration=runner.iter - 1)
+            model.move_momentum_encoder()
 
 
 def batches_done(runner: Runner, steps: int) -> int:
@@ -119,12 +121,6 @@ def follow_seed(runner: Runner, dataloader: DataLoader, built_with: int) -> None
 def _gradients(runner: Runner) -> dict[str, Tensor]:
     named = _model(runner).named_parameters()
     return {name: parameter.grad.detach().cpu() for name, parameter in named if parameter.grad is not None}
-
-
-def _momentum_moved(runner: Runner) -> bool:
-    model = _model(runner)
-    encoder = getattr(model, 'momentum_encoder', None)
-    return encoder is not None and encoder.is_up_to_date(model.backbone, model.neck)
 
 
 def _model(runner: Runner) -> Any:

@@ -14,6 +14,7 @@ from unmix.engine.accumulation import between_steps
 from unmix.engine.loops.resume_command import resume_command
 from unmix.engine.loops.resumption import StepRemainder, batches_done, follow_seed
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
+from unmix.engine.step import TrainStep
 from unmix.latest_checkpoint import PASSING, name_latest
 from unmix.registry import LOOPS
 from unmix.utils.dist import agreed
@@ -42,6 +43,9 @@ class TrainLoop(EpochBasedTrainLoop):
         val_begin: First epoch, from 1, after which to validate.
         val_interval: Epochs between validations; the last epoch is always validated.
         dynamic_intervals: ``[(epoch, interval), ...]``: other intervals from given epochs on.
+
+    Attributes:
+        step: Takes the training steps, see :class:`TrainStep`.
 
     Raises:
         ValueError: If the data set is smaller than a batch, or there is no epoch.
@@ -78,6 +82,7 @@ class TrainLoop(EpochBasedTrainLoop):
             self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
         self._remainder.restore(self.runner)
         follow_seed(self.runner, self.dataloader, self._seed)
+        self.step = TrainStep(self.runner.model, self.runner.optim_wrapper)
         try:
             with self._stop:
                 self.runner.call_hook('before_train')
@@ -92,6 +97,8 @@ class TrainLoop(EpochBasedTrainLoop):
         except BaseException:
             self.runner.call_hook('on_abort')
             raise
+        finally:
+            self.step.close()
         return self.runner.model
 
     def run_epoch(self) -> None:
@@ -116,7 +123,7 @@ class TrainLoop(EpochBasedTrainLoop):
         for before in self._before_iter:
             before(self.runner, batch_idx=idx, data_batch=data_batch)
         reseed_step(self.runner.seed, self._iter, get_rank())
-        outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+        outputs = self.step.run(data_batch)
         for after in self._after_iter:
             after(self.runner, batch_idx=idx, data_batch=data_batch, outputs=outputs)
         self._iter += 1

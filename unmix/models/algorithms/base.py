@@ -1,44 +1,98 @@
-"""The only training step."""
+"""The training step, written once for all methods. Shapes: N batch, C H W image, D feature."""
 
+from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import reduce
 from itertools import chain
+from operator import add
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import get_rank
+from mmengine.model import BaseModel
 from torch import Tensor
+from torch.nn import functional as F
 
-from unmix.models.algorithms.draws import StepDraws
-from unmix.models.algorithms.pretraining_model import PretrainingModel
+from unmix.mixing import UnMix
+from unmix.models.algorithms.momentum import MomentumEncoder
+from unmix.models.heads.base import BaseHead
 from unmix.models.layers.batch_norm import BatchNormReplay
+from unmix.registry import MODELS
+from unmix.utils.clock import Step, read_clock
+from unmix.utils.rng import generator
 
-MIXTURE = -1  # the mixture's place among the views, which are counted from 0
+View = int | str  # views are counted from 0; the mixture, and what is encoded beside it, have names
+Features = dict[View, Tensor]
+MIXTURE: View = 'mixture'
 
 
-def beside_mixture(view: int) -> int:
-    """The place of a view that is encoded once more together with the mixture, by BatchNorm over both."""
-    return MIXTURE - 1 - view
+def beside_mixture(view: int) -> View:
+    """Return the name of a view that is encoded a second time, in one BatchNorm group with the mixture."""
+    return f'view {view} beside the mixture'
 
 
-class BaseAlgorithm(StepDraws, PretrainingModel):
-    """A self-supervised method: queries of some views must match targets of others.
+class BaseAlgorithm(BaseModel, ABC):
+    """A self-supervised method: the queries of some views must match the targets of others.
 
-    A method says what its views, queries and targets are; the step, and Un-Mix on it, are written here once. Features
-    are batch-first tensors of unit rows, so "in reverse order" is ``flip(0)`` for every method. Arguments are those of
-    :class:`PretrainingModel`.
+    A method defines its views, queries and targets. The step, and Un-Mix on it, are written here. Features are
+    batch-first tensors, so "in reverse order" is ``flip(0)`` for every method.
+
+    A training step in plain PyTorch::
+
+        losses = model(views, index=index, mode='loss')    # changes nothing but BatchNorm's running statistics
+        sum(losses.values()).backward()
+        optimizer.step()
+        model.after_step()                                 # queue, bank, prototypes, momentum encoder
+
+    :class:`TrainLoop` does the same. A step whose loss or gradient is not finite is not taken: call
+    :meth:`discard_step` instead of ``optimizer.step()`` and ``after_step()``.
+
+    Args:
+        backbone: Config of the network from images (N, C, H, W) to features (N, D).
+        head: Config of the loss and its state.
+        neck: Config of the projection into the space of the loss; None for none.
+        unmix: ``dict(type='UnMix')`` adds Un-Mix to the method; None is the plain method.
+        data_preprocessor: Config of device, float and normalisation; see :class:`DataPreprocessor`.
 
     Attributes:
         pairs: Which query view meets which target view.
-        pair_weight: Factor of the sum over them.
+        pair_weight: Factor of the sum over the pairs.
         mixture_weight: Factor of the sum over :attr:`mixture_pairs`.
-        observer: Called once a step with the queries and targets, by view, before the head's state moves; or None.
+        momentum_encoder: The network of the targets; None where the encoder itself makes them.
+        step: What the random numbers and schedules of the present step are a function of.
+        observer: Called in :meth:`after_step` with the queries and targets, by view, before state moves; or None.
     """
 
     pairs: tuple[tuple[int, int], ...] = ((0, 1),)
     pair_weight: float = 1.0
     mixture_weight: float = 1.0
-    observer: Callable[[Mapping[int, Tensor], Mapping[int, Tensor]], None] | None = None
+    step: Step = Step()
+    observer: Callable[[Mapping[View, Tensor], Mapping[View, Tensor]], None] | None = None
+    head: BaseHead
+    unmix: UnMix | None
+    momentum_encoder: MomentumEncoder | None
+    _features: tuple[Features, Features] | None = None  # queries and targets of a step that is not committed yet
+    _steps_done: int = 0  # within one iteration of the Runner's clock; outside a Runner all steps
+
+    def __init__(
+        self,
+        backbone: dict[str, Any],
+        head: dict[str, Any],
+        neck: dict[str, Any] | None = None,
+        unmix: dict[str, Any] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(MODELS.build(dict(type='DataPreprocessor') | (data_preprocessor or {})), init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.neck = torch.nn.Identity() if neck is None else MODELS.build(neck)
+        self.head = MODELS.build(head)
+        self.unmix = None if unmix is None else MODELS.build(unmix)
+        self.momentum_encoder = None
+
+    # What a method defines: views, queries, targets.
 
     @property
     def query_views(self) -> list[int]:
@@ -46,12 +100,12 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
         return sorted({i for i, _ in self.pairs})
 
     @property
-    def mixture_pairs(self) -> tuple[tuple[int, int], ...]:
+    def mixture_pairs(self) -> tuple[tuple[View, View], ...]:
         """Pairs with the mixture of view 0, as query or as target. Default: it meets every target in use."""
         return tuple((MIXTURE, j) for j in self._target_order())
 
     def start_step(self) -> None:
-        """Do what a method does at the start of each training step. Default: nothing."""
+        """Prepare the draws of a step, or check that it can be taken; changes no state. Default: nothing."""
 
     def views(self, inputs: Sequence[Tensor]) -> Sequence[Any]:
         """Return the views of what the data set delivers: each (N, C, H, W), or a list of such crops (multi-crop)."""
@@ -62,7 +116,16 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
         assert self.unmix is not None
         return self.unmix.mix(views[0], self.generator('mixing', get_rank()))
 
-    def encode_target(self, view: Tensor, query: Tensor | None, index: Tensor | None) -> Tensor:
+    def encode(self, view: Tensor) -> Tensor:
+        """Return the queries (N, D) of one view: backbone and projection."""
+        return self.project(self.backbone(view))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return the queries (N, D) of backbone features: neck, and unit length unless the head needs the length."""
+        queries = self.neck(features)
+        return F.normalize(queries, dim=1) if self.head.unit_length else queries
+
+    def encode_target(self, view: Any, query: Tensor | None, index: Tensor | None) -> Tensor:
         """Return the target (N, ...) of one view.
 
         Args:
@@ -72,9 +135,9 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
         """
         return self.encode(view) if query is None else query
 
-    def encode_all(self, views: Mapping[int, Any]) -> dict[int, Tensor]:
+    def encode_all(self, views: Mapping[View, Any]) -> Features:
         """Encode the query views and the mixture, in order; BatchNorm sees each view on its own."""
-        queries: dict[int, Tensor] = {}
+        queries: Features = {}
         replay = None
         for name, view in views.items():
             watched = name == MIXTURE and self.unmix is not None and self.unmix.replay_bn_stats
@@ -86,8 +149,27 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
                 replay.replay()
         return queries
 
+    def match_mixture(self, queries: Mapping[View, Tensor], targets: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
+        """Return for each target the terms of the mixture against it, and those of the mixture in reverse order.
+
+        Args:
+            queries: All encodings by view; the mixture's is ``queries[MIXTURE]`` (N, ...).
+            targets: What the head has prepared of each target.
+        """
+        head, query = self.head, queries[MIXTURE]
+        shared = head.shared(query)
+        reverse = query.flip(0)
+        return [
+            (head.terms(query, t, shared), head.terms(reverse, t, None if shared is None else shared.flip(0)))
+            for t in targets
+        ]
+
+    # The step.
+
     def loss(self, inputs: Sequence[Tensor], index: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the terms of one training step, and move the head's state.
+        """Return the terms of one training step; nothing changes but BatchNorm's running statistics.
+
+        In training mode with gradients enabled, :meth:`after_step` or :meth:`discard_step` must follow.
 
         Args:
             inputs: Views of one batch, each (N, C, H, W), normalised.
@@ -97,9 +179,20 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
             ``loss_base``, over the pairs, and with Un-Mix ``loss_unmix``; MMEngine adds them up.
 
         Raises:
+            RuntimeError: If the step before was neither committed nor discarded.
             ValueError: If there are fewer views than the pairs name.
         """
-        self._tick()
+        if self._features is not None:
+            raise RuntimeError(
+                f'{type(self).__name__}.loss() was called again, but the state has not moved since the last call. Call '
+                'model.after_step() after optimizer.step(), model.after_step(stepped=False) while gradients '
+                'accumulate, or model.discard_step() if the optimiser step is left out. '
+                "unmix's TrainLoop does this; for a loss without training use torch.no_grad()."
+            )
+        clock = read_clock()
+        done = self._steps_done if clock.iteration == self.step.iteration else 0
+        self.step = self.head.step = Step(clock.seed, clock.iteration, done, clock.epoch)
+        self.head.enter(index)
         self.start_step()
         views = self.views(inputs)
         needed = 1 + max(chain(self.query_views, *self.pairs))
@@ -110,50 +203,151 @@ class BaseAlgorithm(StepDraws, PretrainingModel):
             )
         mixture: Any = None
         lam: float | Tensor = 1.0
-        query_views: dict[int, Any] = {i: views[i] for i in self.query_views}
+        query_views: dict[View, Any] = {i: views[i] for i in self.query_views}
         if self.unmix is not None:
             mixture, lam = self.mix(views)
-            rest = {i: view for i, view in query_views.items() if i != 0}
-            query_views = {0: views[0], MIXTURE: mixture, **rest}
+            query_views = {0: views[0], MIXTURE: mixture} | query_views
         queries = self.encode_all(query_views)
-        targets = {j: self.encode_target(views[j], queries.get(j), index) for j in self._target_order()}
+        targets: Features = {j: self.encode_target(views[j], queries.get(j), index) for j in self._target_order()}
         losses = self._losses(mixture, lam, queries, targets)
-        if self.observer is not None:
-            self.observer(queries, targets)
-        self.update_head(queries, targets)
+        if self.training and torch.is_grad_enabled():
+            self._features = _detached(queries), _detached(targets)
         return losses
 
     def _losses(
-        self, mixture: Any, lam: float | Tensor, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
+        self, mixture: Any, lam: float | Tensor, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]
     ) -> dict[str, Tensor]:
-        shared = {i: self.head.shared(queries[i]) for i in dict.fromkeys(i for i, _ in self.pairs)}
-        terms = [self._match(queries[i], targets[j], shared[i]) for i, j in self.pairs]
+        head = self.head
+        prepared = {j: head.prepare(target) for j, target in targets.items()}
+        shared = {i: head.shared(queries[i]) for i in dict.fromkeys(i for i, _ in self.pairs)}
+        terms = [head.terms(queries[i], prepared[j], shared[i]) for i, j in self.pairs]
         losses = dict(loss_base=self.pair_weight * torch.stack(terms).sum())
         if self.unmix is not None:
-            losses['loss_unmix'] = self._loss_unmix(mixture, lam, queries, targets)
+            losses['loss_unmix'] = self.mixture_weight * self._loss_unmix(mixture, lam, queries, prepared)
         return losses
 
-    def _match(self, query: Tensor, target: Tensor, shared: Tensor | None) -> Tensor:
-        return self.head(query, target) if shared is None else self.head(query, target, shared)
-
-    def update_head(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Move the head's state by one step, with the clean features."""
-        self.head.update({i: queries[i] for i, _ in self.pairs}, targets)
-
     def _loss_unmix(
-        self, mixture: Any, lam: float | Tensor, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
+        self, mixture: Any, lam: float | Tensor, queries: Mapping[View, Tensor], prepared: Mapping[View, Any]
     ) -> Tensor:
-        """Un-Mix over the mixture's pairs: the mixture as query of targets, in some methods also as target."""
+        """Un-Mix over :attr:`mixture_pairs`: the mixture as query of targets, in some methods also as target."""
         assert self.unmix is not None
-        met = [queries.get(beside_mixture(j), targets[j]) for i, j in self.mixture_pairs if i == MIXTURE]
-        query = queries[MIXTURE]
-        loss = self.unmix(query, lam, met, self.head, shared=self.head.shared(query) if met else None)
+        head = self.head
+        met = [
+            head.prepare(queries[beside]) if (beside := beside_mixture(j)) in queries else prepared[j]
+            for i, j in self.mixture_pairs
+            if i == MIXTURE and isinstance(j, int)
+        ]
+        loss = self.unmix(lam, self.match_mixture(queries, met))
         learners = [queries[i] for i, j in self.mixture_pairs if j == MIXTURE]
         if learners:
-            target = self.encode_target(mixture, query, None)
-            loss = loss + self.unmix(target, lam, learners, lambda target, query: self.head(query, target))
-        return self.mixture_weight * loss
+            target = self.encode_target(mixture, queries[MIXTURE], None)
+            reverse = target.flip(0)
+            loss = loss + self.unmix(lam, [(head.terms(q, target), head.terms(q, reverse)) for q in learners])
+        return loss
+
+    def after_step(self, stepped: bool = True) -> None:
+        """Move all state: the one place where it moves.
+
+        The head's queue, bank and counters move with every micro-batch. The head's parameters are brought into form,
+        and the momentum encoder moves, only after an optimiser step.
+
+        Args:
+            stepped: Whether the optimiser has stepped: False while gradients accumulate, and where a gradient scaler
+                has left the step out.
+
+        Raises:
+            RuntimeError: If there was no :meth:`loss` in training mode before.
+        """
+        if self._features is None:
+            raise RuntimeError(
+                f'{type(self).__name__}.after_step() was called without a loss: call it once after each loss in '
+                'training mode, model.train().'
+            )
+        queries, targets = self._features
+        self.discard_step()
+        self._steps_done = self.step.number + 1
+        if self.observer is not None:
+            self.observer(queries, targets)
+        self.update_head(queries, targets)
+        if stepped:
+            self.head.after_step()
+            self.move_momentum_encoder()
+
+    def move_momentum_encoder(self) -> None:
+        """Move the momentum encoder, if there is one, by one optimiser step."""
+        if self.momentum_encoder is not None:
+            self.momentum_encoder.momentum = self.current_momentum()
+            self.momentum_encoder.update(self.backbone, self.neck)
+
+    def discard_step(self) -> None:
+        """Leave the last step out: nothing of it enters the state. BatchNorm's running statistics have seen it."""
+        self._features = None
+
+    def update_head(self, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]) -> None:
+        """Move the head's state by one micro-batch, with the clean features."""
+        self.head.update({i: queries[i] for i, _ in self.pairs}, targets)
+
+    def current_momentum(self) -> float:
+        """Return the share of the momentum encoder's weights that stays in this step. Default: it is constant."""
+        assert self.momentum_encoder is not None
+        return self.momentum_encoder.momentum
+
+    def generator(self, purpose: str, *key: int) -> np.random.Generator:
+        """Return random numbers for ``purpose`` in this step: a function of (seed, iteration, key), nothing else."""
+        return generator(purpose, *self.step.key, *key)
 
     def _target_order(self) -> list[int]:
         """Target views in the order in which the pairs ask for them."""
         return list(dict.fromkeys(j for _, j in self.pairs))
+
+    # What the Runner, the evaluation and the tools call.
+
+    def init_weights(self) -> None:
+        """Initialise the weights; the momentum encoder starts from the online weights."""
+        super().init_weights()
+        if self.momentum_encoder is not None:
+            self.momentum_encoder.copy_from(self.backbone, self.neck)
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the terms called loss, and all terms for the log.
+
+        MMEngine's form first takes the mean of each term, which adds a node to the graph for each; terms here are
+        scalars.
+        """
+        total = reduce(add, [term for name, term in losses.items() if 'loss' in name])
+        return total, {'loss': total, **losses}
+
+    def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
+        """Return features (N, D) of images (N, C, H, W): the backbone's, or the neck's at unit length.
+
+        Raises:
+            ValueError: If ``stage`` is neither ``'backbone'`` nor ``'neck'``.
+        """
+        if stage not in ('backbone', 'neck'):
+            raise ValueError(f"stage is {stage!r}; features are taken after 'backbone' or 'neck'.")
+        features: Tensor = self.backbone(x)
+        return features if stage == 'backbone' else F.normalize(self.neck(features), dim=1)
+
+    def forward(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        index: Tensor | None = None,
+        label: Tensor | None = None,
+        mode: str = 'tensor',
+    ) -> Tensor | dict[str, Tensor]:
+        """Run a training step (``'loss'``) or extract backbone features (``'tensor'``, ``'predict'``).
+
+        ``label`` is accepted because batches carry it, and never read: pre-training knows no labels.
+
+        Raises:
+            ValueError: If ``mode`` is another one.
+        """
+        if mode == 'loss':
+            return self.loss([inputs] if isinstance(inputs, Tensor) else inputs, index)
+        if mode in ('tensor', 'predict'):
+            return self.extract_feat(inputs if isinstance(inputs, Tensor) else inputs[0])
+        raise ValueError(f"mode is {mode!r}; it is 'loss', 'tensor' or 'predict'.")
+
+
+def _detached(features: Mapping[View, Tensor]) -> Features:
+    return {view: feature.detach() for view, feature in features.items()}

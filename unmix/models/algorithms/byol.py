@@ -6,7 +6,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from unmix.models.algorithms.base import MIXTURE
+from unmix.models.algorithms.base import MIXTURE, View
 from unmix.models.algorithms.momentum import MomentumEncoder
 from unmix.models.algorithms.simclr import SimCLR
 from unmix.registry import MODELS
@@ -50,13 +50,8 @@ class BYOL(SimCLR):
         self.momentum_encoder = MomentumEncoder(self.backbone, self.neck, momentum)
         self.momentum, self.momentum_by_epoch = momentum, momentum_by_epoch
 
-    def init_weights(self) -> None:
-        """Initialise, and let the momentum encoder start from the online weights."""
-        super().init_weights()
-        self.momentum_encoder.copy_from(self.backbone, self.neck)
-
     @property
-    def mixture_pairs(self) -> tuple[tuple[int, int], ...]:
+    def mixture_pairs(self) -> tuple[tuple[View, View], ...]:
         """The mixture in the place of view 0, in both directions."""
         others = range(1, self.num_views)
         return tuple((MIXTURE, j) for j in others) + tuple((i, MIXTURE) for i in others)
@@ -65,18 +60,13 @@ class BYOL(SimCLR):
         """Return the momentum after a share ``progress`` of the training."""
         return 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
 
-    def start_step(self) -> None:
-        """Move the momentum encoder after the last optimiser step, with the momentum of that step."""
-        self.momentum_encoder.momentum = self.momentum_at(self.progress())
-        self.momentum_encoder.update(self.backbone, self.neck)
-
-    def progress(self) -> float:
-        """Return the share of the training that was done before the last step; 0 outside a Runner."""
+    def current_momentum(self) -> float:
+        """Return the momentum of this step; outside a Runner, that of the first one."""
         clock = read_clock()
-        done, total = max(clock.iteration - 1, 0), clock.max_iterations
+        done, total = self.step.iteration, clock.max_iterations
         if self.momentum_by_epoch and clock.max_epochs:
             done, total = done // (total // clock.max_epochs), clock.max_epochs
-        return done / max(total, 1)
+        return self.momentum_at(done / max(total, 1))
 
     def project(self, features: Tensor) -> Tensor:
         """Return the predictions (N, D) of backbone features."""
@@ -85,4 +75,5 @@ class BYOL(SimCLR):
     @torch.no_grad()
     def encode_target(self, view: Tensor, query: Tensor | None, index: Tensor | None) -> Tensor:
         """Return the momentum encoder's projection (N, D) of a view."""
+        assert self.momentum_encoder is not None
         return self.momentum_encoder.project(view)

@@ -1,12 +1,11 @@
 """Clustering images, and classifying them into the clusters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unmix.models.algorithms.base import MIXTURE
 from unmix.models.algorithms.multi_crop import MultiCropAlgorithm
 from unmix.models.heads.deepcluster import DeepClusterV2Head
 from unmix.models.heads.instances import check_index
@@ -57,14 +56,7 @@ class DeepClusterV2(MultiCropAlgorithm):
 
     def encode_target(self, view: Any, query: Tensor | None, index: Tensor | None) -> Tensor:
         """Return the instance ids, which the head has labels of."""
-        return check_index(index, self.head.bank.shape[1])
-
-    def _loss_unmix(
-        self, mixture: Any, lam: float | Tensor, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
-    ) -> Tensor:
-        """Un-Mix with the share of each crop on its own term."""
-        assert self.unmix is not None
-        return self.unmix(queries[MIXTURE], lam, targets.values(), self.head.terms)
+        return check_index(index, self.head.num_instances)
 
     @torch.no_grad()
     def remember(self, inputs: Sequence[Tensor], index: Tensor) -> None:

@@ -7,9 +7,9 @@ from mmengine.dist import get_rank
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmix.models.algorithms.base import BaseAlgorithm
+from unmix.models.algorithms.base import BaseAlgorithm, Features, View
+from unmix.models.heads.instances import InstanceHead
 from unmix.registry import MODELS
-from unmix.utils.rng import stream
 
 
 @MODELS.register_module()
@@ -21,6 +21,7 @@ class InstDisc(BaseAlgorithm):
     """
 
     pairs = ((0, 0),)
+    head: InstanceHead
 
     def encode_target(self, view: Tensor, query: Tensor | None, index: Tensor | None) -> Tensor:
         """Return where the head finds the instances ``index`` (N,), their number first.
@@ -28,7 +29,7 @@ class InstDisc(BaseAlgorithm):
         Raises:
             ValueError: If the batch has no index, or one lies outside the bank.
         """
-        return self.head.address(index, stream('negatives', *self.step_key))
+        return self.head.address(index)
 
 
 @MODELS.register_module()
@@ -63,6 +64,6 @@ class PIC(InstDisc):
         assert self.unmix is not None
         return self.unmix.mix(list(views[0][:1]), self.generator('mixing', get_rank()))
 
-    def encode_all(self, views: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+    def encode_all(self, views: Mapping[View, Sequence[Tensor]]) -> Features:
         """Encode the crops of each view (N, V, D) and of the mixture (N, 1, D)."""
         return {name: torch.stack([self.encode(crop) for crop in crops], 1) for name, crops in views.items()}

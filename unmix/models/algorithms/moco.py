@@ -39,19 +39,14 @@ class MoCo(BaseAlgorithm):
         self.pairs = ((0, 1), (1, 0)) if symmetric else ((0, 1),)
         self.momentum_encoder = MomentumEncoder(self.backbone, self.neck, momentum)
 
-    def init_weights(self) -> None:
-        """Initialise, and let the momentum encoder start from the online weights."""
-        super().init_weights()
-        self.momentum_encoder.copy_from(self.backbone, self.neck)
-
     def start_step(self) -> None:
-        """Move the momentum encoder, and open the stream of this step's shuffles."""
-        self.momentum_encoder.update(self.backbone, self.neck)
+        """Open the stream of this step's shuffles."""
         self.shuffle_rng = self.generator('shuffle')
 
     @torch.no_grad()
     def encode_target(self, view: Tensor, query: Tensor | None, index: Tensor | None) -> Tensor:
         """Return the keys (N, D) of a view: shuffled over ranks, encoded, and put back in order."""
+        assert self.momentum_encoder is not None
         images = concat_all_gather(view)
         permutation = self.draw_permutation(len(images), view.device)
         own = rank_slice(len(view))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmix.models.algorithms.base import BaseAlgorithm
+from unmix.models.algorithms.base import BaseAlgorithm, Features, View
 
 
 class MultiCropAlgorithm(BaseAlgorithm):
@@ -24,7 +24,7 @@ class MultiCropAlgorithm(BaseAlgorithm):
         assert self.unmix is not None
         return self.unmix.mix(views[0], self.generator('mixing'))
 
-    def encode_all(self, views: Mapping[int, Any]) -> dict[int, Tensor]:
+    def encode_all(self, views: Mapping[View, Any]) -> Features:
         """Encode all crops of all views, and of the mixture, jointly: (N, V, D) for each."""
         crops = [crop for view in views.values() for crop in view]
         groups: dict[torch.Size, list[int]] = {}

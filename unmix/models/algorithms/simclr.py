@@ -6,7 +6,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from unmix.models.algorithms.base import MIXTURE, BaseAlgorithm, beside_mixture
+from unmix.models.algorithms.base import MIXTURE, BaseAlgorithm, Features, View, beside_mixture
 from unmix.registry import MODELS
 
 
@@ -57,7 +57,7 @@ class SimCLR(BaseAlgorithm):
             )
         return inputs
 
-    def encode_all(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    def encode_all(self, views: Mapping[View, Tensor]) -> Features:
         """Encode all views and the mixture: the neck jointly or each on its own, the backbone each on its own."""
         if not self.joint_neck:
             return super().encode_all(views)
@@ -66,10 +66,10 @@ class SimCLR(BaseAlgorithm):
         queries = self.project_jointly(features)
         if mixture is not None:
             mixed = self.project_jointly({j: features[j] for j in features if j != 0} | {MIXTURE: mixture})
-            queries |= {name if name == MIXTURE else beside_mixture(name): query for name, query in mixed.items()}
+            queries |= {beside_mixture(j) if isinstance(j, int) else j: query for j, query in mixed.items()}
         return queries
 
-    def project_jointly(self, features: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    def project_jointly(self, features: Mapping[View, Tensor]) -> Features:
         """Project backbone features of several views in one pass."""
         queries = self.project(torch.cat(list(features.values())))
         return dict(zip(features, queries.chunk(len(features)), strict=True))

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unmix.models.algorithms.base import MIXTURE
+from unmix.models.algorithms.base import MIXTURE, View
 from unmix.models.algorithms.multi_crop import MultiCropAlgorithm
 from unmix.models.heads.swav import Look, SwAVHead
 from unmix.registry import MODELS
@@ -47,10 +47,6 @@ class SwAV(MultiCropAlgorithm):
         """Both views: they are encoded jointly."""
         return [0, 1]
 
-    def start_step(self) -> None:
-        """Normalise the prototypes; freeze them in the first steps."""
-        self.head.start_step(sum(self._call))
-
     def views(self, inputs: Sequence[Tensor]) -> list[Sequence[Tensor]]:
         """Split the crops into even and odd ones."""
         if self.unmix is not None:
@@ -59,51 +55,31 @@ class SwAV(MultiCropAlgorithm):
             raise ValueError(f'SwAV needs at least 2 crops of an image; the pipeline gives {len(inputs)}.')
         return [inputs[0::2], inputs[1::2]]
 
-    def _losses(
-        self, mixture: Any, lam: float | Tensor, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
-    ) -> dict[str, Tensor]:
-        clean, target = self.head.look(queries[0], 0), self.head.look(targets[1], 1)
-        losses = dict(loss_base=self.head.swapped_loss(clean, target).sum())
-        if self.unmix is not None:
-            losses['loss_unmix'] = self._loss_unmix(mixture, lam, queries, targets, target)
-        return losses
+    def match_mixture(self, queries: Mapping[View, Tensor], targets: Sequence[Look]) -> list[tuple[Tensor, Tensor]]:
+        """Return the terms of both orders with one Sinkhorn: the code of the reverse is the mixture's, reversed.
 
-    def _loss_unmix(
-        self,
-        mixture: Any,
-        lam: float | Tensor,
-        queries: Mapping[int, Tensor],
-        targets: Mapping[int, Tensor],
-        target: Look | None = None,
-    ) -> Tensor:
-        """Un-Mix with one Sinkhorn: the code of view 1 is known, that of the reverse is the mixture's in reverse order.
-
-        But where each loss pushes to the queues, as released, all codes are new: four Sinkhorns.
+        With ``queue_push='every_call'`` the codes are new, as released: the first term sees queues that hold the clean
+        crops, the second one queues that hold the mixture too.
         """
-        assert self.unmix is not None
-        head, query, other = self.head, queries[MIXTURE], targets[1]
-        every_call = head.queue_in_use and head.queue_push == 'every_call'
-        if every_call:
-            head.update({0: queries[0]}, {1: other})
-        mixed = head.look(query, 0)
-        seen = again = head.look(other, 1) if target is None or every_call else target
-        reverse = mixed.flip()
-        if every_call:
-            head.update({0: query}, {1: other})
-            reverse, again = reverse._replace(code=head.assign(reverse.scores[:, 0], 0)), head.look(other, 1)
+        head, mixture = self.head, queries[MIXTURE]
+        (target,) = targets
+        if head.pushes_every_call:
+            clean, other = queries[0], queries[1]
+            straight, target = head.look(mixture, 0, [clean]), head.look(other, 1, [other])
+            reverse = straight.flip(0)
+            reverse = reverse._replace(code=head.assign(reverse.scores[:, 0], 0, [clean, mixture]))
+            again = head.look(other, 1, [other, other])
+        else:
+            straight, again = head.shared(mixture), target
+            reverse = straight.flip(0)
         if self.flip_mode == 'code_only':
-            reverse = reverse._replace(predictions=mixed.predictions)
-        return self.unmix(
-            query,
-            lam,
-            [other],
-            lambda *_: head.swapped_loss(mixed, seen),
-            lambda *_: head.swapped_loss(reverse, again),
-        )
+            reverse = reverse._replace(predictions=straight.predictions)
+        return [(head.terms(mixture, target, straight), head.terms(mixture.flip(0), again, reverse))]
 
-    def update_head(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Push the clean crops; with ``'every_call'`` they have been, and the mixture, and its reverse is left."""
-        last = queries[0]
-        if MIXTURE in queries and self.head.queue_push == 'every_call':
-            last = queries[MIXTURE].flip(0)
-        self.head.update({0: last}, targets)
+    def update_head(self, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]) -> None:
+        """Push the clean crops; with ``'every_call'`` then the mixture, and then its reverse."""
+        pushed = [queries[0]]
+        if MIXTURE in queries and self.head.pushes_every_call:
+            pushed += [queries[MIXTURE], queries[MIXTURE].flip(0)]
+        for query in pushed:
+            self.head.update({0: query}, targets)

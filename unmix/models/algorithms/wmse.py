@@ -1,7 +1,6 @@
 """Whitening MSE."""
 
 from unmix.models.algorithms.simclr import SimCLR
-from unmix.models.heads.wmse import WMSEHead
 from unmix.registry import MODELS
 
 
@@ -13,9 +12,3 @@ class WMSE(SimCLR):
         num_views: 2 or 4 in the paper.
         **kwargs: As in :class:`SimCLR`; ``head`` is a :class:`WMSEHead`.
     """
-
-    head: WMSEHead
-
-    def start_step(self) -> None:
-        """Open the stream of this step's sub-batches."""
-        self.head.step = self.step_key

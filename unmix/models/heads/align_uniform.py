@@ -105,11 +105,11 @@ class AlignUniformHead(InfoNCEHead):
     @full_precision
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
-        terms = self.terms(query, target, shared)
-        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        parts = self.parts(query, target, shared)
+        return torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
 
-    def terms(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the terms whose weight is not 0, unweighted: ``contrast``, ``align``, ``uniform``."""
+    def parts(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the parts whose weight is not 0, unweighted: ``contrast``, ``align``, ``uniform``."""
         negatives, far = (self.shared(query) if shared is None else shared).unbind(1)
         terms = {}
         if self.weights['contrast']:

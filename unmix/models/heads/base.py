@@ -2,41 +2,88 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor
+from torch.optim import Optimizer
+
+from unmix.utils.clock import Step
 
 
 class BaseHead(BaseModule, ABC):
     """A loss between queries and targets, with the state (queue, bank, prototypes) that it needs.
 
-    ``forward`` is pure: it may be called any number of times a step and changes nothing. State moves once a step, in
-    ``update``, with the clean features only.
+    ``forward`` is pure: it may be called any number of times a step and changes nothing. State moves after the step:
+    ``update`` with each micro-batch, ``after_step`` with each optimiser step. All that the rest of the toolbox asks of
+    a head is declared here with a default, so a new head overrides what it needs and nothing else.
 
-    A query may meet several targets, in Un-Mix also in reverse order. What its loss takes from the state whatever the
-    target, as the log-sum-exp over the negatives of a queue, is then computed once: a head that has such a part returns
-    it in ``shared``, and takes it back in ``forward(query, target, shared)``.
+    A query may meet several targets, in Un-Mix also in reverse order, and a target several queries. What the losses of
+    a query have in common, such as the log-sum-exp over a queue, is computed once in ``shared``; what those of a
+    target have in common in ``prepare``. ``terms`` gets both back.
 
     Attributes:
         unit_length: Whether queries and targets are scaled to unit length before they come here; False leaves them as
             the neck gives them.
+        num_instances: Number of instances that the head has room for; None for heads that do not tell them apart.
+        step: What random numbers and schedules of the present step are a function of; set before each loss.
     """
 
     unit_length: bool = True
+    num_instances: int | None = None
+    step: Step = Step()
 
     @abstractmethod
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the scalar loss, a mean over samples, of ``query`` (N, ...) against ``target`` (N, ...)."""
 
-    def shared(self, query: Tensor) -> Tensor | None:
-        """Return what all losses of ``query`` (N, ...) have in common, (N, ...), row n that of query n alone.
+    def shared(self, query: Tensor) -> Any:
+        """Return what all losses of ``query`` (N, ...) have in common; ``shared(query).flip(0)`` is that of its flip.
 
         Default: None, nothing; then ``forward`` is called with query and target only.
         """
         return None
 
-    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Move the state by one step; queries and targets are the clean ones, by view. Default: no state."""
+    def prepare(self, target: Tensor) -> Any:
+        """Return what all losses against ``target`` (N, ...) have in common. Default: the target itself."""
+        return target
+
+    def terms(self, query: Tensor, target: Any, shared: Any = None) -> Tensor:
+        """Return the loss split into terms that a mixture weights apart, (V,) of V crops; their sum is the loss.
+
+        Default: one term, the loss itself, ().
+
+        Args:
+            query: (N, ...).
+            target: From :meth:`prepare`.
+            shared: From :meth:`shared`; None: not computed yet.
+        """
+        loss: Tensor = self(query, target) if shared is None else self(query, target, shared)
+        return loss
+
+    def enter(self, index: Tensor | None) -> None:
+        """Bring the rows of instances ``index`` (N,) to where loss and optimiser can reach them; before each loss.
+
+        It may move rows, never change what they hold: a second call, or a call for a step that is not taken, leaves
+        the training as it was. Default: nothing.
+        """
+
+    def update(self, queries: Mapping[Any, Tensor], targets: Mapping[Any, Tensor]) -> None:
+        """Move the state by one micro-batch; queries and targets are the clean ones, by view. Default: no state."""
+
+    def after_step(self) -> None:
+        """Move what moves with the optimiser: called once after each of its steps. Default: nothing."""
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Learn which optimiser trains the head, before the first step. Default: it does not matter.
+
+        Raises:
+            ValueError: If the head cannot be trained with it.
+        """
+
+    def stored(self, target: Tensor) -> Tensor | None:
+        """Return the stored features (N, D) that the queries of ``target`` should be near to. Default: None."""
+        return None
 
     def health(self, features: Tensor) -> dict[str, Tensor]:
         """Return scalars that tell how the state stands to unit ``features`` (N, D). Default: none.
@@ -44,3 +91,11 @@ class BaseHead(BaseModule, ABC):
         They are logged by :class:`HealthHook`, which calls this now and then, outside of the step.
         """
         return {}
+
+    def saved(self) -> None:
+        """Remove what only older checkpoints need; called on rank 0 when one is saved. Default: nothing."""
+
+    @property
+    def chance_loss(self) -> float | None:
+        """The loss of features that tell nothing apart, where a collapsed training stays; None if there is none."""
+        return None

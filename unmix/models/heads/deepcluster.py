@@ -71,6 +71,7 @@ class DeepClusterV2Head(BaseHead):
         ).items():
             if not value > 0:
                 raise ValueError(f'head.{name} is {value}; it must be positive.')
+        self.num_instances = num_instances
         self.temperature = temperature
         self.kmeans_iterations = kmeans_iterations
         self.register_buffer('prototypes', F.normalize(torch.randn(num_heads, num_prototypes, dim), dim=2))
@@ -84,7 +85,7 @@ class DeepClusterV2Head(BaseHead):
         return math.log(self.prototypes.shape[1])
 
     @full_precision
-    def terms(self, query: Tensor, target: Tensor) -> Tensor:
+    def terms(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:
         """Return the loss of :meth:`forward`, split over the crops: (V,)."""
         crops = query[:, None] if query.ndim == 2 else query
         labels = self.labels[:, target]
@@ -101,7 +102,7 @@ class DeepClusterV2Head(BaseHead):
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Note the features of crops 0 and 1."""
         (query,), (index,) = queries.values(), targets.values()
-        index = check_index(concat_all_gather(index), self.bank.shape[1])
+        index = check_index(concat_all_gather(index), self.num_instances)
         self.bank.index_copy_(1, index, concat_all_gather(query[:, :2]).transpose(0, 1).to(self.bank.dtype))
 
     def health(self, features: Tensor) -> dict[str, Tensor]:

@@ -8,17 +8,18 @@ from torch import Tensor, nn
 
 from unmix.models.functional import eager_gradient
 from unmix.models.functional.alias import AliasTable
-from unmix.models.heads.base import BaseHead
-from unmix.models.heads.instances import check_index, random_bits
+from unmix.models.functional.random_bits import random_bits
+from unmix.models.heads.instances import InstanceHead, check_index
 from unmix.models.layers.noise_contrast import build_contrast, chunk_size
 from unmix.models.memory.bank import MemoryBank
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
 from unmix.utils.precision import full_precision
+from unmix.utils.rng import stream
 
 
 @MODELS.register_module()
-class NCEHead(BaseHead):
+class NCEHead(InstanceHead):
     """Find each query's own stored feature among those of random instances (InstDisc).
 
     ``scores_n = [bank[i_n] . q_n, bank[r_n1] . q_n, ..., bank[r_nK] . q_n] / temperature``, with ``r`` uniform over
@@ -75,29 +76,33 @@ class NCEHead(BaseHead):
         banks = [MemoryBank(num_instances, dim, momentum, bank_init, sync) for _ in range(self.num_banks)]
         self.banks = nn.ModuleList(banks)
         self.contrasts = nn.ModuleList(build_contrast(form, num_instances) for _ in range(self.num_banks))
-        # The loss of features that tell nothing apart; the other form has no such value.
-        self.chance_loss = self.num_banks * math.log(num_negatives + 1) if form == 'softmax' else None
+        self.form = form
 
-    def draw(self, index: Tensor, key: int) -> Tensor:
-        """Draw the negatives (N, K) of the instances ``index`` (N,)."""
+    @property
+    def chance_loss(self) -> float | None:
+        """The loss of features that tell nothing apart, ln(K + 1) of each bank; the noise-contrastive form has none."""
+        return self.num_banks * math.log(self.num_negatives + 1) if self.form == 'softmax' else None
+
+    def draw(self, index: Tensor) -> Tensor:
+        """Draw the negatives (N, K) of the instances ``index`` (N,) in this step."""
+        key = stream('negatives', *self.step.key)
         bits = random_bits(key, index, self.num_negatives)
         if self.table is None:
             return bits % self.num_instances  # biased by less than 2^-20
         uniform = random_bits(key ^ 1, index, self.num_negatives) * 2.0**-53
         return self.table(bits % self.num_instances, uniform)
 
-    def address(self, index: Tensor | None, key: int) -> Tensor:
+    def address(self, index: Tensor | None) -> Tensor:
         """Return the target: the rows (N, 1 + K) of the bank to score, the own one first.
 
         Args:
             index: Instance ids (N,).
-            key: 64 random bits of this step.
 
         Raises:
             ValueError: If an id is missing or outside the bank.
         """
         index = check_index(index, self.num_instances)
-        return torch.cat([index[:, None], self.draw(index, key)], dim=1)
+        return torch.cat([index[:, None], self.draw(index)], dim=1)
 
     @full_precision
     def scores(self, query: Tensor, target: Tensor) -> Tensor:

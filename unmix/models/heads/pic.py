@@ -1,6 +1,6 @@
 """Classification of instances."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 
 from unmix.models.functional import BankGradient, bank_lse, own_similarity
 from unmix.models.functional.sharded_softmax import sharded_cross_entropy
-from unmix.models.heads.base import BaseHead
-from unmix.models.heads.instances import check_index
+from unmix.models.heads.instances import InstanceHead, check_index
 from unmix.models.memory.recent import RecentInstances
 from unmix.models.memory.rows_on_disk import RowsOnDisk
 from unmix.registry import MODELS
@@ -22,7 +21,7 @@ INIT_STD = 0.01
 
 
 @MODELS.register_module()
-class PICHead(BaseHead):
+class PICHead(InstanceHead):
     """Classify each crop as its image, one class for each (`PIC <https://arxiv.org/abs/2006.14618>`_, Eq. 1).
 
     ``loss = mean over images and crops of -log softmax_i(q . w_i / |w_i| / temperature)[own image]``
@@ -96,6 +95,7 @@ class PICHead(BaseHead):
             self.recent = RecentInstances(num_instances, num_recent, weight, max_phases, velocity)
             weight = weight[:num_recent].clone()
         self.weight = nn.Parameter(weight)
+        self._has_gradient = False  # since the last optimiser step
         self.gradient: BankGradient | None = None
 
     def follow(self, optimizer: Optimizer) -> None:
@@ -110,18 +110,39 @@ class PICHead(BaseHead):
             self.gradient = BankGradient(1 / self.temperature, unit_rows=True)
             stream(self.weight, self.gradient)
 
-    def address(self, index: Tensor | None, key: int) -> Tensor:
-        """Return the target: the class (N,) of each instance, its number or its slot among the recent.
+    def enter(self, index: Tensor | None) -> None:
+        """Give the instances ``index`` (N,) a slot among the recent.
 
-        Args:
-            index: Instance ids (N,).
-            key: Not used; nothing is drawn.
+        Raises:
+            ValueError: If gradients are accumulated, or the batch has more images than there are slots.
+        """
+        if self.recent is None:
+            return
+        if self._has_gradient and self.weight.grad is not None:
+            raise ValueError(
+                'model.head.weight still has a gradient, of rows that are about to be exchanged: head.num_recent does '
+                'not work with optim_wrapper.accumulative_counts > 1.'
+            )
+        self.recent.enter(check_index(index, self.num_instances), self.weight)
+
+    def address(self, index: Tensor | None) -> Tensor:
+        """Return the target: the class (N,) of each instance, its number or its slot among the recent.
 
         Raises:
             ValueError: If an id is missing or not below ``num_instances``.
         """
         index = check_index(index, self.num_instances)
-        return index if self.recent is None else self.recent.enter(index, self.weight)
+        return index if self.recent is None else self.recent.slots[index]
+
+    def update(self, queries: Mapping[Any, Tensor], targets: Mapping[Any, Tensor]) -> None:
+        """Note that the rows have a gradient, which must reach the optimiser before others take their slots."""
+        self._has_gradient = True
+
+    def after_step(self) -> None:
+        """Count the step, for the weights that are not among the recent."""
+        self._has_gradient = False
+        if self.recent is not None:
+            self.recent.advance()
 
     def _of_crops(self, function: Callable[..., Tensor], query: Tensor, target: Tensor | None = None) -> Tensor:
         """Return a function (N, V) of queries (N, V, D), and their classes, and the weights; only large crops teach."""

@@ -24,11 +24,13 @@ class QueueNCEHead(InfoNCEHead):
         **kwargs: As in :class:`InfoNCEHead`.
     """
 
-    chance_loss = None  # type: ignore[assignment]
-
     def __init__(self, num_instances: int, truncate: bool = False, **kwargs: int | float | dict | None) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.contrast = build_contrast('nce', num_instances, truncate)
+
+    @property
+    def chance_loss(self) -> None:
+        """Unknown for this loss."""
 
     def scores(self, query: Tensor, target: Tensor) -> Tensor:
         """Return (N, 1 + K): the similarity to the key first, then to the queue, divided by the temperature."""

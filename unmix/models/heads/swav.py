@@ -1,8 +1,8 @@
 """Swapped prediction of cluster assignments. Shapes: N samples, V crops, D features, K prototypes, Q queue."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -13,7 +13,6 @@ from unmix.models.functional.sinkhorn import sinkhorn
 from unmix.models.heads.base import BaseHead
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
-from unmix.utils.clock import read_clock
 from unmix.utils.feature_statistics import memory_statistics, usage_entropy
 from unmix.utils.precision import full_precision
 
@@ -33,9 +32,9 @@ class Look(NamedTuple):
     predictions: Tensor
     code: Tensor
 
-    def flip(self) -> 'Look':
-        """In reverse order: that of a reversed batch, as the codes of a batch without a queue commute with it."""
-        return Look(*(x.flip(0) for x in self))
+    def flip(self, dim: int) -> 'Look':
+        """Return what the loss sees of the batch in reverse order along ``dim`` 0; codes turn with their batch."""
+        return Look(*(x.flip(dim) for x in self))
 
 
 @MODELS.register_module()
@@ -97,22 +96,37 @@ class SwAVHead(BaseHead):
         self.queue_start = queue_start
         self.queue_push = queue_push
         self.freeze_steps = freeze_steps
-        self.frozen = False
         self.prototypes = nn.Linear(dim, num_prototypes, bias=False)
         self.queues = nn.ModuleList(FeatureQueue(queue_size, dim) for _ in range(2 if queue_size else 0))
         if queue_size:
             self.register_buffer('queued', torch.zeros((), dtype=torch.long))
+        self.after_step()
 
     @property
     def chance_loss(self) -> float:
         """The loss of features that tell nothing apart, ln(K): where a collapsed training stays."""
         return math.log(self.prototypes.out_features)
 
+    def init_weights(self) -> None:
+        """Initialise, and bring the prototypes to unit length."""
+        super().init_weights()
+        self.after_step()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        key = f'{prefix}prototypes.weight'
+        if key in state_dict:  # the released code saves them as the optimiser has left them
+            state_dict[key] = unit_rows(state_dict[key])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @torch.no_grad()
-    def start_step(self, step: int) -> None:
-        """Bring the prototypes back to unit length, in place, and decide whether they learn in step ``step``."""
-        self.frozen = step < self.freeze_steps
-        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+    def after_step(self) -> None:
+        """Bring the prototypes back to unit length, in place."""
+        self.prototypes.weight.copy_(unit_rows(self.prototypes.weight))
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the prototypes do not learn in this step."""
+        return self.step.count < self.freeze_steps
 
     def scores(self, features: Tensor) -> Tensor:
         """Return the similarity (..., K) of features (..., D) to the prototypes."""
@@ -123,18 +137,31 @@ class SwAVHead(BaseHead):
 
     @property
     def queue_in_use(self) -> bool:
-        """Whether the queues are filled by now; they may not be full yet."""
-        return self.queue_size > 0 and read_clock().epoch >= self.queue_start
+        """Whether the queues are filled in this step; they may not be full yet."""
+        return self.queue_size > 0 and self.step.epoch >= self.queue_start
+
+    @property
+    def pushes_every_call(self) -> bool:
+        """Whether each of Un-Mix's three losses pushes to the queues in this step."""
+        return self.queue_in_use and self.queue_push == 'every_call'
 
     @torch.no_grad()
-    def assign(self, scores: Tensor, crop: int) -> Tensor:
-        """Return the codes (N, K) of the scores (N, K) of crop 0 or 1, balanced with its queue if that is full."""
+    def assign(self, scores: Tensor, crop: int, pushed: Sequence[Tensor] = ()) -> Tensor:
+        """Return the codes (N, K) of the scores (N, K) of crop 0 or 1, balanced with its queue if that is full.
+
+        Args:
+            scores: Similarity of a crop to the prototypes.
+            crop: 0 or 1.
+            pushed: Features (N, V, D) or (N, D) that the queue is seen with, as if they had been pushed before.
+        """
         if not self.queue_in_use:
             return sinkhorn(scores, self.epsilon, self.sinkhorn_iterations)
         share = len(scores) * self._check_batch(len(scores))
         queue: FeatureQueue = self.queues[crop]  # type: ignore[assignment]
-        queued = self._full_scores(queue.features[get_rank() * share : (get_rank() + 1) * share])
-        missing = torch.where(self.queued >= self.queue_size, 0.0, -torch.inf).to(scores.dtype)
+        features = queue.after([_crops(feature)[:, 0] for feature in pushed])
+        queued = self._full_scores(features[get_rank() * share : (get_rank() + 1) * share])
+        count = self.queued + len(pushed) * len(scores) * get_world_size()
+        missing = torch.where(count >= self.queue_size, 0.0, -torch.inf).to(scores.dtype)
         mask = torch.cat([missing.expand(share), torch.zeros_like(scores[:, 0])])
         codes = sinkhorn(torch.cat([queued.to(scores.dtype), scores]), self.epsilon, self.sinkhorn_iterations, mask)
         return codes[share:]
@@ -154,13 +181,29 @@ class SwAVHead(BaseHead):
     def _full_scores(self, features: Tensor) -> Tensor:
         return self.scores(features)
 
-    def look(self, features: Tensor, crop: int) -> Look:
-        """Return what the loss sees of crops (N, V, D) or (N, D), unit rows; the first is crop 0 or 1 of the image."""
-        scores = self._full_scores(_crops(features))
-        return Look(scores, (scores / self.temperature).log_softmax(2), self.assign(scores[:, 0], crop))
+    def look(self, features: Tensor, crop: int, pushed: Sequence[Tensor] = ()) -> Look:
+        """Return what the loss sees of crops (N, V, D) or (N, D), unit rows; the first is crop 0 or 1 of the image.
 
-    def swapped_loss(self, query: Look, target: Look) -> Tensor:
-        """Return the loss, split over the crops of the query: their codes and predictions."""
+        ``pushed`` is that of :meth:`assign`.
+        """
+        scores = self._full_scores(_crops(features))
+        code = self.assign(scores[:, 0], crop, pushed)
+        return Look(scores, (scores / self.temperature).log_softmax(2), code)
+
+    def shared(self, query: Tensor) -> Look:
+        """Return scores, predictions and code of the even crops (N, V, D)."""
+        return self.look(query, 0)
+
+    def prepare(self, target: Tensor) -> Look:
+        """Return scores, predictions and code of the odd crops (N, V, D)."""
+        return self.look(target, 1)
+
+    def terms(self, query: Tensor, target: Look, shared: Look | None = None) -> Tensor:
+        """Return the loss split over the V crops of the query, (V,): their codes and predictions."""
+        query_look = self.shared(query) if shared is None else shared
+        return self._swapped(query_look, target)
+
+    def _swapped(self, query: Look, target: Look) -> Tensor:
         both = (query.code + target.code)[:, None]  # the others predict both codes; cross-entropy is linear in them
         p, t = query.predictions, target.predictions
         on_query = [(target.code[:, None] * p[:, :1]).sum(2), (both * p[:, 1:]).sum(2)]
@@ -171,7 +214,7 @@ class SwAVHead(BaseHead):
 
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the loss of the even crops ``query`` and the odd crops ``target``, (N, V, D) or (N, D), unit rows."""
-        return self.swapped_loss(self.look(query, 0), self.look(target, 1)).sum()
+        return self.terms(query, self.prepare(target)).sum()
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Push the first crop of the queries and that of the targets."""
@@ -189,6 +232,13 @@ class SwAVHead(BaseHead):
         usage = dict(prototype_entropy=usage_entropy(F.linear(features, self.prototypes.weight)))
         queues = [memory_statistics(features, queue.features, 'queue') for queue in self.queues[:1]]  # type: ignore[arg-type]
         return {name: value for part in [usage, *queues] for name, value in part.items()}
+
+
+@torch.no_grad()
+def unit_rows(weight: Tensor) -> Tensor:
+    """Return rows (K, D) at unit length; rows that have it to rounding stay bit for bit, so a second call is exact."""
+    length = weight.norm(dim=1, keepdim=True)
+    return torch.where((length - 1).abs() <= 16 * torch.finfo(weight.dtype).eps, weight, F.normalize(weight, dim=1))
 
 
 def _crops(features: Tensor) -> Tensor:

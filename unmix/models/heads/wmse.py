@@ -46,11 +46,10 @@ class WMSEHead(CosineHead):
         if draws < 1 or not 0 <= eps < 1:
             raise ValueError(f'head.draws is {draws} and head.eps {eps}; expected at least 1, and [0, 1).')
         self.sub_batch, self.draws, self.eps = sub_batch, draws, eps
-        self.step: tuple[int, ...] = ()
 
     def permutations(self, size: int) -> np.ndarray:
-        """Draw this step's permutations (draws, size), a function of ``self.step``; the same on every rank."""
-        rng = generator('sub-batches', *self.step)
+        """Draw this step's permutations (draws, size), a function of the step's key; the same on every rank."""
+        rng = generator('sub-batches', *self.step.key)
         return np.stack([rng.permutation(size) for _ in range(self.draws)])
 
     def whiten(self, x: Tensor, permutations: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmix.utils.dist import concat_all_gather
-from unmix.utils.journal import Journal
 
 INITS = ('unit', 'columns', 'uniform')
 
@@ -30,13 +29,12 @@ class MemoryBank(nn.Module):
             banks of the ranks part; only to reproduce its figures.
 
     Attributes:
-        features: (num_instances, D); written in place, so no graph may keep it: see :func:`eager_gradient`.
+        features: (num_instances, D); written in place after the step.
 
     Raises:
         ValueError: If ``init`` is another one, or the momentum is outside [0, 1].
     """
 
-    journaled = ('features',)
     features: Tensor
 
     def __init__(
@@ -48,7 +46,6 @@ class MemoryBank(nn.Module):
         if init not in INITS:
             raise ValueError(f'head.bank_init is {init!r}; it is one of {INITS}.')
         self.num_instances, self.momentum, self.sync = num_instances, momentum, sync
-        self.journal = Journal()
         if init == 'uniform':
             features = (2 * torch.rand(num_instances, dim) - 1) * math.sqrt(3 / dim)
         else:
@@ -79,4 +76,4 @@ class MemoryBank(nn.Module):
         last = torch.where(index[:, None] == index, place, -1).amax(1)
         features = features.detach().to(self.features.dtype)[last]
         moved = self.momentum * self.features[index] + (1 - self.momentum) * features
-        self.journal.write(self.features, 0, index, F.normalize(moved, dim=1))
+        self.features.index_copy_(0, index, F.normalize(moved, dim=1))

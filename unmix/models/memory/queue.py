@@ -1,11 +1,12 @@
 """A first-in-first-out memory of features."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmix.utils.dist import concat_all_gather
-from unmix.utils.journal import Journal
 
 
 class FeatureQueue(nn.Module):
@@ -19,11 +20,10 @@ class FeatureQueue(nn.Module):
         dim: Feature dimension D.
 
     Attributes:
-        features: (K, D); written in place, so no graph may keep it: see :func:`bank_lse`, :func:`eager_gradient`.
+        features: (K, D); written in place after the step.
         pointer: Row of the oldest feature, () int64.
     """
 
-    journaled = ('features',)
     features: Tensor
     pointer: Tensor
 
@@ -31,7 +31,7 @@ class FeatureQueue(nn.Module):
         super().__init__()
         if size < 1:
             raise ValueError(f'queue_size is {size}; a queue holds at least one feature.')
-        self.size, self.journal = size, Journal()
+        self.size = size
         self.register_buffer('features', F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer('pointer', torch.zeros((), dtype=torch.long))
 
@@ -43,11 +43,23 @@ class FeatureQueue(nn.Module):
             ValueError: If they are more than the queue has rows.
         """
         features = concat_all_gather(features).to(self.features.dtype)
-        if len(features) > self.size:
-            raise ValueError(
-                f'model.head.queue_size is {self.size}, but a batch of all processes has {len(features)} features. Set '
-                f'it to {len(features)} or more; several batches are usual, and up to a quarter of the data set.'
-            )
-        rows = (self.pointer + torch.arange(len(features), device=features.device)) % self.size
-        self.journal.write(self.features, 0, rows, features)
+        self.features.index_copy_(0, self._oldest(self.pointer, len(features)), features)
         self.pointer = (self.pointer + len(features)) % self.size
+
+    @torch.no_grad()
+    def after(self, pushed: Sequence[Tensor]) -> Tensor:
+        """Return the features (K, D) as they would be after these were enqueued; the queue stays as it is."""
+        features, pointer = self.features, self.pointer
+        for push in pushed:
+            rows = concat_all_gather(push).to(features.dtype)
+            features = features.index_copy(0, self._oldest(pointer, len(rows)), rows)
+            pointer = pointer + len(rows)
+        return features
+
+    def _oldest(self, pointer: Tensor, count: int) -> Tensor:
+        if count > self.size:
+            raise ValueError(
+                f'model.head.queue_size is {self.size}, but a batch of all processes has {count} features. Set '
+                f'it to {count} or more; several batches are usual, and up to a quarter of the data set.'
+            )
+        return (pointer + torch.arange(count, device=pointer.device)) % self.size

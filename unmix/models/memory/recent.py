@@ -1,16 +1,13 @@
 """The classes of the most recent instances, in a table whose size does not depend on their number."""
 
 import weakref
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from unmix.models.functional.skipped_steps import Step, StepHistory
-from unmix.utils.dist import concat_all_gather, rank_slice
-from unmix.utils.journal import Journal
+from unmix.utils.dist import concat_all_gather
 
 
 class RecentInstances(nn.Module):
@@ -36,7 +33,6 @@ class RecentInstances(nn.Module):
         weight: (num_instances, D), valid for instances outside, and likewise ``velocity``, the momentum.
     """
 
-    journaled = ('slots', 'left', 'weight', 'velocity')
     ids: Tensor
     slots: Tensor
     stamps: Tensor
@@ -54,7 +50,7 @@ class RecentInstances(nn.Module):
         velocity: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.num_slots, self.journal = num_slots, Journal()
+        self.num_slots = num_slots
         self.register_buffer('ids', torch.full((num_slots,), -1))
         self.register_buffer('slots', torch.full((num_instances,), -1))
         self.register_buffer('stamps', torch.arange(-num_slots, 0))
@@ -67,13 +63,7 @@ class RecentInstances(nn.Module):
         self.register_buffer('count', torch.zeros((), dtype=torch.long))
         self.history = StepHistory(max_phases)
         self._optimizer: weakref.ref[Optimizer] | None = None
-        self._hook: RemovableHandle | None = None
-        self._seen_version: int | None = None
-        self._stepped = True  # since the last exchange of rows
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        self._seen_version = None
+        self._group = 0  # of the optimiser, that the slots' weights are in
 
     def follow(self, optimizer: Optimizer, parameter: nn.Parameter) -> None:
         """Take momentum and hyper-parameters of the slots' weights from an optimiser, now and after each of its steps.
@@ -88,37 +78,41 @@ class RecentInstances(nn.Module):
                 "model.head.weight; head.num_recent needs dict(type='SGD', lr=..., momentum=..., weight_decay=...)."
             )
         self._optimizer = weakref.ref(optimizer)
-        number = optimizer.param_groups.index(groups[0])
+        self._group = optimizer.param_groups.index(groups[0])
 
-        def advance(*_: Any) -> None:
-            group = optimizer.param_groups[number]
-            self._stepped = True
-            self.history.advance(Step(*(float(group[key]) for key in ('lr', 'weight_decay', 'momentum'))))
+    def advance(self) -> None:
+        """Count a step of the optimiser, with its present hyper-parameters.
 
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook = optimizer.register_step_post_hook(advance)
+        Raises:
+            RuntimeError: If the optimiser is not known.
+        """
+        if (optimizer := self._known_optimizer()) is None:
+            raise RuntimeError(
+                'model.head.weight has been trained, but head.num_recent was not told of the optimiser: add '
+                "dict(type='InstanceHook') to custom_hooks, or call model.head.follow(optimizer)."
+            )
+        group = optimizer.param_groups[self._group]
+        self.history.advance(Step(*(float(group[key]) for key in ('lr', 'weight_decay', 'momentum'))))
+
+    def _known_optimizer(self) -> Optimizer | None:
+        return None if self._optimizer is None else self._optimizer()
 
     def _momentum_buffer(self, parameter: nn.Parameter) -> Tensor | None:
-        """The optimiser's momentum of the slots (K, D); None without an optimiser, or before its first step."""
-        optimizer = None if self._optimizer is None else self._optimizer()
-        if optimizer is None:
-            if self._seen_version not in (None, parameter._version):
-                raise ValueError(
-                    'model.head.weight has been trained, but head.num_recent was not told of the optimiser: add '
-                    "dict(type='InstanceHook') to custom_hooks, or call model.head.follow(optimizer)."
-                )
+        """Return the optimiser's momentum of the slots (K, D); None without an optimiser, or before its first step."""
+        optimizer = self._known_optimizer()
+        if optimizer is None or parameter not in optimizer.state:
             return None
-        return optimizer.state[parameter].get('momentum_buffer') if parameter in optimizer.state else None
+        buffer: Tensor | None = optimizer.state[parameter].get('momentum_buffer')
+        return buffer
 
     @torch.no_grad()
-    def enter(self, index: Tensor, parameter: nn.Parameter) -> Tensor:
-        """Give the instances ``index`` (N,), and those of the other ranks, a slot; return theirs (N,).
+    def enter(self, index: Tensor, parameter: nn.Parameter) -> None:
+        """Give the instances ``index`` (N,), and those of the other ranks, a slot; a second call changes nothing.
 
         The least recently used slots are given up, and ``parameter`` (K, D) and its momentum are exchanged.
 
         Raises:
-            ValueError: If the batch of all ranks has more samples than there are slots, or gradients are accumulated.
+            ValueError: If the batch of all ranks has more samples than there are slots.
         """
         ids = concat_all_gather(index)
         if len(ids) > self.num_slots:
@@ -127,40 +121,36 @@ class RecentInstances(nn.Module):
                 'at least that.'
             )
         momentum = self._momentum_buffer(parameter)
-        if parameter.grad is not None and not self._stepped:
-            raise ValueError(
-                'model.head.weight still has a gradient, of rows that are about to be exchanged: head.num_recent does '
-                'not work with optim_wrapper.accumulative_counts > 1.'
-            )
-        self._stepped = False
         slot, hit = self._find_slots(ids)
         old, own = self.ids[slot], parameter[slot]
         weight, velocity = self._up_to_date(ids, own)
         own_velocity = torch.zeros_like(own) if momentum is None else momentum[slot]
-        # Whoever was in an empty slot is written to the row that enters it, which stays as it is.
-        leaving = torch.where(old < 0, ids, old)
-        empty = (old < 0)[:, None]
+        # An instance that has a slot already, or takes an empty one, drives nobody out: its own row is written back
+        # as it is.
+        stays = hit | (old < 0)
+        leaving = torch.where(stays, ids, old)
         for table, rows in ((self.weight, own), (self.velocity, own_velocity)):
-            rows = torch.where(empty, _read(table, ids, rows), rows)
-            self.journal.write(table, 0, leaving.to(table.device), rows.to(table))
+            rows = torch.where(stays[:, None], _read(table, ids, rows), rows)
+            table.index_copy_(0, leaving.to(table.device), rows.to(table))
         now = torch.stack([self.history.steps, self.history.phase])[:, None]
-        self.journal.write(self.left, 1, leaving, torch.where(old < 0, self.left[:, ids], now))
-        self.journal.write(self.slots, 0, leaving, torch.where(hit, slot, -1))
-        self.journal.write(self.slots, 0, ids, slot)
+        self.left.index_copy_(1, leaving, torch.where(stays, self.left[:, ids], now))
+        self.slots.index_copy_(0, leaving, torch.where(hit, slot, -1))
+        self.slots.index_copy_(0, ids, slot)
         self.ids.index_copy_(0, slot, ids)
         parameter.index_copy_(0, slot, torch.where(hit[:, None], own, weight))
         if momentum is not None:
             momentum.index_copy_(0, slot, torch.where(hit[:, None], own_velocity, velocity))
-        self._seen_version = parameter._version
-        return slot[rank_slice(len(index))]
 
     def _find_slots(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the slot (G,) of each instance of the batch, and whether it has been there; the slots are stamped."""
         place = torch.arange(len(ids), device=ids.device)
         first = (ids[:, None] == ids).int().argmax(1)  # of an instance that is in the batch more than once
         slot, hit = self.slots[ids], self.slots[ids] >= 0
-        stamp = self.count + first
-        self.count += len(ids)
+        # The same batch once more, as after a step that was not taken, gets the stamps that it has.
+        again = (hit & (self.stamps[slot] == self.count - len(ids) + first)).all()
+        begin = torch.where(again, self.count - len(ids), self.count)
+        stamp = begin + first
+        self.count.copy_(begin + len(ids))
         self.stamps.scatter_reduce_(0, slot.clamp(min=0), torch.where(hit, stamp, -self.num_slots), 'amax')
         # The n-th instance that has no slot takes the n-th oldest; those of this batch are the youngest.
         oldest = self.stamps.topk(len(ids), largest=False, sorted=True).indices

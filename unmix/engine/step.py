@@ -1,0 +1,170 @@
+"""One training step, from a batch to the state that it leaves."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from unmix.models.algorithms.base import BaseAlgorithm
+from unmix.utils.nan_reasons import watching
+
+
+class TrainStep:
+    """Forward, backward, a look at loss and gradient, optimiser step, and only then the state.
+
+    A model's ``train_step`` gets this object in the place of its ``OptimWrapper``: it calls :meth:`optim_context`
+    around the forward pass and :meth:`update_params` with the loss. If loss or gradient is not finite on any rank, the
+    optimiser does not step and :meth:`BaseAlgorithm.after_step` is not called. So there is nothing to undo but
+    BatchNorm's running statistics, which the forward pass has moved; they are copied before each step.
+
+    With gradient accumulation the whole optimiser step that a bad batch is part of is left out. A gradient scaler
+    (``AmpOptimWrapper``) judges the gradients itself.
+
+    Args:
+        model: The model, perhaps in a wrapper such as DistributedDataParallel.
+        optim_wrapper: Its optimiser. Another than an ``OptimWrapper`` is passed on to the model and not watched.
+
+    Attributes:
+        watch: Whether losses and gradients are looked at.
+        failed: What was not finite in the last step: ``'loss'``, ``'gradient'``, or None.
+        reasons: Why the loss is NaN, if a layer knows.
+        left_out: Whether the optimiser step that is being accumulated will be left out.
+    """
+
+    def __init__(self, model: nn.Module, optim_wrapper: Any) -> None:
+        self.model, self.wrapper = model, optim_wrapper
+        self.method = unwrap(model)
+        self.watch = False
+        self.failed: str | None = None
+        self.reasons: list[str] = []
+        self.left_out = False
+        self._stepped = False
+        self._statistics: RunningStatistics | None = None
+        optimizer = optim_wrapper.optimizer if isinstance(optim_wrapper, OptimWrapper) else None
+        self._hook = optimizer.register_step_post_hook(self._note) if isinstance(optimizer, Optimizer) else None
+
+    def start_watching(self) -> bool:
+        """Look at losses and gradients from now on; return whether that is possible with this optimiser."""
+        self.watch = isinstance(self.wrapper, OptimWrapper)
+        self._statistics = RunningStatistics(self.method) if self.watch else None
+        return self.watch
+
+    def close(self) -> None:
+        """Leave the optimiser as it was."""
+        if self._hook is not None:
+            self._hook.remove()
+
+    def run(self, batch: Any) -> dict[str, Tensor]:
+        """Take one step; return the loss terms for the log."""
+        self.failed = None
+        if self._statistics is not None:
+            self._statistics.keep()
+        wrapper = self if isinstance(self.wrapper, OptimWrapper) else self.wrapper
+        with watching() if self.watch else nullcontext([]) as self.reasons:
+            outputs: dict[str, Tensor] = self.model.train_step(batch, optim_wrapper=wrapper)
+        if self.failed is None:
+            self.commit()
+        else:
+            self.discard()
+        return outputs
+
+    def commit(self) -> None:
+        """Move the state of a method after a step that was taken."""
+        if isinstance(self.method, BaseAlgorithm):
+            self.method.after_step(stepped=self._stepped)
+        self._stepped = False
+
+    def discard(self) -> None:
+        """Forget a step that was not taken, and the gradients that were accumulated before it."""
+        self.wrapper.zero_grad()
+        if self._statistics is not None:
+            self._statistics.restore()
+        if isinstance(self.method, BaseAlgorithm):
+            self.method.discard_step()
+
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass: autocast, and no gradient synchronisation while accumulating."""
+        context: AbstractContextManager[Any] = self.wrapper.optim_context(model)
+        return context
+
+    def update_params(
+        self, loss: Tensor, step_kwargs: Mapping[str, Any] | None = None, zero_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Run the backward pass, and the optimiser step if it is due and all is finite. As ``OptimWrapper`` does."""
+        wrapper = self.wrapper
+        wrapper.backward(wrapper.scale_loss(loss))
+        due = wrapper.should_update()
+        if self.watch:
+            judge_gradients = due and not self.left_out and not isinstance(wrapper, AmpOptimWrapper)
+            self.failed = what_is_not_finite(loss, self.method.parameters() if judge_gradients else ())
+            self.left_out |= self.failed is not None
+        if due:
+            if not self.left_out:
+                wrapper.step(**(step_kwargs or {}))
+            wrapper.zero_grad(**(zero_kwargs or {}))
+            self.left_out = False
+
+    def _note(self, optimizer: Optimizer, *_: Any) -> None:
+        """Note that the optimiser has stepped; a fused one leaves a step out on the device if its scaler says so."""
+        overflow = getattr(optimizer, 'found_inf', None)
+        self._stepped = overflow is None or not bool(overflow)
+
+
+def what_is_not_finite(loss: Tensor, parameters: Iterator[nn.Parameter] | tuple[()]) -> str | None:
+    """Return ``'loss'`` or ``'gradient'`` if one is NaN or infinite on any rank, else None; the host waits once."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = get_total_norm(gradients, torch.inf) if gradients else loss.new_zeros(())
+    finite = torch.stack([loss.detach().float(), norm.float()]).isfinite().float()
+    if get_world_size() > 1:
+        all_reduce(finite, op='min')
+    loss_is_finite, gradient_is_finite = finite.tolist()
+    return 'loss' if not loss_is_finite else 'gradient' if not gradient_is_finite else None
+
+
+class RunningStatistics:
+    """A copy of all buffers that a forward pass moves: those of the networks, not of the head.
+
+    Args:
+        model: The model, unwrapped.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = [module for name, module in model.named_modules() if name.partition('.')[0] != 'head']
+        self._slots = [(module._buffers, key) for module in modules for key in module._buffers]
+        self._copies: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+
+    def _tensors(self) -> list[Tensor]:
+        return [tensor for buffers, key in self._slots if (tensor := buffers[key]) is not None]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Copy the buffers as they are."""
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in self._tensors():
+            groups.setdefault(tensor.dtype, []).append(tensor)
+        for dtype, tensors in groups.items():
+            copies = self._copies.get(dtype, ([], []))[1]
+            if len(copies) != len(tensors):
+                copies = [torch.empty_like(tensor) for tensor in tensors]
+            torch._foreach_copy_(copies, tensors)
+            self._copies[dtype] = tensors, copies
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Write the copies back."""
+        copies = [copy for _, group in self._copies.values() for copy in group]
+        originals = [tensor for dtype in self._copies for tensor in self._tensors() if tensor.dtype == dtype]
+        for tensor, copy in zip(originals, copies, strict=True):
+            tensor.copy_(copy)
+
+
+def unwrap(model: nn.Module) -> Any:
+    """Return the model inside of a wrapper such as DistributedDataParallel, or the model itself."""
+    return model.module if is_model_wrapper(model) else model
