@@ -20,7 +20,7 @@ import torch
 from mmengine.dist import get_world_size
 from torch import distributed
 
-from unmix.apis.launch import run_tool
+from unmix.apis.command import run_tool
 from unmix.engine.capture import compare, read_capture, replay
 
 

@@ -15,8 +15,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from unmix.checkpoint_files import save_checkpoint
-from unmix.checkpoint_loading import load_from_local
+from unmix.checkpoint.files import save_checkpoint
+from unmix.checkpoint.load import load_from_local
 from unmix.engine.registered_types import refuse_unregistered
 from unmix.registry import MODELS
 from unmix.utils.clock import Clock, read_clock

@@ -12,10 +12,10 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from unmix.checkpoint.latest import PASSING, find_latest_checkpoint
 from unmix.engine.capture import capture_step, write_capture
 from unmix.engine.loss_check import LossCheck
 from unmix.engine.step_state import StepState
-from unmix.latest_checkpoint import PASSING, find_latest_checkpoint
 from unmix.registry import HOOKS
 from unmix.utils.nan_reasons import watching
 

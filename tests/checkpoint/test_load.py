@@ -17,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from unmix import compat
-from unmix.checkpoint_loading import allowed_globals
+from unmix.checkpoint.load import allowed_globals
 
 
 class Touch:

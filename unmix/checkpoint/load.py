@@ -2,7 +2,7 @@
 
 MMEngine 0.10.7 cannot read its own checkpoints that way, onedl-mmengine falls back to executing the pickle, and both
 execute what comes over http. One loader with a list of allowed types replaces them all. A file with a seal
-(:mod:`unmix.checkpoint_files`) is compared with it first. :func:`trust_checkpoints` lifts the list for this process.
+(:mod:`unmix.checkpoint.files`) is compared with it first. :func:`trust_checkpoints` lifts the list for this process.
 """
 
 import logging
@@ -17,17 +17,10 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from unmix.checkpoint_files import verify
+from unmix.checkpoint.files import verify
 
 _HISTORY_METHODS = ('min', 'max', 'current', 'mean')
-_LOCAL, _HTTP = ('',), ('http://', 'https://')
-_BY_HTTP = (
-    'modelzoo://',
-    'torchvision://',
-)  # MMEngine resolves the name and calls its load_from_http, which is replaced
 _REFUSED = re.compile(
     r'(?:GLOBAL|unsupported GLOBAL) (\S+) (?:was not an allowed|whose module)|(getattr\(.*?\)) is not'
     r'|(?:weights_only=True.* )(legacy \.tar format|TorchScript archives)'
@@ -168,18 +161,3 @@ def load_from_refused_scheme(filename: str, map_location: Any = None, **kwargs: 
         f'checkpoint {filename!r}: {scheme}:// is refused, since MMEngine would execute what the file pickles. '
         'Download the file and give its path, or give its http(s):// address'
     )
-
-
-def register_safe_loaders() -> None:
-    """Replace MMEngine's loaders, in its registry of schemes and under the names by which they call each other.
-
-    Schemes that another package registered are left alone.
-    """
-    register = CheckpointLoader.register_scheme
-    for prefix, loader in list(CheckpointLoader._schemes.items()):
-        if loader.__module__ == mmengine_checkpoint.__name__ and prefix not in _BY_HTTP:
-            register(prefixes=prefix, loader=load_from_refused_scheme, force=True)
-    register(prefixes=_LOCAL, loader=load_from_local, force=True)
-    register(prefixes=_HTTP, loader=load_from_http, force=True)
-    mmengine_checkpoint.load_from_local = load_from_local
-    mmengine_checkpoint.load_from_http = load_from_http
