@@ -19,6 +19,7 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer, print_log
 
 from unmix.checkpoint.files import verify
+from unmix.utils.download import fetch
 
 _HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 _REFUSED = re.compile(
@@ -121,33 +122,34 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 def load_from_http(
     filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool | None = None
 ) -> Any:
-    """Download a checkpoint to torch's cache and load it as :func:`load_from_local` does.
+    """Download a checkpoint (:func:`unmix.utils.download.fetch`) and load it as :func:`load_from_local` does.
 
-    The first process of each machine downloads, the others then read its cache.
+    It is kept in ``model_dir``, or in the cache. The first process of each machine downloads, the others then find the
+    file. A file that cannot be loaded is not kept.
 
     Raises:
-        ValueError: The file holds more than weights and logs, or is no checkpoint.
+        ConnectionError: The file cannot be reached.
+        ValueError: The file holds more than weights and logs, is no checkpoint, or is damaged.
     """
     rank, world_size = get_dist_info()
     first = int(os.environ.get('LOCAL_RANK', rank)) == 0
 
-    def load(safe: bool) -> Any:
-        # torch's own default here is weights_only=False
-        return torch.hub.load_state_dict_from_url(
-            filename,
-            model_dir=model_dir,
-            map_location=map_location,
-            progress=first if progress is None else progress,
-            weights_only=safe,
-        )
+    def load() -> Any:
+        path = fetch(filename, model_dir)
+        try:
+            verify(path, filename)
+            return _read(filename, lambda safe: torch.load(path, map_location=map_location, weights_only=safe))
+        except ValueError:
+            path.unlink(missing_ok=True)
+            raise
 
     if world_size == 1:
-        return _read(filename, load)
+        return load()
     try:
-        checkpoint = _read(filename, load) if first else None
+        checkpoint = load() if first else None
     finally:
         barrier()  # also after an error: the others must not wait for ever
-    return checkpoint if first else _read(filename, load)
+    return checkpoint if first else load()
 
 
 def load_from_refused_scheme(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
