@@ -118,6 +118,7 @@ setup(
         'scikit-learn>=1.4',
         'matplotlib>=3.7',
         'rich>=13.0',
+        'pooch>=1.8',  # downloads
         'numba>=0.61',  # makes the views; without it torch does, several times slower
         'simplejpeg>=1.7',  # decodes JPEG; without it PIL does
         *mmengine_requirements(),

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import unmix
-from unmix.apis.config import load_config
 from unmix.cli import COMMANDS, main
+from unmix.config import load_config
 from unmix.utils.digest import file_sha256
 from unmix.zoo.index import entries
 

@@ -1,5 +1,6 @@
 """Runs that resume, package look-up and config names: the same on every MMEngine distribution."""
 
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.registry import Registry
 from mmengine.runner import CheckpointLoader, Runner
 
 import unmix
+import unmix.registry
 from unmix import compat
 
 
@@ -126,14 +129,50 @@ def test_a_run_resumes_from_its_own_checkpoint_and_ends_as_an_uninterrupted_one(
     assert torch.allclose(whole.model.weight, torch.tensor([1.5, 1.0]), atol=1.0)
 
 
-def test_the_text_of_a_config_is_formatted_once_a_run(tmp_path: Path):
-    compat._format_once.cache_clear()
-    first = runner(tmp_path, epochs=3, cfg=Config(dict(max_epochs=3)))
-    first.train()
-    assert compat._format_once.cache_info().misses == 1  # of the log, the visualiser and three checkpoints
-    text, _ = compat._yapf('a  = dict( b=1)', style_config=dict(based_on_style='pep8'))
-    assert compat.format_code('a  = dict( b=1)', dict(based_on_style='pep8'))[0] == text == 'a = dict(b=1)\n'
-    saved = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)['meta']['cfg']
-    assert saved == first.cfg.pretty_text
-    first.cfg.max_epochs = 77
-    assert 'max_epochs = 77' in first.cfg.pretty_text
+def test_every_class_that_takes_the_place_of_one_of_mmengine_is_listed():
+    found = {}
+    for registry in vars(unmix.registry).values():
+        if isinstance(registry, Registry) and registry.scope == 'unmix' and registry.parent is not None:
+            registry.import_from_location()
+            registry.parent.import_from_location()
+            for name, theirs in registry.parent.module_dict.items():
+                ours = registry.module_dict.get(name)
+                if ours is not None and theirs.__module__.startswith('mmengine.'):  # not MMCV's
+                    found[name] = f'{ours.__module__}.{ours.__name__}'
+    assert found == compat.REPLACED
+
+
+def test_nothing_but_compat_changes_mmengine():
+    """Importing every module of the package leaves MMEngine's registries and modules as ``install`` has made them."""
+    script = """
+import importlib, pkgutil, sys
+import mmengine, mmengine.runner
+from mmengine import registry
+import unmix
+
+for one in vars(registry).values():
+    if isinstance(one, registry.Registry):
+        one.import_from_location()
+
+def state():
+    modules = {name: module for name, module in sys.modules.items() if name.partition('.')[0] == 'mmengine'}
+    found = {(name, key): id(value) for name, module in modules.items() for key, value in vars(module).items()}
+    for name, one in vars(registry).items():
+        if isinstance(one, registry.Registry):
+            found |= {(name, key): id(value) for key, value in one.module_dict.items()}
+    classes = {value for module in modules.values() for value in vars(module).values()
+               if isinstance(value, type) and value.__module__.startswith('mmengine')}
+    for one in classes:
+        found |= {(one.__module__, one.__name__, key): id(value) for key, value in vars(one).items()}
+    return found
+
+before = state()
+for module in pkgutil.walk_packages(unmix.__path__, 'unmix.'):
+    if '.mim' not in module.name:
+        importlib.import_module(module.name)
+after = state()
+changed = sorted(key for key in before if before[key] != after.get(key) and not str(key[-1]).startswith('_abc'))
+changed += sorted(key for key in after if isinstance(key, tuple) and key[0].isupper() and key not in before)
+assert not changed, changed
+"""
+    subprocess.run([sys.executable, '-c', script], check=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from unmix import compat
+from unmix.engine import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmengine.dist import all_gather
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from unmix.compat import init_cpu_distributed
+from unmix.engine.launch import init_cpu_distributed
 
 
 class Line(BaseModel):
@@ -134,19 +134,19 @@ def test_a_launcher_that_did_not_start_this_process_is_named(monkeypatch: pytest
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=r"launcher='pytorch'.*RANK, WORLD_SIZE, LOCAL_RANK are not set"):
-        compat.init_cpu_distributed(Config(dict(launcher='pytorch')))
+        launch.init_cpu_distributed(Config(dict(launcher='pytorch')))
 
 
 def test_an_accelerator_is_left_to_mmengine(monkeypatch: pytest.MonkeyPatch):
     """But for the environment: MMEngine indexes LOCAL_RANK, which is not among the variables of mpirun."""
-    monkeypatch.setattr(compat, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.setenv(name, 'restored after the test')
     monkeypatch.delenv('MASTER_ADDR')
     for name, value in {'RANK': '5', 'SIZE': '8', 'LOCAL_RANK': '1', 'LOCAL_SIZE': '8'}.items():
         monkeypatch.setenv(f'OMPI_COMM_WORLD_{name}', value)
     cfg = Config(dict(launcher='mpi', sync_bn='torch'))
-    compat.init_cpu_distributed(cfg)
+    launch.init_cpu_distributed(cfg)
     assert [os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['5', '8', '1']
     assert os.environ['MASTER_ADDR'] == '127.0.0.1'
     assert cfg.to_dict() == dict(launcher='mpi', sync_bn='torch')
@@ -154,11 +154,11 @@ def test_an_accelerator_is_left_to_mmengine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv('MASTER_ADDR')
     monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '4')
     with pytest.raises(ValueError, match='on several machines: set MASTER_ADDR'):
-        compat.init_cpu_distributed(cfg)
+        launch.init_cpu_distributed(cfg)
 
 
 def test_one_process_needs_no_set_up():
     cfg = Config(dict(launcher='none', sync_bn='torch'))
-    compat.init_cpu_distributed(cfg)
+    launch.init_cpu_distributed(cfg)
     assert cfg.to_dict() == dict(launcher='none', sync_bn='torch')
     assert not torch.distributed.is_initialized()

@@ -14,9 +14,9 @@ MODULES = {
     if '.mim' not in path.parts
 }
 # Rooms, from the one that everything may import to the ones that nothing below may.
-LEVELS = [{'registry', 'version', 'utils', 'compat', 'checkpoint_files', 'checkpoint_loading', 'latest_checkpoint'},
-          {'mixing'}, {'datasets', 'models'}, {'evaluation', 'visualization', 'converters'},
-          {'engine', 'apis', 'zoo'}, {'cli'}]  # fmt: skip
+LEVELS = [{'registry', 'version', 'utils', 'config'}, {'mixing'}, {'datasets', 'models'},
+          {'checkpoint', 'evaluation', 'visualization', 'converters'}, {'compat'},
+          {'engine', 'zoo'}, {'apis'}, {'cli'}]  # fmt: skip
 
 
 def imports(name: str, everywhere: bool = False) -> set[str]:

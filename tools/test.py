@@ -3,8 +3,8 @@
 python tools/test.py configs/quickstart/unmix-moco_digits.py work_dirs/unmix-moco_digits/epoch_150.pth
 """
 
+from unmix.apis.command import run_tool
 from unmix.apis.evaluate import evaluate
-from unmix.apis.launch import run_tool
 
 if __name__ == '__main__':
     run_tool(evaluate)

@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: After an error, ``--help`` and ``--version``.
     """
-    from unmix.apis.check_config import suggest
-    from unmix.apis.launch import reader_may_leave, run_tool
+    from unmix.apis.command import reader_may_leave, run_tool
+    from unmix.config.check import suggest
 
     words = sys.argv[1:] if arguments is None else list(arguments)
     with reader_may_leave():

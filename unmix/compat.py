@@ -1,57 +1,120 @@
-"""One behaviour on every distribution of MMEngine: ``mmengine``, ``onedl-mmengine`` or a source checkout."""
+"""Every change that ``unmix`` makes to MMEngine, in one list, and nothing else.
 
-import datetime
+:data:`CHANGES` are made when ``unmix`` is imported, for the whole process. :data:`REPLACED` are the classes of MMEngine
+that a config of the scope ``unmix`` gets another class for: MMEngine's registries then find ours under MMEngine's name.
+They hold on every distribution of MMEngine: ``mmengine``, ``onedl-mmengine`` or a source checkout.
+"""
+
+import importlib
 import importlib.util
-import os
 import os.path as osp
-import subprocess
 import warnings
-from functools import lru_cache
+from collections.abc import Callable
 from importlib import metadata
 from itertools import chain
 from typing import Any
 
 import mmengine.config.config
 import mmengine.hub.hub
+import mmengine.runner._flexible_runner
+import mmengine.runner.runner
 import mmengine.utils.package_utils
-import torch
-from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.device import get_device
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import FUNCTIONS
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from unmix.checkpoint_loading import register_safe_loaders
-from unmix.latest_checkpoint import register_safe_files
+from unmix.checkpoint.files import save_checkpoint
+from unmix.checkpoint.latest import find_latest_checkpoint
+from unmix.checkpoint.load import load_from_http, load_from_local, load_from_refused_scheme
 
-_yapf = mmengine.config.config.FormatCode
 _SAME_IMPORT_NAME = (('mmengine', 'onedl-mmengine'), ('mmcv', 'mmcv-lite', 'onedl-mmcv'))
+# MMEngine resolves the names of these schemes and calls its load_from_http, which is replaced.
+_BY_HTTP = ('modelzoo://', 'torchvision://')
 
 
 def install() -> None:
-    """Apply the process-wide changes that the docstring of :mod:`unmix` lists. Harmless when called again."""
+    """Make all :data:`CHANGES`. Harmless when called again."""
     warn_if_overwritten()
+    for _, change in CHANGES:
+        change()
+
+
+def _know_the_package() -> None:
     MODULE2PACKAGE.setdefault('unmix', 'unmix')
-    # Each module that imported the two functions by name has to be told.
-    for module in (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config, mmengine.hub.hub):
-        for function in (is_installed, get_installed_path):
+
+
+def _find_packages() -> None:
+    utils = mmengine.utils
+    _replace((utils.package_utils, utils, mmengine.config.config, mmengine.hub.hub), is_installed, get_installed_path)
+
+
+def _load_safely() -> None:
+    """Schemes that another package registered are left alone."""
+    register = CheckpointLoader.register_scheme
+    for prefix, loader in list(CheckpointLoader._schemes.items()):
+        if loader.__module__ == mmengine_checkpoint.__name__ and prefix not in _BY_HTTP:
+            register(prefixes=prefix, loader=load_from_refused_scheme, force=True)
+    register(prefixes='', loader=load_from_local, force=True)
+    register(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    _replace((mmengine_checkpoint,), load_from_local, load_from_http)
+
+
+def _load_from_the_zoo() -> None:
+    CheckpointLoader.register_scheme(prefixes='unmix::', loader=_zoo_loader, force=True)
+
+
+def _save_whole_files() -> None:
+    runner = mmengine.runner
+    modules = (runner, mmengine_checkpoint, runner.runner, runner._flexible_runner)
+    _replace(modules, save_checkpoint, find_latest_checkpoint)
+
+
+def _find_collate() -> None:
+    FUNCTIONS.register_module(name='collate', module=_collate, force=True)
+
+
+CHANGES: tuple[tuple[str, Callable[[], None]], ...] = (
+    ('config names of the form unmix::moco/... are found', _know_the_package),
+    ('is_installed and get_installed_path of mmengine.utils work without pkg_resources', _find_packages),
+    (
+        'checkpoints are unpickled with weights_only=True and a short list of allowed types, from a path and from '
+        'http(s)://; schemes that cannot be made safe (s3://, open-mmlab://, ...) are refused',
+        _load_safely,
+    ),
+    ('unmix::NAME as a checkpoint is that of the model zoo', _load_from_the_zoo),
+    (
+        'checkpoints are written whole or not at all, sealed with a digest that loading compares, and --resume passes '
+        'over a newest one that is damaged',
+        _save_whole_files,
+    ),
+    ("collate_fn=dict(type='collate') is found by the Runner, which asks MMEngine's registry only", _find_collate),
+)
+
+# Name in MMEngine's registry: our class, which says in its docstring what is different.
+REPLACED = {
+    'CheckpointHook': 'unmix.checkpoint.hook.CheckpointHook',
+    'DefaultOptimWrapperConstructor': 'unmix.engine.optimizers.fused_constructor.FusedConstructor',
+    'Pretrained': 'unmix.models.pretrained.PretrainedInit',
+}
+
+
+def _replace(modules: tuple[Any, ...], *functions: Callable) -> None:
+    """Replace functions in each module that has them under their names, since those that imported them keep theirs."""
+    for module in modules:
+        for function in functions:
             if hasattr(module, function.__name__):
                 setattr(module, function.__name__, function)
-    mmengine.config.config.FormatCode = format_code
-    register_safe_loaders()
-    register_safe_files()
 
 
-def format_code(text: str, style_config: dict[str, Any], **kwargs: Any) -> tuple[str, bool]:
-    """Format Python code as yapf's function, but the same code only once.
-
-    MMEngine formats the config anew for each checkpoint, which takes 40 ms, as long as a step of the quickstart.
-    """
-    return _format_once(text, tuple(style_config.items()), tuple(kwargs.items()))
+def _zoo_loader(filename: str, map_location: Any = None) -> Any:
+    """Load as :func:`unmix.zoo.load_weights`, which is imported when it is used: networks take a second."""
+    return importlib.import_module('unmix.zoo').load_weights(filename, map_location)
 
 
-@lru_cache(maxsize=8)
-def _format_once(text: str, style: tuple, options: tuple) -> tuple[str, bool]:
-    return _yapf(text, style_config=dict(style), **dict(options))
+def _collate(items: Any) -> Any:
+    """Stack items as :func:`unmix.datasets.collate`, which is imported when it is used."""
+    return importlib.import_module('unmix.datasets').collate(items)
 
 
 def _installed(distribution: str) -> bool:
@@ -104,76 +167,3 @@ def get_installed_path(package: str) -> str:
 def _folder(module: str) -> str | None:
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
     return osp.dirname(osp.abspath(spec.origin)) if spec is not None and spec.has_location and spec.origin else None
-
-
-def init_cpu_distributed(cfg: Config) -> None:
-    """Set up several processes without CUDA; call it before the ``Runner`` is built.
-
-    MMEngine's ``init_dist`` calls ``torch.cuda.set_device`` first of all, gives DDP a device for CPU modules, and
-    SyncBatchNorm has no CPU form. So: gloo, ``device_ids=None``, no ``sync_bn``. ``cfg.launcher`` is one of
-    'pytorch', 'slurm', 'mpi' (Open MPI); ``cfg.env_cfg.dist_cfg`` may hold ``timeout`` (seconds) and ``port``.
-    On an accelerator only environment variables are set: DDP reads LOCAL_RANK, which mpirun does not provide.
-
-    Raises:
-        ValueError: The launcher's environment variables are missing.
-    """
-    launcher = cfg.get('launcher', 'none')
-    if launcher not in _RANK_VARIABLES:
-        return
-    dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
-    set_rendezvous(launcher, dist_cfg.get('port'))
-    if get_device() != 'cpu':
-        return
-    if not torch.distributed.is_initialized():
-        timeout = dist_cfg.get('timeout')
-        delta = None if timeout is None else datetime.timedelta(seconds=timeout)
-        torch.distributed.init_process_group('gloo', timeout=delta)
-    # Assigned, not changed in place: a Config hands out copies.
-    wrapper: dict[str, Any] = dict(cfg.get('model_wrapper_cfg') or {'broadcast_buffers': False})
-    wrapper.setdefault('type', 'MMDistributedDataParallel')
-    if issubclass(MODEL_WRAPPERS.get(wrapper['type']), torch.nn.parallel.DistributedDataParallel):
-        wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
-        wrapper['device_ids'] = None
-    cfg.model_wrapper_cfg = wrapper
-    if cfg.pop('sync_bn', None) is not None:
-        warnings.warn('sync_bn is dropped: SyncBatchNorm works on GPUs only', stacklevel=2)
-
-
-# rank, number of processes, rank on its machine
-_RANK_VARIABLES = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-}
-
-
-def set_rendezvous(launcher: str, port: int | None) -> None:
-    """Translate the launcher's environment variables into those of ``torch.distributed``."""
-    missing = [name for name in _RANK_VARIABLES[launcher] if name not in os.environ]
-    if missing:
-        raise ValueError(
-            f'launcher={launcher!r}: the environment variables {", ".join(missing)} are not set, so this process '
-            'was not started by that launcher. Use tools/dist_train.sh, srun or mpirun, or launcher="none"'
-        )
-    for name, source in zip(('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), _RANK_VARIABLES[launcher], strict=True):
-        os.environ[name] = os.environ[source]
-    if launcher == 'slurm' and port is not None:
-        os.environ['MASTER_PORT'] = str(port)
-    os.environ.setdefault('MASTER_PORT', '29500')
-    if 'MASTER_ADDR' not in os.environ:
-        os.environ['MASTER_ADDR'] = _first_host(launcher)
-
-
-def _first_host(launcher: str) -> str:
-    """Address of the machine with rank 0, where the launcher does not give it."""
-    if launcher == 'slurm':
-        nodes = os.environ.get('SLURM_NODELIST', '')
-        if os.environ.get('SLURM_NNODES', '1') == '1':
-            return '127.0.0.1'
-        command = ['scontrol', 'show', 'hostnames', nodes]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
-    if os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') == os.environ['WORLD_SIZE']:
-        return '127.0.0.1'
-    raise ValueError(
-        f'launcher={launcher!r} on several machines: set MASTER_ADDR to the address of the one with rank 0'
-    )

@@ -27,7 +27,12 @@ FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='unmix', locat
 MIXINGS = Registry('mixing', scope='unmix', locations=['unmix.mixing'])
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='unmix', locations=['unmix.models', 'unmix.mixing'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='unmix', locations=['unmix.engine'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='unmix', locations=['unmix.engine'])
+HOOKS = Registry(
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='unmix',
+    locations=['unmix.checkpoint.hook', 'unmix.checkpoint.load_guard', 'unmix.engine'],
+)
 LOG_PROCESSORS = Registry('log processor', parent=MMENGINE_LOG_PROCESSORS, scope='unmix', locations=['unmix.engine'])
 OPTIMIZERS = Registry('optimizer', parent=MMENGINE_OPTIMIZERS, scope='unmix', locations=['unmix.engine'])
 OPTIM_WRAPPERS = Registry('optim wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='unmix', locations=['unmix.engine'])

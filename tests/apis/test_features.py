@@ -9,11 +9,11 @@ import torchvision.transforms as tv
 from PIL import Image
 
 import unmix
-from unmix.apis.config import load_config
+from unmix.apis.command import run_tool
 from unmix.apis.evaluate import evaluate
 from unmix.apis.features import evaluation_pipeline, extract_features
 from unmix.apis.features_command import features
-from unmix.apis.launch import run_tool
+from unmix.config import load_config
 from unmix.registry import MODELS
 
 CONFIG = """

@@ -7,10 +7,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from unmix.apis import find_config, load_config
-from unmix.apis.arguments import valid_arguments
-from unmix.apis.check_config import check_config
-from unmix.apis.config import config_files
-from unmix.apis.launch import argument_parser
+from unmix.apis.command import argument_parser
+from unmix.config import config_files
+from unmix.config.arguments import valid_arguments
+from unmix.config.check import check_config
 from unmix.models import MoCo
 
 QUICKSTART = 'unmix::quickstart/moco_digits.py'

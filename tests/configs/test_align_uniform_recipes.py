@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from unmix.apis.config import config_root, load_config
+from unmix.config import config_root, load_config
 from unmix.registry import MODELS
 
 MEAN = [255 * value for value in (0.485, 0.456, 0.406)]

@@ -11,7 +11,7 @@ import yaml
 from mmengine.config import Config
 from torch.utils.flop_counter import FlopCounterMode
 
-from unmix.apis.config import config_root, load_config
+from unmix.config import config_root, load_config
 from unmix.registry import MODELS
 
 ROOT = config_root()

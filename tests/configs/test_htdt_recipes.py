@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import pytest
 from mmengine.config import Config
 
-from unmix.apis.config import config_root, load_config
+from unmix.config import config_root, load_config
 
 
 class Data(NamedTuple):

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from unmix.apis.config import config_root, load_config
+from unmix.config import config_root, load_config
 
 NAME = 'image-mixture/{}_resnet50_4xb32-steplr-600e_in100'
 ATTEMPTS = dict(num_mix=2, prob=0.1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unmix.engine  # noqa: F401  registers CosineLR
-from unmix.apis.config import config_root, load_config
+from unmix.config import config_root, load_config
 from unmix.registry import PARAM_SCHEDULERS
 
 FOLDERS = ('instdisc', 'cmc', 'pic')

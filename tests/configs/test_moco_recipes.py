@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from unmix.apis.config import config_root, load_config
+from unmix.config import config_root, load_config
 
 CIFAR_MEAN = [255 * value for value in (0.4914, 0.4822, 0.4465)]
 CIFAR_STD = [255 * value for value in (0.2023, 0.1994, 0.2010)]

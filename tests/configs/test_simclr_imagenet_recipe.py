@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from unmix.apis.config import load_config
+from unmix.config import load_config
 from unmix.engine.optimizers import LARS
 from unmix.registry import PARAM_SCHEDULERS
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unmix.apis.config import config_root, load_config
+from unmix.config import config_root, load_config
 
 BIG = dict(lr=4.8, eta_min=0.0048, warmup=(10, 0.3), queue=(0, 0), freeze=313, size=64 * 64)
 SMALL = dict(lr=0.6, eta_min=0.0006, warmup=(0, 0.0), queue=(3840, 15), freeze=5005, size=4 * 64)

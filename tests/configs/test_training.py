@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from unmix.apis import build_runner, load_config
-from unmix.apis.config import config_root
+from unmix.config import config_root
 from unmix.datasets import ArrayDataset
 from unmix.models.algorithms import MultiCropAlgorithm
 from unmix.registry import DATASETS

@@ -9,9 +9,9 @@ import torch
 import yaml
 from foreign import randomise
 
-from unmix.apis.config import load_config
 from unmix.apis.convert import convert
 from unmix.apis.publish import publish_model
+from unmix.config import load_config
 from unmix.converters import express, interpret
 from unmix.converters.containers import wrap
 from unmix.converters.families import UNMIX, objections

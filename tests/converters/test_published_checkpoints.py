@@ -7,7 +7,7 @@ import torch
 from foreign import half_resnet50, published, random_tensors, torchvision_network
 from torch import Tensor
 
-from unmix.apis.config import load_config
+from unmix.config import load_config
 from unmix.converters import Converted, express, interpret
 from unmix.converters.containers import wrap
 from unmix.registry import MODELS

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from unmix.apis.check_config import check_config
-from unmix.apis.config import config_root
+from unmix.config import config_root
+from unmix.config.check import check_config
 from unmix.datasets import SampleKey
 from unmix.registry import TRANSFORMS
 

@@ -3,7 +3,7 @@
 import torch
 from engine_toy import toy_runner
 
-from unmix.apis.config import load_config
+from unmix.config import load_config
 
 
 def test_a_compiled_step_trains_the_same(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from unmix.apis.config import load_config
-from unmix.apis.launch import build_runner
+from unmix.apis.command import build_runner
+from unmix.config import load_config
 
 BASE = """
 _base_ = ['unmix::quickstart/{name}_digits.py'{fsdp}]

@@ -29,6 +29,7 @@ def _rank(rank: int, directory: Path, port: int, agent: bool, arguments: list[st
     if code != unmix.__file__:
         unmix.__file__, unmix.__version__ = code, '9.9'
     os.chdir(directory / str(rank))
+    sys.path.insert(0, str(PREFLIGHT.parent))  # as Python does for a script
     sys.argv = ['preflight.py', *arguments, '--launcher', 'pytorch', '--timeout', str(timeout), '--size', '0.25']
     with open('output', 'w') as output, redirect_stdout(output), redirect_stderr(output):
         status = 0

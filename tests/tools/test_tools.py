@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unmix.apis.config import find_config
+from unmix.config import find_config
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = 'unmix::quickstart/unmix-moco_digits.py'

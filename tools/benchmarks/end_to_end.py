@@ -20,7 +20,7 @@ from literal.views import loader
 from mmengine.runner import Runner
 from twins import RECIPES, Literal, Ours, recipe
 
-from unmix.apis.config import load_config
+from unmix.config import load_config
 
 GOALS = dict(e2e_narrow_sym=('script', 'ours', 1.8), e2e_vs_plain=('plain script', 'ours bf16', 1.0))
 

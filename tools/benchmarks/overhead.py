@@ -37,7 +37,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from unmix.apis.config import load_config
+from unmix.config import load_config
 from unmix.datasets import collate
 from unmix.datasets.transforms import batch_views
 from unmix.engine.hooks import FiniteLossHook, HealthHook

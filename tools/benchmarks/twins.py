@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import unmix.engine  # noqa: F401
-from unmix.apis.config import load_config
+from unmix.config import load_config
 from unmix.registry import MODELS
 
 RECIPES = dict(

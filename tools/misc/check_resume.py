@@ -34,8 +34,8 @@ from typing import Any
 from compare_checkpoints import differences, leaves, state
 from small_trainings import Case, method, train
 
-from unmix.apis.config import config_root
-from unmix.apis.launch import run_tool
+from unmix.apis.command import run_tool
+from unmix.config import config_root
 
 PRELOAD = ['unmix.apis', 'sklearn.datasets', 'matplotlib.pyplot', 'matplotlib.backends.backend_agg']
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from mmengine.logging import HistoryBuffer
 
-from unmix.apis.launch import run_tool
-from unmix.checkpoint_loading import load_from_local
+from unmix.apis.command import run_tool
+from unmix.checkpoint.load import load_from_local
 
 TIMES = ('train/time', 'train/data_time', 'val/time', 'val/data_time')  # histories
 NAMES = ('cfg', 'eta', 'experiment_name', 'time')  # in `meta` and `runtime_info`

@@ -26,14 +26,14 @@ from typing import Any
 
 import mmengine
 import torch
+from meeting import Meeting, Reports
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import distributed
 
 import unmix
-from unmix.apis.launch import argument_parser, configure, run_tool
-from unmix.apis.meeting import Meeting, Reports
-from unmix.compat import set_rendezvous
+from unmix.apis.command import argument_parser, configure, run_tool
+from unmix.engine.launch import set_rendezvous
 from unmix.registry import DATASETS
 
 

@@ -3,7 +3,7 @@
 python tools/misc/print_config.py unmix::quickstart/unmix-moco_digits.py --cfg-options train_dataloader.batch_size=64
 """
 
-from unmix.apis.launch import argument_parser, configure, run_tool
+from unmix.apis.command import argument_parser, configure, run_tool
 
 
 def main() -> None:

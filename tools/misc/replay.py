@@ -24,9 +24,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from unmix.apis.config import load_config
-from unmix.apis.launch import build_runner, run_tool
-from unmix.checkpoint_loading import load_from_local
+from unmix.apis.command import build_runner, run_tool
+from unmix.checkpoint.load import load_from_local
+from unmix.config import load_config
 from unmix.engine.step import unwrap
 
 

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from unmix.apis import build_runner, load_config
-from unmix.apis.config import use_amp
+from unmix.config import use_amp
 from unmix.datasets import Digits
 from unmix.registry import DATASETS, HOOKS
 

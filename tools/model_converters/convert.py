@@ -3,8 +3,8 @@
 python tools/model_converters/convert.py auto checkpoint_0199.pth.tar mocov2.pth
 """
 
+from unmix.apis.command import run_tool
 from unmix.apis.convert import convert
-from unmix.apis.launch import run_tool
 
 if __name__ == '__main__':
     run_tool(convert)

@@ -3,7 +3,7 @@
 python tools/model_converters/publish_model.py unmix::moco/NAME.py work_dirs/NAME/epoch_200.pth weights
 """
 
-from unmix.apis.launch import run_tool
+from unmix.apis.command import run_tool
 from unmix.apis.publish import publish
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from unmix.apis.config import load_config
+from unmix.config import load_config
 from unmix.converters import FAMILIES, Converted, read_checkpoint, without_heads, write_checkpoint
 from unmix.models.backbones.resnet import STEMS
 from unmix.registry import MODELS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from unmix.apis.launch import argument_parser, build_runner, configure
+from unmix.apis.command import argument_parser, build_runner, configure
 
 DESCRIPTION = """Evaluate a checkpoint by the test protocol of a config (its validation protocol if it has no other).
 

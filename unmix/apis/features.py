@@ -12,8 +12,8 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.utils.data import DataLoader
 
-from unmix.apis.config import load_config
-from unmix.checkpoint_loading import load_from_local
+from unmix.checkpoint.load import load_from_local
+from unmix.config import load_config
 from unmix.datasets import ImageFolder, collate
 from unmix.engine.loops.frozen_model import eval_mode
 from unmix.evaluation.extraction import Encoder, collect_features

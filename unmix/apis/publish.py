@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import yaml
 
-from unmix.apis.config import find_config, load_config
-from unmix.checkpoint_files import save_checkpoint
-from unmix.checkpoint_loading import load_from_local
+from unmix.checkpoint.files import save_checkpoint
+from unmix.checkpoint.load import load_from_local
+from unmix.config import find_config, load_config
 from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import MODELS
 from unmix.utils.digest import file_sha256

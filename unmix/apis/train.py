@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from unmix.apis.config import use_amp
-from unmix.apis.elastic import resume_after_restart
-from unmix.apis.launch import argument_parser, build_runner, configure
+from unmix.apis.command import argument_parser, build_runner, configure
+from unmix.config import use_amp
+from unmix.engine.launch import resume_after_restart
 
 DESCRIPTION = """Pre-train (or train) by a config, then evaluate.
 

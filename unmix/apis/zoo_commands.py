@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from unmix import zoo
-from unmix.apis.config import config_files, config_root, load_config
-from unmix.apis.launch import reader_may_leave
+from unmix.apis.command import reader_may_leave
+from unmix.config import config_files, config_root, load_config
 from unmix.utils.files import atomic_path
 from unmix.zoo.index import Entry, entries
 

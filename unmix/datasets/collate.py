@@ -2,15 +2,12 @@
 
 from typing import Any
 
-from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from unmix.registry import FUNCTIONS
 
 
-# The Runner asks MMEngine's registry, which does not look into ours.
-@MMENGINE_FUNCTIONS.register_module(force=True)
 @FUNCTIONS.register_module()
 def collate(items: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
     """Stack items to a batch; what a data set has built as a whole (``__getitems__``) is a batch already.

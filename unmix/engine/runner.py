@@ -6,8 +6,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
+from unmix.checkpoint.resume import StepRemainder
 from unmix.engine.console import quiet
-from unmix.engine.loops.resumption import StepRemainder
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 

@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 
 import yaml
 
-from unmix.apis.config import config_root
+from unmix.config import config_root
 
 INDEX = 'UNMIX_MODEL_INDEX'
 _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # the one in C is ten times as fast

@@ -5,8 +5,8 @@ from typing import Any
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from unmix.apis.config import load_config
-from unmix.checkpoint_loading import load_from_local
+from unmix.checkpoint.load import load_from_local
+from unmix.config import load_config
 from unmix.models.pretrained import check_backbone
 from unmix.registry import MODELS
 from unmix.utils.matching import check_match, tensors_of

@@ -4,20 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
-
 from unmix.utils.digest import file_sha256
+from unmix.utils.download import cache_directory, fetch, not_written
 from unmix.utils.files import atomic_path
-from unmix.zoo.fetch import fetch, not_written
 from unmix.zoo.index import Entry, find_model, list_models, local_path
 
-HOME, MIRROR = 'UNMIX_HOME', 'UNMIX_MIRROR'
-
-
-def cache_directory() -> Path:
-    """Return where downloads are kept: UNMIX_HOME, or where torch.hub keeps its checkpoints."""
-    home = os.environ.get(HOME)
-    return Path(home).expanduser() if home else Path(torch.hub.get_dir()) / 'checkpoints'
+MIRROR = 'UNMIX_MIRROR'
 
 
 def download(name: str, directory: str | Path | None = None) -> Path:
@@ -31,7 +23,7 @@ def download(name: str, directory: str | Path | None = None) -> Path:
             torch.hub's folder of checkpoints.
 
     Raises:
-        ConnectionError: If the weights cannot be reached; what has come is kept, and the next call goes on after it.
+        ConnectionError: If the weights cannot be reached.
         FileNotFoundError: If the file is neither in the package nor in the mirror directory.
         OSError: If the file cannot be written.
         ValueError: If there is no such model, it has no weights, or their digest is another one; nothing is kept then.
@@ -47,8 +39,7 @@ def download(name: str, directory: str | Path | None = None) -> Path:
         return target
     source = _source(entry)
     if isinstance(source, str):
-        fetch(source, target, entry.sha256)
-        return target
+        return fetch(source, target.parent, target.name, entry.sha256)
     _verify(source, entry)
     if directory is None:
         return source

@@ -1,26 +1,22 @@
 """Hooks: what is logged, what the user sees, what is watched."""
 
-from .checkpoint_hook import CheckpointHook
 from .cluster_hook import ClusterHook
 from .finite_loss_hook import FiniteLossHook
 from .health_hook import HealthHook
 from .instance_hook import InstanceHook
 from .lazy_hooks import LazyRuntimeInfoHook, LazyTimerHook
-from .load_guard_hook import LoadGuardHook
 from .online_probe_hook import OnlineProbeHook
 from .progress_hook import ProgressHook
 from .report_hook import ReportHook
 from .scalar_buffer import ScalarBuffer
 
 __all__ = [
-    'CheckpointHook',
     'ClusterHook',
     'FiniteLossHook',
     'HealthHook',
     'InstanceHook',
     'LazyRuntimeInfoHook',
     'LazyTimerHook',
-    'LoadGuardHook',
     'OnlineProbeHook',
     'ProgressHook',
     'ReportHook',

@@ -11,9 +11,9 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from unmix.checkpoint.latest import PASSING, find_latest_checkpoint
 from unmix.engine.loops import TrainLoop
 from unmix.engine.step import TrainStep
-from unmix.latest_checkpoint import PASSING, find_latest_checkpoint
 from unmix.registry import HOOKS
 
 POLICIES = ('stop', 'skip', 'rollback')

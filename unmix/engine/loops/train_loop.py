@@ -10,13 +10,13 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from unmix.engine.accumulation import between_steps
-from unmix.engine.loops.resume_command import resume_command
-from unmix.engine.loops.resumption import StepRemainder, batches_done, follow_seed
+from unmix.checkpoint.latest import PASSING, name_latest
+from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed
+from unmix.checkpoint.resume_command import resume_command
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
 from unmix.engine.step import TrainStep
-from unmix.latest_checkpoint import PASSING, name_latest
 from unmix.registry import LOOPS
+from unmix.utils.accumulation import between_steps
 from unmix.utils.dist import agreed
 from unmix.utils.rng import reseed_step
 

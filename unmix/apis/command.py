@@ -13,9 +13,9 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 import unmix
-from unmix.apis.config import load_config
-from unmix.checkpoint_loading import trust_checkpoints
-from unmix.compat import init_cpu_distributed
+from unmix.checkpoint.load import trust_checkpoints
+from unmix.config import load_config
+from unmix.engine.launch import init_cpu_distributed
 from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
 

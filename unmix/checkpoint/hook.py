@@ -12,10 +12,10 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from unmix.engine.accumulation import between_steps
-from unmix.engine.checkpoint_writer import CheckpointWriter
-from unmix.latest_checkpoint import PASSING
+from unmix.checkpoint.latest import PASSING
+from unmix.checkpoint.writer import CheckpointWriter
 from unmix.registry import HOOKS
+from unmix.utils.accumulation import between_steps
 from unmix.utils.files import leftovers
 
 _LOOK = 10  # iterations between two looks at rank 0's clock, which the other ranks have to be told

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from unmix import registry as unmix_registry
-from unmix.apis.arguments import arguments, expected_instead
+from unmix.config.arguments import arguments, expected_instead
 
 # Keys that MMEngine's builders take out of a config before they call its type, by the place in the config.
 BUILDER_KEYS: dict[str, set[str]] = {

@@ -14,8 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from unmix.checkpoint_files import write_checkpoint, writing_by
-from unmix.latest_checkpoint import PASSING, name_latest
+from unmix.checkpoint.files import write_checkpoint, writing_by
+from unmix.checkpoint.latest import PASSING, name_latest
 from unmix.utils.dist import agreed
 
 _OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')

@@ -17,7 +17,8 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from unmix import compat
-from unmix.checkpoint_loading import allowed_globals
+from unmix.checkpoint.files import save_checkpoint
+from unmix.checkpoint.load import allowed_globals
 
 
 class Touch:
@@ -143,6 +144,51 @@ def test_schemes_of_other_packages_are_left_alone(monkeypatch: pytest.MonkeyPatc
 def test_an_ordinary_download_loads(server: str, tmp_path: Path):
     torch.save({'w': torch.arange(3.0)}, tmp_path / 'weights.pth')
     assert load(f'{server}/weights.pth')['w'].tolist() == [0, 1, 2]
+
+
+def test_two_addresses_with_the_same_file_name_are_two_checkpoints(server: str, tmp_path: Path):
+    for folder, value in (('a', 1.0), ('b', 2.0)):
+        (tmp_path / folder).mkdir()
+        torch.save({'w': torch.tensor(value)}, tmp_path / folder / 'weights.pth')
+    assert [load(f'{server}/{folder}/weights.pth')['w'].item() for folder in 'aba'] == [1, 2, 1]
+
+
+def cached(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / 'torch_home').rglob('*') if path.is_file()]
+
+
+def test_a_download_comes_once(server: str, tmp_path: Path):
+    torch.save({'w': torch.ones(1)}, tmp_path / 'weights.pth')
+    load(f'{server}/weights.pth')
+    (tmp_path / 'weights.pth').unlink()
+    assert load(f'{server}/weights.pth')['w'].item() == 1
+    assert len(cached(tmp_path)) == 1
+
+
+@pytest.mark.parametrize('kind', ['text', 'cut off', 'bit flipped in a sealed file', 'malicious'])
+def test_a_download_that_cannot_be_loaded_does_not_stay(kind: str, server: str, malicious: Path, tmp_path: Path):
+    path = tmp_path / 'weights.pth'
+    save_checkpoint({'w': torch.ones(1000)}, str(path))
+    whole = path.read_bytes()
+    flipped = whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:]
+    contents = {'text': b'<html>sign in</html>', 'cut off': whole[:2000], 'malicious': malicious.read_bytes()}
+    path.write_bytes(contents.get(kind, flipped))
+    with pytest.raises(ValueError, match=rf"checkpoint '{server}/weights\.pth' (cannot be read|is damaged|is refused)"):
+        load(f'{server}/weights.pth')
+    assert cached(tmp_path) == []
+    assert not (tmp_path / 'touched').exists()
+    path.write_bytes(whole)
+    assert load(f'{server}/weights.pth')['w'].sum() == 1000
+
+
+def test_a_sealed_file_that_was_damaged_in_the_cache_is_refused_once(server: str, tmp_path: Path):
+    save_checkpoint({'w': torch.ones(1000)}, str(tmp_path / 'weights.pth'))
+    load(f'{server}/weights.pth')
+    (path,) = cached(tmp_path)
+    path.write_bytes(path.read_bytes()[:2000] + b'?' + path.read_bytes()[2001:])
+    with pytest.raises(ValueError, match=r'is damaged.*download it again'):
+        load(f'{server}/weights.pth')
+    assert load(f'{server}/weights.pth')['w'].sum() == 1000
 
 
 def test_getattr_is_allowed_for_the_statistics_of_history_buffer_only(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 MMEngine 0.10.7 cannot read its own checkpoints that way, onedl-mmengine falls back to executing the pickle, and both
 execute what comes over http. One loader with a list of allowed types replaces them all. A file with a seal
-(:mod:`unmix.checkpoint_files`) is compared with it first. :func:`trust_checkpoints` lifts the list for this process.
+(:mod:`unmix.checkpoint.files`) is compared with it first. :func:`trust_checkpoints` lifts the list for this process.
 """
 
 import logging
@@ -17,17 +17,11 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from unmix.checkpoint_files import verify
+from unmix.checkpoint.files import verify
+from unmix.utils.download import fetch
 
 _HISTORY_METHODS = ('min', 'max', 'current', 'mean')
-_LOCAL, _HTTP = ('',), ('http://', 'https://')
-_BY_HTTP = (
-    'modelzoo://',
-    'torchvision://',
-)  # MMEngine resolves the name and calls its load_from_http, which is replaced
 _REFUSED = re.compile(
     r'(?:GLOBAL|unsupported GLOBAL) (\S+) (?:was not an allowed|whose module)|(getattr\(.*?\)) is not'
     r'|(?:weights_only=True.* )(legacy \.tar format|TorchScript archives)'
@@ -128,33 +122,34 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 def load_from_http(
     filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool | None = None
 ) -> Any:
-    """Download a checkpoint to torch's cache and load it as :func:`load_from_local` does.
+    """Download a checkpoint (:func:`unmix.utils.download.fetch`) and load it as :func:`load_from_local` does.
 
-    The first process of each machine downloads, the others then read its cache.
+    It is kept in ``model_dir``, or in the cache. The first process of each machine downloads, the others then find the
+    file. A file that cannot be loaded is not kept.
 
     Raises:
-        ValueError: The file holds more than weights and logs, or is no checkpoint.
+        ConnectionError: The file cannot be reached.
+        ValueError: The file holds more than weights and logs, is no checkpoint, or is damaged.
     """
     rank, world_size = get_dist_info()
     first = int(os.environ.get('LOCAL_RANK', rank)) == 0
 
-    def load(safe: bool) -> Any:
-        # torch's own default here is weights_only=False
-        return torch.hub.load_state_dict_from_url(
-            filename,
-            model_dir=model_dir,
-            map_location=map_location,
-            progress=first if progress is None else progress,
-            weights_only=safe,
-        )
+    def load() -> Any:
+        path = fetch(filename, model_dir)
+        try:
+            verify(path, filename)
+            return _read(filename, lambda safe: torch.load(path, map_location=map_location, weights_only=safe))
+        except ValueError:
+            path.unlink(missing_ok=True)
+            raise
 
     if world_size == 1:
-        return _read(filename, load)
+        return load()
     try:
-        checkpoint = _read(filename, load) if first else None
+        checkpoint = load() if first else None
     finally:
         barrier()  # also after an error: the others must not wait for ever
-    return checkpoint if first else _read(filename, load)
+    return checkpoint if first else load()
 
 
 def load_from_refused_scheme(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
@@ -168,18 +163,3 @@ def load_from_refused_scheme(filename: str, map_location: Any = None, **kwargs: 
         f'checkpoint {filename!r}: {scheme}:// is refused, since MMEngine would execute what the file pickles. '
         'Download the file and give its path, or give its http(s):// address'
     )
-
-
-def register_safe_loaders() -> None:
-    """Replace MMEngine's loaders, in its registry of schemes and under the names by which they call each other.
-
-    Schemes that another package registered are left alone.
-    """
-    register = CheckpointLoader.register_scheme
-    for prefix, loader in list(CheckpointLoader._schemes.items()):
-        if loader.__module__ == mmengine_checkpoint.__name__ and prefix not in _BY_HTTP:
-            register(prefixes=prefix, loader=load_from_refused_scheme, force=True)
-    register(prefixes=_LOCAL, loader=load_from_local, force=True)
-    register(prefixes=_HTTP, loader=load_from_http, force=True)
-    mmengine_checkpoint.load_from_local = load_from_local
-    mmengine_checkpoint.load_from_http = load_from_http

@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 import unmix
-from unmix.apis.check_config import check_config, check_stages
-from unmix.apis.check_options import check_options, check_variables
+from unmix.config.check import check_config, check_stages
+from unmix.config.options import check_options, check_variables
 
 
 def config_root() -> Path:

@@ -7,14 +7,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import mmengine.runner._flexible_runner
-import mmengine.runner.runner
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
-from unmix.checkpoint_files import save_checkpoint, verify
-from unmix.checkpoint_loading import allowed_globals
+from unmix.checkpoint.files import verify
+from unmix.checkpoint.load import allowed_globals
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
 
@@ -110,12 +108,3 @@ def _problem(path: Path) -> str | None:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         return f'checkpoint {str(path)!r} cannot be used: {error}'
     return None
-
-
-def register_safe_files() -> None:
-    """Replace MMEngine's functions that save and find checkpoints, in each module that holds them."""
-    runner = mmengine.runner
-    for module in (runner, runner.checkpoint, runner.runner, runner._flexible_runner):
-        for function in (save_checkpoint, find_latest_checkpoint):
-            if hasattr(module, function.__name__):
-                setattr(module, function.__name__, function)

@@ -9,9 +9,9 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unmix.engine.accumulation import between_steps, optim_wrappers
-from unmix.engine.loops.resume_check import check_resumable, config_changes
+from unmix.checkpoint.resume_check import check_resumable, config_changes
 from unmix.models.algorithms.base import BaseAlgorithm
+from unmix.utils.accumulation import between_steps, optim_wrappers
 from unmix.utils.clock import Step
 
 KEY = 'step'  # of a checkpoint

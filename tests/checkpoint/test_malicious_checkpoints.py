@@ -22,10 +22,10 @@ from mmengine.model import BaseModule
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
-
-from unmix import checkpoint_loading
 from unmix.engine.capture import read_capture, replay
-from unmix.engine.hooks import CheckpointHook
+
+from unmix.checkpoint import load as checkpoint_loading
+from unmix.checkpoint.hook import CheckpointHook
 from unmix.models.pretrained import load_pretrained
 from unmix.registry import MODELS
 

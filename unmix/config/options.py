@@ -5,8 +5,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from unmix.apis.arguments import valid_arguments
-from unmix.apis.check_config import runner_arguments, suggest
+from unmix.config.arguments import valid_arguments
+from unmix.config.check import runner_arguments, suggest
 
 FOLLOWED = {'data_root', 'data_preprocessor'}  # top-level variables that load_config takes to where they are used
 

@@ -90,8 +90,12 @@ def save_checkpoint(
     return _writer.get()(buffer, str(filename))
 
 
-def verify(path: str | Path) -> bool:
+def verify(path: str | Path, source: str | None = None) -> bool:
     """Compare a checkpoint with its seal.
+
+    Args:
+        path: The file.
+        source: What messages call it, such as the address that it came from; None: its path.
 
     Returns:
         True if it is whole, False if it has no seal.
@@ -106,7 +110,7 @@ def verify(path: str | Path) -> bool:
         sealed = _SEALED.fullmatch(tail)
         if sealed is None:
             if _TORN.search(tail):
-                raise _damaged(path, 'its end is missing or changed')
+                raise _damaged(source or path, 'its end is missing or changed')
             return False
         digest = hashlib.sha256()
         file.seek(0)
@@ -115,9 +119,11 @@ def verify(path: str | Path) -> bool:
             digest.update(block)
             left -= len(block)
     if digest.hexdigest() != sealed[1].decode():
-        raise _damaged(path, 'its bytes are not those that were written')
+        raise _damaged(source or path, 'its bytes are not those that were written')
     return True
 
 
-def _damaged(path: str | Path, reason: str) -> ValueError:
-    return ValueError(f'checkpoint {str(path)!r} is damaged: {reason}. Use the one before it, or copy it again')
+def _damaged(source: str | Path, reason: str) -> ValueError:
+    return ValueError(
+        f'checkpoint {str(source)!r} is damaged: {reason}. Use the one before it, or copy or download it again'
+    )

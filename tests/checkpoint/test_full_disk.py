@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
+ROOMS = os.pathsep.join(str(TESTS / room) for room in ('', 'checkpoint', 'engine'))
 MOUNT = ['unshare', '--map-root-user', '--mount', 'bash', '-c', 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"']
 
 
@@ -99,7 +100,7 @@ def test_on_a_full_disk(tmp_path: Path):
     program = f'import test_full_disk as t; disk = t.Path({str(tmp_path)!r}); {tasks}'
     done = subprocess.run(
         [*MOUNT, tmp_path, sys.executable, '-c', program],
-        env=os.environ | dict(PYTHONPATH=f'{TESTS}{os.pathsep}{TESTS / "engine"}', OMP_NUM_THREADS='1'),
+        env=os.environ | dict(PYTHONPATH=ROOMS, OMP_NUM_THREADS='1'),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -15,8 +15,8 @@ import torch
 from mmengine import runner as mmengine_runner
 from mmengine.runner import CheckpointLoader
 
-from unmix.checkpoint_files import save_checkpoint
-from unmix.latest_checkpoint import find_latest_checkpoint, name_latest
+from unmix.checkpoint.files import save_checkpoint
+from unmix.checkpoint.latest import find_latest_checkpoint, name_latest
 
 RNG = np.random.default_rng(0)
 COUNTS = {'truncated': 70, 'bit flipped': 70, 'no space': 30, 'killed': 30}

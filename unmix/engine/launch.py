@@ -1,0 +1,134 @@
+"""Process groups: from a launcher's environment to ``torch.distributed``, and on after torchrun's restarts."""
+
+import datetime
+import json
+import os
+import socket
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import Runner
+
+from unmix.checkpoint.latest import LATEST
+from unmix.engine.work_dir import sole_use
+from unmix.utils.dist import agreed
+from unmix.utils.files import atomic_path
+
+NOTE = 'elastic.json'
+# rank, number of processes, rank on its machine
+_RANK_VARIABLES = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+
+
+def init_cpu_distributed(cfg: Config) -> None:
+    """Set up several processes without CUDA; call it before the ``Runner`` is built.
+
+    MMEngine's ``init_dist`` calls ``torch.cuda.set_device`` first of all, gives DDP a device for CPU modules, and
+    SyncBatchNorm has no CPU form. So: gloo, ``device_ids=None``, no ``sync_bn``. ``cfg.launcher`` is one of
+    'pytorch', 'slurm', 'mpi' (Open MPI); ``cfg.env_cfg.dist_cfg`` may hold ``timeout`` (seconds) and ``port``.
+    On an accelerator only environment variables are set: DDP reads LOCAL_RANK, which mpirun does not provide.
+
+    Raises:
+        ValueError: The launcher's environment variables are missing.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher not in _RANK_VARIABLES:
+        return
+    dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    set_rendezvous(launcher, dist_cfg.get('port'))
+    if get_device() != 'cpu':
+        return
+    if not torch.distributed.is_initialized():
+        timeout = dist_cfg.get('timeout')
+        delta = None if timeout is None else datetime.timedelta(seconds=timeout)
+        torch.distributed.init_process_group('gloo', timeout=delta)
+    # Assigned, not changed in place: a Config hands out copies.
+    wrapper: dict[str, Any] = dict(cfg.get('model_wrapper_cfg') or {'broadcast_buffers': False})
+    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    if issubclass(MODEL_WRAPPERS.get(wrapper['type']), torch.nn.parallel.DistributedDataParallel):
+        wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
+        wrapper['device_ids'] = None
+    cfg.model_wrapper_cfg = wrapper
+    if cfg.pop('sync_bn', None) is not None:
+        warnings.warn('sync_bn is dropped: SyncBatchNorm works on GPUs only', stacklevel=2)
+
+
+def set_rendezvous(launcher: str, port: int | None) -> None:
+    """Translate the launcher's environment variables into those of ``torch.distributed``."""
+    missing = [name for name in _RANK_VARIABLES[launcher] if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f'launcher={launcher!r}: the environment variables {", ".join(missing)} are not set, so this process '
+            'was not started by that launcher. Use tools/dist_train.sh, srun or mpirun, or launcher="none"'
+        )
+    for name, source in zip(('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), _RANK_VARIABLES[launcher], strict=True):
+        os.environ[name] = os.environ[source]
+    if launcher == 'slurm' and port is not None:
+        os.environ['MASTER_PORT'] = str(port)
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = _first_host(launcher)
+
+
+def _first_host(launcher: str) -> str:
+    """Address of the machine with rank 0, where the launcher does not give it."""
+    if launcher == 'slurm':
+        nodes = os.environ.get('SLURM_NODELIST', '')
+        if os.environ.get('SLURM_NNODES', '1') == '1':
+            return '127.0.0.1'
+        command = ['scontrol', 'show', 'hostnames', nodes]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+    if os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') == os.environ['WORLD_SIZE']:
+        return '127.0.0.1'
+    raise ValueError(
+        f'launcher={launcher!r} on several machines: set MASTER_ADDR to the address of the one with rank 0'
+    )
+
+
+def resume_after_restart(runner: Runner) -> bool:
+    """Let ``runner`` resume the job's latest checkpoint if torchrun has restarted its processes; say whether it has.
+
+    After a process has died, or a machine has come back, all processes start again with the command line of the first
+    time. ``elastic.json`` in the work dir tells the two apart: it notes the job's agents, which are the ``torchrun``
+    processes and outlive their workers, and the time stamp of ``last_checkpoint`` when the job began. (The count of
+    restarts would not do: an agent that only follows another one's restart does not count it.) A checkpoint that is
+    older than the job is not its own; without a newer one the job begins again as its command line says.
+
+    Call it on every rank, before ``runner.train()``.
+    """
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        return False
+    agent = f'{os.environ["TORCHELASTIC_RUN_ID"]} {socket.gethostname()} {os.getppid()}'
+    agents = set(all_gather_object(agent))
+    decision = [False]
+    with sole_use(runner.work_dir), agreed():  # the note of a training that is at work there is not replaced
+        if is_main_process():
+            decision[0] = _has_progress(Path(runner.work_dir), agents)
+    broadcast_object_list(decision)
+    if decision[0]:
+        runner._resume, runner._load_from = True, None
+        runner.logger.warning('Restarted by torchrun: going on from the latest checkpoint in %s', runner.work_dir)
+    return decision[0]
+
+
+def _has_progress(work_dir: Path, agents: set[str]) -> bool:
+    """Whether these agents' job has begun before and saved a checkpoint since; notes them if it has not begun."""
+    note, pointer = work_dir / NOTE, work_dir / LATEST
+    stamp = pointer.stat().st_mtime_ns if pointer.is_file() else None
+    job = json.loads(note.read_text()) if note.is_file() else dict(agents=[])
+    if agents.isdisjoint(job['agents']):
+        job = dict(agents=[], last_checkpoint=stamp)
+    job['agents'] = sorted(agents.union(job['agents']))
+    with atomic_path(note) as path:
+        path.write_text(json.dumps(job, indent=1))
+    return stamp != job['last_checkpoint']
