@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 
 from unmix.registry import OPTIMIZERS
 
+Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
+
 
 class LayerwiseSGD(Optimizer):
     """``v <- momentum * v + s(g, p)``; ``p <- p - lr * v``, with a scaled gradient s that a subclass defines.
@@ -31,7 +33,7 @@ class LayerwiseSGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        params: Parameters,
         lr: float,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -107,8 +109,8 @@ class LARC(LayerwiseSGD):
         clip: ``a <- min(a / lr, 1)``, LARC's own form, which never exceeds ``lr``; off is LARS scaling, as in SwAV.
     """
 
-    def __init__(self, *args: Any, clip: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, params: Parameters, *args: Any, clip: bool = False, **kwargs: Any) -> None:
+        super().__init__(params, *args, **kwargs)
         self.defaults['clip'] = clip
         for group in self.param_groups:
             group.setdefault('clip', clip)
