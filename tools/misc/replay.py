@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from unmix.apis.command import build_runner, run_tool
 from unmix.checkpoint.load import load_from_local
 from unmix.config import load_config
-from unmix.engine.step import unwrap
+from unmix.utils.dist import unwrap
 
 
 class Replayed(Exception):

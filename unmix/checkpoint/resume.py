@@ -4,7 +4,6 @@ from typing import Any
 
 from mmengine.dist import gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -13,6 +12,7 @@ from unmix.checkpoint.resume_check import check_resumable, config_changes
 from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.utils.accumulation import between_steps, optim_wrappers
 from unmix.utils.clock import Step
+from unmix.utils.dist import unwrap
 
 KEY = 'step'  # of a checkpoint
 
@@ -70,7 +70,7 @@ class StepRemainder(Hook):
         self._loaded = None
         if runner.iter == 0 or runner.iter != iteration:
             return
-        model = _model(runner)
+        model = unwrap(runner.model)
         gradients = step.get('gradients', [])
         if len(gradients) == get_world_size():
             own = gradients[get_rank()]
@@ -119,9 +119,5 @@ def follow_seed(runner: Runner, dataloader: DataLoader, built_with: int) -> None
 
 
 def _gradients(runner: Runner) -> dict[str, Tensor]:
-    named = _model(runner).named_parameters()
+    named = unwrap(runner.model).named_parameters()
     return {name: parameter.grad.detach().cpu() for name, parameter in named if parameter.grad is not None}
-
-
-def _model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,4 +1,4 @@
-"""Says which keys of a config to compare when the parts of a model do not fit each other or the images."""
+"""Errors that name the sizes in the config where parts of a model, images or data set do not fit each other."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.runner import FlexibleRunner, Runner
+
+from unmix.models.algorithms import BaseAlgorithm, Classifier
+from unmix.utils.dist import unwrap
 
 KEYS = ('in_channels', 'in_dim', 'out_dim', 'dim')
 _MISFIT = re.compile(r'shapes cannot be multiplied|to have \d+ channels|must match the size|size mismatch')
@@ -31,8 +34,23 @@ def sizes_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
         ) from error
 
 
+def check_num_instances(num_instances: int, num_images: int) -> None:
+    """Check that a head with one row for each training image has enough of them.
+
+    Raises:
+        ValueError: If the data set has more images than the head has instances.
+    """
+    if num_images > num_instances:
+        raise ValueError(
+            f'model.head.num_instances is {num_instances}, but the training data set has {num_images} images: '
+            f'--cfg-options model.head.num_instances={num_images}'
+        )
+
+
 def _width(model: Any) -> int | None:
-    return getattr(getattr(getattr(model, 'module', model), 'backbone', None), 'out_dim', None)
+    model = unwrap(model)
+    backbone = model.backbone if isinstance(model, BaseAlgorithm | Classifier) else None
+    return getattr(backbone, 'out_dim', None)  # backbones of others may not say
 
 
 def _sizes(node: Any, path: str) -> Iterator[tuple[str, int]]:

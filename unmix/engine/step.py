@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from unmix.models.algorithms.base import BaseAlgorithm
+from unmix.utils.dist import unwrap
 from unmix.utils.nan_reasons import watching
 
 
@@ -163,8 +163,3 @@ class RunningStatistics:
         originals = [tensor for dtype in self._copies for tensor in self._tensors() if tensor.dtype == dtype]
         for tensor, copy in zip(originals, copies, strict=True):
             tensor.copy_(copy)
-
-
-def unwrap(model: nn.Module) -> Any:
-    """Return the model inside of a wrapper such as DistributedDataParallel, or the model itself."""
-    return model.module if is_model_wrapper(model) else model

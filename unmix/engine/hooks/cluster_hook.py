@@ -1,10 +1,11 @@
 """Clusters between epochs."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from unmix.engine.sizes import check_num_instances
 from unmix.registry import HOOKS
+from unmix.utils.dist import unwrap
 
 
 @HOOKS.register_module()
@@ -21,13 +22,8 @@ class ClusterHook(Hook):
         Raises:
             ValueError: If the data set has more images than the bank.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        num_images, num_instances = len(runner.train_dataloader.dataset), model.head.bank.shape[1]
-        if num_images > num_instances:
-            raise ValueError(
-                f'model.head.num_instances is {num_instances}, but the training data set has {num_images} images: '
-                f'--cfg-options model.head.num_instances={num_images}'
-            )
+        model = unwrap(runner.model)
+        check_num_instances(model.head.bank.shape[1], len(runner.train_dataloader.dataset))
         clustered = int(model.head.clustered_epoch)
         if clustered == runner.epoch:
             return

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +14,7 @@ from unmix.engine.hooks.scalar_buffer import push_scalar
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.evaluation.metrics import Features
 from unmix.registry import HOOKS
+from unmix.utils.dist import unwrap
 from unmix.utils.labels import check_labels
 from unmix.utils.rng import preserved
 
@@ -58,12 +58,12 @@ class OnlineProbeHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listen to the backbone, and join the metrics of the validation."""
         dataset, loop = runner.train_dataloader.dataset, runner.val_loop
-        classes = self.num_classes or getattr(dataset, 'num_classes', None)
+        classes = self.num_classes or getattr(dataset, 'num_classes', None)  # data sets of others may not say
         if classes is None:
             runner.logger.warning('OnlineProbeHook: the training data have no labels; no linear classifier is trained.')
             return
         self.num_classes, self._length = classes, history_length(runner)
-        backbone = (runner.model.module if is_model_wrapper(runner.model) else runner.model).backbone
+        backbone = unwrap(runner.model).backbone
         self._handle = backbone.register_forward_hook(self._listen)
         if self._state is not None and runner.iter > 0:
             self._build(len(self._state['probe']['0.running_mean']), next(backbone.parameters()).device)

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import is_trained, protocol_card, versions, write_results
-from unmix.models.algorithms import Classifier
+from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
 from unmix.registry import HOOKS
+from unmix.utils.dist import unwrap
 from unmix.utils.rng import generator
 from unmix.visualization import denormalize, draw_curves, draw_views
 
@@ -85,7 +85,7 @@ class ReportHook(Hook):
         """Print the table and write ``results.json`` and ``curves.png``."""
         if not metrics:
             return
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         results = group_metrics(dict(metrics) | self._best(runner, metrics))
         card = protocol_card(runner, model, self._meta, results)
         table = results_table(results, self.name or run_name(model))
@@ -155,7 +155,7 @@ def run_name(model: torch.nn.Module) -> str:
     """Name of the method of a model, or of what a classifier is."""
     if isinstance(model, Classifier):
         return 'features' if model.head is None else 'linear classifier' if model.freeze else 'fine-tuned'
-    return type(model).__name__ + (' + Un-Mix' if getattr(model, 'unmix', None) is not None else '')
+    return type(model).__name__ + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')
 
 
 def _column(metric: str) -> str:
@@ -165,10 +165,6 @@ def _column(metric: str) -> str:
     if not number.isdigit() or number == rest:
         return metric
     return f'{COLUMNS.get(stem, stem)}, {number} label{"s" * (number != "1")} a class'
-
-
-def _unwrap(model: torch.nn.Module) -> Any:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _attempt(runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
@@ -181,7 +177,7 @@ def _attempt(runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
 
 @torch.no_grad()
 def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
-    model = _unwrap(runner.model)
+    model = unwrap(runner.model)
     few = {
         key: [view[:_EXAMPLES] for view in value] if isinstance(value, list | tuple) else value[:_EXAMPLES]
         for key, value in data_batch.items()
@@ -189,8 +185,9 @@ def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
     inputs = model.data_preprocessor(few, True)['inputs']
     views = [inputs] if isinstance(inputs, torch.Tensor) else inputs
     mixture, lam = None, None
-    if getattr(model, 'unmix', None) is not None:
+    if isinstance(model, BaseAlgorithm) and model.unmix is not None:
         mixture, lam = model.unmix.mix(views[0], generator('report', runner.seed))
-    mean, std = (getattr(model.data_preprocessor, name, None) for name in ('mean', 'std'))
+    preprocessor = model.data_preprocessor
+    mean, std = (preprocessor.mean, preprocessor.std) if isinstance(preprocessor, DataPreprocessor) else (None, None)
     pictures = [denormalize(view, mean, std) for view in views]
     draw_views(pictures, out, None if mixture is None else denormalize(mixture, mean, std), lam)

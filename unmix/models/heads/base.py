@@ -85,6 +85,11 @@ class BaseHead(BaseModule, ABC):
         """Return the stored features (N, D) that the queries of ``target`` should be near to. Default: None."""
         return None
 
+    @property
+    def chance_loss(self) -> float | None:
+        """The loss of features that tell nothing apart, where a collapsed training stays. Default: None, not known."""
+        return None
+
     def health(self, features: Tensor) -> dict[str, Tensor]:
         """Return scalars that tell how the state stands to unit ``features`` (N, D). Default: none.
 
@@ -94,8 +99,3 @@ class BaseHead(BaseModule, ABC):
 
     def saved(self) -> None:
         """Remove what only older checkpoints need; called on rank 0 when one is saved. Default: nothing."""
-
-    @property
-    def chance_loss(self) -> float | None:
-        """The loss of features that tell nothing apart, where a collapsed training stays; None if there is none."""
-        return None

@@ -45,6 +45,7 @@ class NCEHead(InstanceHead):
     """
 
     num_banks = 1
+    num_instances: int
 
     def __init__(
         self,

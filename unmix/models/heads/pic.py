@@ -58,6 +58,8 @@ class PICHead(InstanceHead):
         ValueError: If an argument is out of its range.
     """
 
+    num_instances: int
+
     def __init__(
         self,
         num_instances: int,
