@@ -4,10 +4,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 
-from unmix.engine.optimizers import StreamedSGD
 from unmix.registry import HOOKS
 
 
@@ -18,8 +16,7 @@ class InstanceHook(Hook):
     When a checkpoint is saved, old tables of :class:`RowsOnDisk` are removed. Heads without all that are left alone.
 
     Raises:
-        ValueError: If the data set has more images than the head has instances, or the optimiser is
-            :class:`StreamedSGD` with a wrapper that scales losses, or clips or accumulates gradients.
+        ValueError: If the data set has more images than the head has instances.
     """
 
     priority = 'BELOW_NORMAL'
@@ -39,15 +36,6 @@ class InstanceHook(Hook):
                 f'the rest are never seen. --cfg-options model.head.num_instances={num_images}'
             )
         wrapper: Any = runner.optim_wrapper
-        streamed = isinstance(getattr(wrapper, 'optimizer', None), StreamedSGD)
-        if streamed:
-            clip, counts = wrapper.clip_grad_kwargs, wrapper._accumulative_counts
-            if isinstance(wrapper, AmpOptimWrapper) or clip or counts > 1:
-                raise ValueError(
-                    f'optim_wrapper is {type(wrapper).__name__}, clip_grad={clip}, accumulative_counts={counts}; '
-                    'the optimiser StreamedSGD knows neither scaled losses nor clipping, and no checkpoint holds its '
-                    "gradients. Use type='OptimWrapper' or 'AutocastOptimWrapper' without the two, or plain SGD."
-                )
         follow = getattr(head, 'follow', None)
         if follow is not None:
             follow(wrapper.optimizer)

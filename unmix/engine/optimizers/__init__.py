@@ -4,6 +4,5 @@ from .autocast_optim_wrapper import AutocastOptimWrapper
 from .fused_constructor import FusedConstructor
 from .larc import LARC
 from .lars import LARS
-from .streamed_sgd import StreamedSGD
 
-__all__ = ['LARC', 'LARS', 'AutocastOptimWrapper', 'FusedConstructor', 'StreamedSGD']
+__all__ = ['LARC', 'LARS', 'AutocastOptimWrapper', 'FusedConstructor']

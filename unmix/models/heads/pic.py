@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from unmix.models.functional import BankGradient, bank_lse, own_similarity
+from unmix.models.functional import bank_lse, own_similarity
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index
 from unmix.models.heads.recent import RecentInstances
@@ -27,8 +27,7 @@ class PICHead(BaseHead):
 
     ``loss = mean over images and crops of -log softmax_i(q . w_i / |w_i| / temperature)[own image]``
 
-    The softmax is taken in one pass through the weights, see :func:`bank_lse`: no table of logits, nothing of the size
-    of the weights. With the optimiser :class:`StreamedSGD` that holds for their gradient too.
+    The softmax reads the weights chunk by chunk, see :func:`bank_lse`: there is no table of logits.
 
     The weights learn from large crops only, the encoder from all; small crops count in the mean all the same, so
     with 1 + 3 crops the weights get a quarter of the gradient that they would get without the small ones (as released).
@@ -96,19 +95,11 @@ class PICHead(BaseHead):
             self.recent = RecentInstances(num_instances, num_recent, weight, max_phases, velocity)
             weight = weight[:num_recent].clone()
         self.weight = nn.Parameter(weight)
-        self.gradient: BankGradient | None = None
 
     def follow(self, optimizer: Optimizer) -> None:
-        """Tell the head of the optimiser, before the first step.
-
-        ``num_recent`` needs it, see :class:`RecentInstances`. A :class:`StreamedSGD` of one process gets the gradient
-        of the weights in parts; with several processes, whose gradients DDP averages, it is a tensor as elsewhere.
-        """
+        """Tell the head of the optimiser, before the first step; for ``num_recent``, see :class:`RecentInstances`."""
         if self.recent is not None:
             self.recent.follow(optimizer, self.weight)
-        elif get_world_size() == 1 and (stream := getattr(optimizer, 'stream', None)) is not None:
-            self.gradient = BankGradient(1 / self.temperature, unit_rows=True)
-            stream(self.weight, self.gradient)
 
     def address(self, index: Tensor | None, key: int) -> Tensor:
         """Return the target: the class (N,) of each instance, its number or its slot among the recent.
@@ -128,7 +119,7 @@ class PICHead(BaseHead):
         options: dict[str, Any] = dict(scale=1 / self.temperature, unit_rows=True)
         if target is None and self.recent is not None:
             options.update(valid=self.recent.ids >= 0)
-        learning = options | dict(bank_weight=self.weight_grad_scale, gradient=self.gradient)
+        learning = options | dict(bank_weight=self.weight_grad_scale)
         values = []
         parts = (query[:, : self.num_large], self.weight, learning), (query[:, self.num_large :], None, options)
         for crops, weight, how in parts:
