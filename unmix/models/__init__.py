@@ -32,6 +32,7 @@ from unmix.models.heads import (
     SwAVHead,
     WMSEHead,
 )
+from unmix.models.layers import LearnableTemperature
 from unmix.models.necks import LinearNeck, MLPNeck, TwoBranchNeck
 from unmix.models.pretrained import PretrainedInit
 from unmix.models.whitening import Whitening
@@ -54,6 +55,7 @@ __all__ = [
     'DeepClusterV2Head',
     'InfoNCEHead',
     'InstDisc',
+    'LearnableTemperature',
     'LinearNeck',
     'MLPNeck',
     'MoCo',

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from unmix.models.functional.bank_chunks import chunks, hide, new_table, raw_gradient, read_chunk
 from unmix.models.functional.first_order import first_order
+from unmix.models.functional.scale import fold_scale
 
 
 @torch.compiler.disable  # the compiler would unroll the loop over chunks
 def bank_lse(
     query: Tensor,
     bank: Tensor,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     *,
     valid: Tensor | None = None,
     unit_rows: bool = False,
@@ -38,15 +39,16 @@ def bank_lse(
     Args:
         query: (R, D).
         bank: (K, D), on the same device.
-        scale: Factor of the similarities; 1 / temperature.
+        scale: Factor of the similarities, 1 / temperature; a float, or a tensor () that may need a gradient.
         valid: (K,) bool; the rows that count. None: all rows. Without any valid row the value is -inf, and the
             gradient is 0.
         unit_rows: Whether the rows of the bank are scaled to unit length first.
         bank_weight: Factor of the bank's gradient.
     """
-    query = _full(query, bank)
     with torch.autocast(query.device.type, enabled=False):
-        return _BankLSE.apply(query, bank, scale, valid, unit_rows, bank_weight)
+        query, scale = fold_scale(_full(query, bank), scale)
+        lse: Tensor = _BankLSE.apply(query, bank, scale, valid, unit_rows, bank_weight)
+    return lse
 
 
 @torch.compiler.disable
@@ -54,15 +56,16 @@ def own_similarity(
     query: Tensor,
     bank: Tensor,
     index: Tensor,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     *,
     unit_rows: bool = False,
     bank_weight: float = 1.0,
 ) -> Tensor:
     """Return ``scale * query_r . bank[index_r]``, (R,). ``index``: (R,) int64; other arguments: :func:`bank_lse`."""
-    query = _full(query, bank)
     with torch.autocast(query.device.type, enabled=False):
-        return _OwnSimilarity.apply(query, bank, index, scale, unit_rows, bank_weight)
+        query, scale = fold_scale(_full(query, bank), scale)
+        similarity: Tensor = _OwnSimilarity.apply(query, bank, index, scale, unit_rows, bank_weight)
+    return similarity
 
 
 def _full(query: Tensor, bank: Tensor) -> Tensor:

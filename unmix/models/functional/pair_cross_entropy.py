@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unmix.models.functional.first_order import first_order
+from unmix.models.functional.scale import fold_scale
 
 # Similarities that are in memory at a time, per CPU thread. With 512 to 4096 candidates of 128 features, 2^18 to 2^20
 # similarities take the same time within 10 %: they fit in the cache. On accelerators the value has not been measured;
@@ -18,7 +19,9 @@ AT_A_TIME_OF_OTHERS = 1 << 24
 
 
 @torch.compiler.disable  # the compiler would unroll the loop over rows
-def pair_cross_entropy(rows: Tensor, candidates: Tensor, partner: Tensor, itself: Tensor, scale: float) -> Tensor:
+def pair_cross_entropy(
+    rows: Tensor, candidates: Tensor, partner: Tensor, itself: Tensor, scale: float | Tensor
+) -> Tensor:
     """Return ``mean_r -log softmax(scale * row_r . candidates)[partner_r]``, ().
 
     The softmax leaves out the candidate ``itself_r``. Rows are processed a few at a time, so that their similarities
@@ -30,10 +33,12 @@ def pair_cross_entropy(rows: Tensor, candidates: Tensor, partner: Tensor, itself
         candidates: (M, D), of the same dtype.
         partner: (R,) int64; the candidate that row r must find.
         itself: (R,) int64; the candidate that is row r itself, never its partner.
-        scale: Factor of the similarities; 1 / temperature.
+        scale: Factor of the similarities, 1 / temperature; a float, or a tensor () that may need a gradient.
     """
     with torch.autocast(rows.device.type, enabled=False):
-        return _PairCrossEntropy.apply(rows, candidates, partner, itself, scale)
+        rows, scale = fold_scale(rows, scale)
+        loss: Tensor = _PairCrossEntropy.apply(rows, candidates, partner, itself, scale)
+    return loss
 
 
 class _PairCrossEntropy(torch.autograd.Function):

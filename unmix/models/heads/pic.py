@@ -15,6 +15,7 @@ from unmix.models.heads.instances import check_index
 from unmix.models.heads.recent import RecentInstances
 from unmix.models.heads.rows_on_disk import RowsOnDisk
 from unmix.models.heads.sharded_softmax import sharded_cross_entropy
+from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.precision import full_precision
 
@@ -41,7 +42,7 @@ class PICHead(BaseHead):
     Args:
         num_instances: Number of training images.
         dim: Feature dimension D.
-        temperature: Divides the cosines.
+        temperature: Divides the cosines; a number or a config, as in :class:`InfoNCEHead`.
         num_large: How many of the crops, the first ones, are large.
         num_recent: K; None: all instances.
         sharded: Whether the ranks share the classes of the softmax; not with ``num_recent``.
@@ -62,7 +63,7 @@ class PICHead(BaseHead):
         self,
         num_instances: int,
         dim: int = 128,
-        temperature: float = 0.2,
+        temperature: Temperature | dict = 0.2,
         num_large: int = 1,
         num_recent: int | None = None,
         sharded: bool = False,
@@ -73,8 +74,6 @@ class PICHead(BaseHead):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if not temperature > 0:
-            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
         if num_recent is not None and not 0 < num_recent <= num_instances:
             raise ValueError(
                 f'head.num_recent is {num_recent}; it is None, or from 1 to head.num_instances={num_instances}.'
@@ -82,7 +81,7 @@ class PICHead(BaseHead):
         if num_recent is not None and sharded:
             raise ValueError('head.sharded is for the softmax over all instances; leave out head.num_recent or it.')
         self.num_instances, self.num_large, self.sharded = num_instances, num_large, sharded
-        self.temperature, self.weight_grad_scale = temperature, weight_grad_scale
+        self.temperature, self.weight_grad_scale = build_temperature(temperature), weight_grad_scale
         if rows_dir is not None and num_recent is None:
             raise ValueError(f'head.rows_dir is {rows_dir!r}, but only the rows outside of head.num_recent go to disk.')
         self.rows = None if rows_dir is None else RowsOnDisk(rows_dir, num_instances, dim, INIT_STD, rows_kept)
@@ -116,7 +115,7 @@ class PICHead(BaseHead):
 
     def _of_crops(self, function: Callable[..., Tensor], query: Tensor, target: Tensor | None = None) -> Tensor:
         """Return a function (N, V) of queries (N, V, D), and their classes, and the weights; only large crops teach."""
-        options: dict[str, Any] = dict(scale=1 / self.temperature, unit_rows=True)
+        options: dict[str, Any] = dict(scale=1 / read_temperature(self.temperature), unit_rows=True)
         if target is None and self.recent is not None:
             options.update(valid=self.recent.ids >= 0)
         learning = options | dict(bank_weight=self.weight_grad_scale)
@@ -153,7 +152,7 @@ class PICHead(BaseHead):
         scale = self.weight_grad_scale
         learning = rows if scale == 1 else scale * rows + (1 - scale) * rows.detach()
         large, small = query[:, : self.num_large], query[:, self.num_large :]
-        return torch.cat([large @ learning.T, small @ rows.detach().T], 1) / self.temperature
+        return torch.cat([large @ learning.T, small @ rows.detach().T], 1) / read_temperature(self.temperature)
 
 
 def _crops(query: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.sinkhorn import sinkhorn
+from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.clock import read_clock
 from unmix.utils.feature_queue import FeatureQueue
@@ -56,7 +57,7 @@ class SwAVHead(BaseHead):
     Args:
         dim: Feature dimension D.
         num_prototypes: Number of prototypes K.
-        temperature: Softmax temperature.
+        temperature: Softmax temperature; a number or a config, as in :class:`InfoNCEHead`.
         epsilon: Smoothness of the codes.
         sinkhorn_iterations: Iterations of :func:`sinkhorn`.
         queue_size: Rows Q of each queue, over all ranks; a multiple of the batch of all ranks. 0: no queue.
@@ -75,7 +76,7 @@ class SwAVHead(BaseHead):
         self,
         dim: int = 128,
         num_prototypes: int = 3000,
-        temperature: float = 0.1,
+        temperature: Temperature | dict = 0.1,
         epsilon: float = 0.05,
         sinkhorn_iterations: int = 3,
         queue_size: int = 0,
@@ -87,10 +88,10 @@ class SwAVHead(BaseHead):
         super().__init__(init_cfg)
         if queue_push not in QUEUE_PUSHES:
             raise ValueError(f'head.queue_push is {queue_push!r}; it is one of {", ".join(map(repr, QUEUE_PUSHES))}.')
-        for name, value in (('temperature', temperature), ('epsilon', epsilon), ('num_prototypes', num_prototypes)):
+        for name, value in (('epsilon', epsilon), ('num_prototypes', num_prototypes)):
             if not value > 0:
                 raise ValueError(f'head.{name} is {value}; it must be positive.')
-        self.temperature = temperature
+        self.temperature = build_temperature(temperature)
         self.epsilon = epsilon
         self.sinkhorn_iterations = sinkhorn_iterations
         self.queue_size = queue_size
@@ -157,7 +158,9 @@ class SwAVHead(BaseHead):
     def look(self, features: Tensor, crop: int) -> Look:
         """Return what the loss sees of crops (N, V, D) or (N, D), unit rows; the first is crop 0 or 1 of the image."""
         scores = self._full_scores(_crops(features))
-        return Look(scores, (scores / self.temperature).log_softmax(2), self.assign(scores[:, 0], crop))
+        return Look(
+            scores, (scores / read_temperature(self.temperature)).log_softmax(2), self.assign(scores[:, 0], crop)
+        )
 
     def swapped_loss(self, query: Look, target: Look) -> Tensor:
         """Return the loss, split over the crops of the query: their codes and predictions."""
