@@ -5,10 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from unmix.engine.hooks import InstanceHook
-from unmix.engine.optimizers import StreamedSGD
 from unmix.models import PICHead
 from unmix.models.functional.skipped_steps import Step
 
@@ -46,18 +44,3 @@ def test_data_set_smaller_than_the_head(caplog):
 def test_other_heads_are_left_alone(caplog):
     InstanceHook().before_train(runner(torch.nn.Identity()))
     assert not caplog.text
-
-
-def test_streamed_gradients_are_neither_scaled_nor_clipped_nor_saved():
-    head = PICHead(20, 4)
-    optimizer, run = StreamedSGD(head.parameters(), lr=0.1), runner(head)
-    scaled = AmpOptimWrapper.__new__(AmpOptimWrapper)  # its __init__ wants a device that computes in half precision
-    scaled.__dict__.update(optimizer=optimizer, clip_grad_kwargs={}, _accumulative_counts=1)
-    clipped, accumulated = dict(clip_grad=dict(max_norm=1.0)), dict(accumulative_counts=2)
-    for wrapper in (scaled, OptimWrapper(optimizer, **clipped), OptimWrapper(optimizer, **accumulated)):
-        run.optim_wrapper = wrapper
-        with pytest.raises(ValueError, match='StreamedSGD knows neither scaled losses nor clipping'):
-            InstanceHook().before_train(run)
-    run.optim_wrapper = OptimWrapper(optimizer)
-    InstanceHook().before_train(run)
-    assert head.gradient is not None

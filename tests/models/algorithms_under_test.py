@@ -27,6 +27,10 @@ ALGORITHMS = {
     'moco-symmetric': dict(
         type='MoCo', backbone=dict(BACKBONE, num_splits=2), neck=NECK, head=INFO_NCE, momentum=0.99, symmetric=True
     ),
+    'moco-temperature': dict(
+        type='MoCo', backbone=BACKBONE, neck=NECK, head=dict(INFO_NCE, temperature=dict(type='LearnableTemperature')),
+        momentum=0.99,
+    ),
     'moco-align-uniform': dict(type='MoCo', backbone=BACKBONE, neck=NECK, head=ALIGN_UNIFORM, momentum=0.99),
     'simclr': dict(type='SimCLR', backbone=BACKBONE, neck=NECK, head=dict(type='NTXentHead', temperature=0.2)),
     'simclr-joint': dict(
@@ -67,7 +71,7 @@ ALGORITHMS = {
 }  # fmt: skip
 
 # Encodings of a step with Un-Mix: (queries, targets).
-ENCODINGS = {'moco-v1': (2, 1), 'moco-v2': (2, 1), 'moco-symmetric': (3, 2)}
+ENCODINGS = {'moco-v1': (2, 1), 'moco-v2': (2, 1), 'moco-symmetric': (3, 2), 'moco-temperature': (2, 1)}
 ENCODINGS |= {'moco-align-uniform': (2, 1), 'simclr': (3, 0), 'simclr-joint': (3, 0), 'byol': (3, 3)}
 ENCODINGS |= {'instdisc': (2, 0), 'instdisc-nce': (2, 0), 'cmc': (2, 0), 'cmc-nce': (2, 0)}
 ENCODINGS |= {'pic': (3, 0), 'pic-recent': (3, 0), 'moco-nce': (2, 1)}

@@ -66,9 +66,8 @@ def test_extra_bytes_are_those_that_are_alive_at_a_time():
     lambda size: InfoNCEHead(128, size),
     lambda size: AlignUniformHead(128, size, contrast_weight=1.0),
     lambda size: NCEHead(size, 128, 4),
-    lambda size: PICHead(size, 128),
     lambda size: PICHead(size, 128, num_recent=512),
-], ids=['info_nce', 'align_uniform', 'instdisc', 'pic', 'pic_recent'])  # fmt: skip
+], ids=['info_nce', 'align_uniform', 'instdisc', 'pic_recent'])  # fmt: skip
 def test_a_step_needs_no_more_with_a_larger_state(monkeypatch, build):
     monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 64)  # chunks smaller than either
     (small, few), (large, many) = (memory.measure(build, size, seed=0) for size in (1000, 4000))
@@ -76,3 +75,12 @@ def test_a_step_needs_no_more_with_a_larger_state(monkeypatch, build):
     # Whether a chunk is still alive when the next one begins is, to the profiler's clock, a matter of chance.
     table = (4000 - 1000) * memory.BATCH * 4  # bytes that one number for each row and sample would add
     assert abs(many - few) < table / 2
+
+
+def test_a_step_of_pic_has_gradients_of_the_weights_but_no_logits(monkeypatch):
+    monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 64)
+    monkeypatch.setattr(memory, 'BATCH', 512)
+    monkeypatch.setattr(memory, 'DIM', 8)
+    (_, few), (_, many) = (memory.measure(lambda size: PICHead(size, 8), size, seed=0) for size in (1000, 4000))
+    weights, logits = 3000 * 8 * 4, 3000 * 512 * 4  # bytes that 3000 more instances add to one tensor of each kind
+    assert weights < many - few < logits / 8

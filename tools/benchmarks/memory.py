@@ -1,4 +1,4 @@
-"""What a step needs beside the state: does it grow with the queue, the bank, the instance classifier?
+"""What a step needs beside the state: does it grow with the queue, the bank, the table of instances?
 
 For each head with a large state a step is made with a small one and with one sixteen times as large: hold on to the
 state before the step as :class:`FiniteLossHook` does, losses of a query and a mixture, backward pass, optimiser step,
@@ -17,9 +17,8 @@ from mmengine.optim import OptimWrapper
 from peak import extra_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from unmix.engine.optimizers import StreamedSGD
 from unmix.engine.step_state import StepState
+
 from unmix.mixing import UnMix
 from unmix.models import AlignUniformHead, BaseHead, InfoNCEHead, NCEHead, PICHead, QueueNCEHead
 
@@ -29,7 +28,6 @@ CASES: Mapping[str, tuple[int, Callable[[int], BaseHead]]] = {
     'align_uniform': (4096, lambda size: AlignUniformHead(DIM, size, contrast_weight=1.0)),
     'queue_nce': (65_536, lambda size: QueueNCEHead(50_000, dim=DIM, queue_size=size)),
     'instdisc': (40_000, lambda size: NCEHead(size, DIM, 256)),
-    'pic_full': (20_000, lambda size: PICHead(size, DIM)),
     'pic_recent': (20_000, lambda size: PICHead(size, DIM, num_recent=16_384)),
 }
 
@@ -42,8 +40,7 @@ class Step:
         self.model = nn.Module()
         self.model.head = head
         self.features = nn.Parameter(torch.randn(2, BATCH, DIM))
-        kind: Any = StreamedSGD if isinstance(head, PICHead) and head.recent is None else torch.optim.SGD
-        self.optimizer = kind([self.features, *head.parameters()], lr=0.1, momentum=0.9)
+        self.optimizer = torch.optim.SGD([self.features, *head.parameters()], lr=0.1, momentum=0.9)
         if isinstance(head, PICHead):
             head.follow(self.optimizer)
         self.state = StepState(self.model, OptimWrapper(self.optimizer))

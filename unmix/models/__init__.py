@@ -31,8 +31,7 @@ from unmix.models.heads import (
     SwAVHead,
     WMSEHead,
 )
-from unmix.models.layers.batch_norm import SplitBatchNorm
-from unmix.models.layers.whitening import Whitening
+from unmix.models.layers import LearnableTemperature, SplitBatchNorm, Whitening
 from unmix.models.necks import LinearNeck, MLPNeck, TwoBranchNeck
 from unmix.models.pretrained import PretrainedInit
 
@@ -54,6 +53,7 @@ __all__ = [
     'DeepClusterV2Head',
     'InfoNCEHead',
     'InstDisc',
+    'LearnableTemperature',
     'LinearNeck',
     'MLPNeck',
     'MoCo',

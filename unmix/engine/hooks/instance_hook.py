@@ -3,13 +3,12 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 
-from unmix.engine.optimizers import StreamedSGD
 from unmix.engine.sizes import check_num_instances
+from unmix.models.algorithms import BaseAlgorithm
 from unmix.registry import HOOKS
+from unmix.utils.dist import unwrap
 
 
 @HOOKS.register_module()
@@ -19,16 +18,17 @@ class InstanceHook(Hook):
     When a checkpoint is saved, old tables of :class:`RowsOnDisk` are removed. Heads without all that are left alone.
 
     Raises:
-        ValueError: If the data set has more images than the head has instances, or the optimiser is
-            :class:`StreamedSGD` with a wrapper that scales losses, or clips or accumulates gradients.
+        ValueError: If the data set has more images than the head has instances.
     """
 
     priority = 'BELOW_NORMAL'
 
     def before_train(self, runner: Runner) -> None:
         """Check and tell, before the first iteration and after a checkpoint has been loaded."""
-        head = _head(runner)
-        num_instances, num_images = getattr(head, 'num_instances', None), len(runner.train_dataloader.dataset)
+        model = unwrap(runner.model)
+        if not isinstance(model, BaseAlgorithm):
+            return
+        num_instances, num_images = model.head.num_instances, len(runner.train_dataloader.dataset)
         if num_instances is not None:
             check_num_instances(num_instances, num_images)
         if num_instances is not None and num_images < num_instances:
@@ -36,27 +36,10 @@ class InstanceHook(Hook):
                 f'model.head.num_instances is {num_instances}, but the training data set has only {num_images} images: '
                 f'the rest are never seen. --cfg-options model.head.num_instances={num_images}'
             )
-        wrapper: Any = runner.optim_wrapper
-        streamed = isinstance(getattr(wrapper, 'optimizer', None), StreamedSGD)
-        if streamed:
-            clip, counts = wrapper.clip_grad_kwargs, wrapper._accumulative_counts
-            if isinstance(wrapper, AmpOptimWrapper) or clip or counts > 1:
-                raise ValueError(
-                    f'optim_wrapper is {type(wrapper).__name__}, clip_grad={clip}, accumulative_counts={counts}; '
-                    'the optimiser StreamedSGD knows neither scaled losses nor clipping, and no checkpoint holds its '
-                    "gradients. Use type='OptimWrapper' or 'AutocastOptimWrapper' without the two, or plain SGD."
-                )
-        follow = getattr(head, 'follow', None)
-        if follow is not None:
-            follow(wrapper.optimizer)
+        model.head.follow(runner.optim_wrapper.optimizer)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remove the tables of old checkpoints, once that of this one is written. Rank 0 only."""
-        rows = getattr(_head(runner), 'rows', None)
-        if rows is not None:
-            rows.prune()
-
-
-def _head(runner: Runner) -> Any:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return getattr(model, 'head', None)
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Remove what only older checkpoints need, once the state of this one is complete. Rank 0 only."""
+        model = unwrap(runner.model)
+        if isinstance(model, BaseAlgorithm):
+            model.head.saved()

@@ -1,37 +1,40 @@
-"""A bank of rows, chunk by chunk. Shapes: R queries, C rows of a chunk, D features."""
+"""Read a bank of rows in chunks that fit in the processor's cache. Shapes: R queries, C rows of a chunk, D features."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-# Rows of a chunk, for each thread of a CPU. Measured with 64 to 512 queries of 128 numbers: 512 to 2048 rows, which a
-# cache holds with their similarities, take the same time within 5 %. Not measured on accelerators, which want
-# few launches.
+# Rows of a chunk, per CPU thread. With 64 to 512 queries of 128 features, chunks of 512 to 2048 rows take the same time
+# within 5 %: the chunk and its similarities fit in the cache. On accelerators the value has not been measured; large
+# chunks need few kernel launches.
 CHUNK = {'cpu': 1024}
 CHUNK_OF_OTHERS = 16384
-EPS = 1e-12  # least length, as in torch.nn.functional.normalize
+EPS = 1e-12  # lower bound of a row's length, as in torch.nn.functional.normalize
 
 
 def chunk_size(bank: Tensor) -> int:
-    """Return how many rows of a bank a chunk has; the last one may have fewer."""
+    """Return the number of rows of a chunk; the last chunk may have fewer."""
     size = CHUNK['cpu'] * torch.get_num_threads() if bank.device.type == 'cpu' else CHUNK_OF_OTHERS
     return min(size, len(bank))
 
 
 def chunks(bank: Tensor) -> Iterator[slice]:
-    """Cut the rows of a bank."""
+    """Return the row ranges of all chunks of a bank, in order."""
     size = chunk_size(bank)
     return (slice(start, min(start + size, len(bank))) for start in range(0, len(bank), max(size, 1)))
 
 
 def new_table(query: Tensor, bank: Tensor) -> Tensor:
-    """Return room for the similarities of all queries to a chunk, (R, C), which is used for one after the other."""
+    """Allocate the similarities of all queries to one chunk, (R, C). All chunks reuse this memory."""
     return query.new_empty(len(query), chunk_size(bank))
 
 
 def read_chunk(bank: Tensor, rows: slice | Tensor, dtype: torch.dtype, unit_rows: bool) -> tuple[Tensor, Tensor | None]:
-    """Return some rows of a bank (C, D), of unit length if so wanted, and then the lengths (C, 1) that they had."""
+    """Return rows of a bank (C, D). With ``unit_rows`` they are scaled to unit length, and their lengths (C, 1) follow.
+
+    Without ``unit_rows`` the second value is None.
+    """
     chunk = bank[rows].to(dtype)
     if not unit_rows:
         return chunk, None
@@ -40,13 +43,16 @@ def read_chunk(bank: Tensor, rows: slice | Tensor, dtype: torch.dtype, unit_rows
 
 
 def hide(table: Tensor, rows: slice, valid: Tensor | None) -> None:
-    """Write -inf to those of a chunk's similarities (R, C) that do not count, see :func:`bank_lse`."""
+    """Set the similarities (R, C) of rows that are not valid to -inf, in place; ``valid`` as in :func:`bank_lse`."""
     if valid is not None:
         table.masked_fill_(~valid[rows], -torch.inf)
 
 
 def raw_gradient(gradient: Tensor, unit: Tensor, length: Tensor | None) -> Tensor:
-    """Return the gradient (C, D) of the rows as they are, from that of the rows that :func:`read_chunk` returns."""
+    """Return the gradient (C, D) of the rows of the bank, given that of the rows that :func:`read_chunk` returns.
+
+    ``unit`` and ``length`` are the values of :func:`read_chunk`. ``gradient`` may be overwritten.
+    """
     if length is None:
         return gradient
     along = (gradient * unit).sum(1, keepdim=True)

@@ -1,10 +1,10 @@
-"""The log-sum-exp of similarities to a bank of rows, without a table of them. Shapes: R queries, K rows, D features.
+"""The log-sum-exp of similarities to a bank of rows, chunk by chunk. Shapes: R queries, K rows, D features.
 
-Literally, ``(scale * query @ bank.T).logsumexp(1)`` makes several tables of R x K numbers and keeps some of them, and
-the bank, until the backward pass. Here the bank goes by in chunks: of each the similarities, their exponentials and
-their share of the derivative are made while they are in the processor's cache, and forgotten.
+The literal form, ``(scale * query @ bank.T).logsumexp(1)``, allocates several (R, K) tables and keeps some of them, and
+the bank, until the backward pass. Here the bank is processed in cache-sized chunks: the similarities of a chunk, their
+exponentials and their part of the derivative are computed together. Nothing of size R x K is kept.
 
-There are no second derivatives; asking for them raises an error, see :func:`first_order`.
+There are no second derivatives. Asking for them raises an error, see :func:`first_order`.
 """
 
 from typing import Any
@@ -12,44 +12,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmix.models.functional.bank_chunks import chunks, hide, new_table, read_chunk
-from unmix.models.functional.bank_gradient import BankGradient
+from unmix.models.functional.bank_chunks import chunks, hide, new_table, raw_gradient, read_chunk
 from unmix.models.functional.first_order import first_order
+from unmix.models.functional.scale import fold_scale
 
 
-@torch.compiler.disable  # a loop over chunks, which a compiler would unroll
+@torch.compiler.disable  # the compiler would unroll the loop over chunks
 def bank_lse(
     query: Tensor,
     bank: Tensor,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     *,
     valid: Tensor | None = None,
     unit_rows: bool = False,
     bank_weight: float = 1.0,
-    gradient: BankGradient | None = None,
 ) -> Tensor:
     """Return ``log sum_k exp(scale * query_r . bank_k)``, (R,).
 
-    Safe for any scale: exponents are taken less the greatest one so far. The derivative with respect to the query,
-    ``scale * softmax @ bank``, is made in the forward pass: nothing of size R x K is kept and no reference to the bank,
-    which may be overwritten before the backward pass. If the bank wants a gradient too, it must stay as it is until
-    then, and its similarities are computed once more.
+    The running maximum is subtracted from the exponents, so no scale overflows. The forward pass computes the
+    derivative with respect to the query, ``scale * softmax @ bank``, and keeps no reference to the bank. So the bank
+    may be overwritten before the backward pass. A bank that needs a gradient must stay unchanged until the backward
+    pass, which computes the similarities a second time.
 
     Half precision is computed in float32, also under autocast.
 
     Args:
         query: (R, D).
         bank: (K, D), on the same device.
-        scale: Factor of the similarities; 1 / temperature.
-        valid: (K,) bool; rows that count, None: all. A query that no row counts for has the value -inf, without
-            gradient.
-        unit_rows: Scale the bank's rows to unit length first.
+        scale: Factor of the similarities, 1 / temperature; a float, or a tensor () that may need a gradient.
+        valid: (K,) bool; the rows that count. None: all rows. Without any valid row the value is -inf, and the
+            gradient is 0.
+        unit_rows: Whether the rows of the bank are scaled to unit length first.
         bank_weight: Factor of the bank's gradient.
-        gradient: Takes the bank's gradient, of these ``scale`` and ``unit_rows``, instead of the bank.
     """
-    query = _full(query, bank)
     with torch.autocast(query.device.type, enabled=False):
-        return _BankLSE.apply(query, bank, scale, valid, unit_rows, bank_weight, gradient)
+        query, scale = fold_scale(_full(query, bank), scale)
+        lse: Tensor = _BankLSE.apply(query, bank, scale, valid, unit_rows, bank_weight)
+    return lse
 
 
 @torch.compiler.disable
@@ -57,16 +56,16 @@ def own_similarity(
     query: Tensor,
     bank: Tensor,
     index: Tensor,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     *,
     unit_rows: bool = False,
     bank_weight: float = 1.0,
-    gradient: BankGradient | None = None,
 ) -> Tensor:
-    """Return ``scale * query_r . bank[index_r]``, (R,); index (R,), the rest as in :func:`bank_lse`."""
-    query = _full(query, bank)
+    """Return ``scale * query_r . bank[index_r]``, (R,). ``index``: (R,) int64; other arguments: :func:`bank_lse`."""
     with torch.autocast(query.device.type, enabled=False):
-        return _OwnSimilarity.apply(query, bank, index, scale, unit_rows, bank_weight, gradient)
+        query, scale = fold_scale(_full(query, bank), scale)
+        similarity: Tensor = _OwnSimilarity.apply(query, bank, index, scale, unit_rows, bank_weight)
+    return similarity
 
 
 def _full(query: Tensor, bank: Tensor) -> Tensor:
@@ -83,13 +82,12 @@ class _BankLSE(torch.autograd.Function):
         valid: Tensor | None,
         unit_rows: bool,
         bank_weight: float,
-        gradient: BankGradient | None,
     ) -> Tensor:
-        wanted, bank_wanted = ctx.needs_input_grad[:2]
+        query_wanted, bank_wanted = ctx.needs_input_grad[:2]
         scaled = scale * query
-        top = query.new_full((len(query), 1), -torch.inf)  # the greatest exponent so far
+        top = query.new_full((len(query), 1), -torch.inf)  # the running maximum of the exponents
         total = torch.zeros_like(top)
-        mean = torch.zeros_like(query)  # of the rows, weighted by exp(exponent - top)
+        mean = torch.zeros_like(query)  # sum over the rows, weighted by exp(exponent - top)
         room = new_table(query, bank)
         for rows in chunks(bank):
             chunk, _ = read_chunk(bank, rows, query.dtype, unit_rows)
@@ -100,29 +98,44 @@ class _BankLSE(torch.autograd.Function):
             shrink = (top - base).exp_()
             table.sub_(base).exp_()
             total.mul_(shrink).add_(table.sum(1, keepdim=True))
-            if wanted:
+            if query_wanted:
                 mean.mul_(shrink).addmm_(table, chunk)
             top = higher
         lse = (top + total.log()).squeeze(1)
-        ctx.terms = scale, unit_rows, bank_weight, gradient
-        derivative = mean.mul_(scale / total.masked_fill_(total == 0, 1.0)) if wanted else None
-        whose = (query, lse) if bank_wanted else (None, None)
-        dense = bank_wanted and gradient is None
-        ctx.save_for_backward(derivative, *whose, *((bank, valid) if dense else (None, None)))
+        derivative = mean.mul_(scale / total.masked_fill_(total == 0, 1.0)) if query_wanted else None
+        ctx.options = scale, unit_rows, bank_weight
+        ctx.save_for_backward(derivative, *((query, bank, lse, valid) if bank_wanted else (None,) * 4))
         return lse
 
     @staticmethod
     @first_order
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        derivative, query, lse, bank, valid = ctx.saved_tensors
-        scale, unit_rows, bank_weight, gradient = ctx.terms
-        of_query = weight[:, None] * derivative if ctx.needs_input_grad[0] else None
-        of_bank = None
+        derivative, query, bank, lse, valid = ctx.saved_tensors
+        scale, unit_rows, bank_weight = ctx.options
+        of_query = of_bank = None
+        if ctx.needs_input_grad[0]:
+            of_query = weight[:, None] * derivative
         if ctx.needs_input_grad[1]:
-            parts = BankGradient(scale, unit_rows, valid) if gradient is None else gradient
-            parts.add_soft(query, lse, bank_weight * weight)
-            of_bank = parts.dense(bank) if gradient is None else None
-        return of_query, of_bank, None, None, None, None, None
+            of_bank = _bank_gradient(query, bank, lse, bank_weight * weight, scale, valid, unit_rows)
+        return of_query, of_bank, None, None, None, None
+
+
+def _bank_gradient(
+    query: Tensor, bank: Tensor, lse: Tensor, weight: Tensor, scale: float, valid: Tensor | None, unit_rows: bool
+) -> Tensor:
+    """Return the gradient of the bank (K, D) of ``sum_r weight_r lse_r``, with ``lse`` and ``weight`` (R,).
+
+    ``g_k = scale * sum_r weight_r exp(scale * query_r . bank_k - lse_r) query_r``
+    """
+    scaled, weighted = scale * query, scale * weight[:, None] * query
+    base = lse.clamp(min=torch.finfo(lse.dtype).min)[:, None]
+    room, gradient = new_table(query, bank), torch.empty_like(bank)
+    for rows in chunks(bank):
+        chunk, length = read_chunk(bank, rows, query.dtype, unit_rows)
+        table = torch.mm(scaled, chunk.T, out=room[:, : len(chunk)])
+        hide(table, rows, valid)
+        gradient[rows] = raw_gradient(table.sub_(base).exp_().T @ weighted, chunk, length)
+    return gradient
 
 
 class _OwnSimilarity(torch.autograd.Function):
@@ -135,23 +148,21 @@ class _OwnSimilarity(torch.autograd.Function):
         scale: float,
         unit_rows: bool,
         bank_weight: float,
-        gradient: BankGradient | None,
     ) -> Tensor:
-        rows, _ = read_chunk(bank, index, query.dtype, unit_rows)
-        dense = ctx.needs_input_grad[1] and gradient is None
-        ctx.save_for_backward(query, index, rows, bank if dense else None)
-        ctx.terms = scale, unit_rows, bank_weight, gradient
+        rows, length = read_chunk(bank, index, query.dtype, unit_rows)
+        ctx.options = scale, bank_weight
+        ctx.save_for_backward(rows, *((query, bank, index, length) if ctx.needs_input_grad[1] else (None,) * 4))
         return scale * (query * rows).sum(1)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        query, index, rows, bank = ctx.saved_tensors
-        scale, unit_rows, bank_weight, gradient = ctx.terms
-        of_query = scale * weight[:, None] * rows if ctx.needs_input_grad[0] else None
-        of_bank = None
+        rows, query, bank, index, length = ctx.saved_tensors
+        scale, bank_weight = ctx.options
+        of_query = of_bank = None
+        if ctx.needs_input_grad[0]:
+            of_query = scale * weight[:, None] * rows
         if ctx.needs_input_grad[1]:
-            parts = BankGradient(scale, unit_rows) if gradient is None else gradient
-            parts.add_own(query, index, bank_weight * weight)
-            of_bank = parts.dense(bank) if gradient is None else None
-        return of_query, of_bank, None, None, None, None, None
+            gradient = raw_gradient(scale * (bank_weight * weight)[:, None] * query, rows, length)
+            of_bank = torch.zeros_like(bank).index_add_(0, index, gradient.to(bank.dtype))
+        return of_query, of_bank, None, None, None, None

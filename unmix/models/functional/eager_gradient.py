@@ -1,4 +1,4 @@
-"""Losses of samples whose gradients are made in the forward pass."""
+"""Losses of samples whose gradients are computed in the forward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +11,27 @@ from unmix.models.functional.first_order import first_order
 Losses = Callable[[Tensor, slice], Tensor]
 
 
-@torch.compiler.disable  # gradients within a forward pass
+@torch.compiler.disable  # it computes gradients within a forward pass
 def eager_gradient(losses: Losses, query: Tensor, size: int) -> Tensor:
-    """Return the losses (N,) of samples ``query`` (N, ...), of ``size`` samples at a time.
+    """Return the losses (N,) of the samples ``query`` (N, ...), computed for ``size`` samples at a time.
 
-    Their gradients with respect to the query are made at once, and only they are kept: so what the losses are computed
-    from lives for ``size`` samples only, and may be overwritten before the backward pass. There are no second
-    derivatives, and none with respect to anything else.
+    The forward pass computes the gradient with respect to the query and keeps nothing else. So the intermediate tensors
+    of only ``size`` samples are in memory, and what ``losses`` reads may be overwritten before the backward pass.
+
+    There are no second derivatives. The query is the only tensor that gets a gradient; apply a learned temperature to
+    it first, see :func:`divide_query`.
 
     Args:
-        losses: Of some samples (n, ...), given with their places in the batch: (n,). Each its own sample's alone.
+        losses: Takes some samples (n, ...) and their slice of the batch; returns their losses (n,). The loss of a
+            sample must not depend on other samples.
         query: (N, ...).
         size: Number of samples n, at least 1.
+
+    Raises:
+        RuntimeError: If the losses depend on another tensor that needs a gradient.
     """
-    return _EagerGradient.apply(query, losses, size)
+    values: Tensor = _EagerGradient.apply(query, losses, size)
+    return values
 
 
 class _EagerGradient(torch.autograd.Function):
@@ -37,6 +44,8 @@ class _EagerGradient(torch.autograd.Function):
             with torch.enable_grad():
                 part = query[samples].detach().requires_grad_(ctx.needs_input_grad[0])
                 value = losses(part, samples)
+                if start == 0:
+                    _refuse_others(value, part)
                 if ctx.needs_input_grad[0]:
                     gradients += torch.autograd.grad(value.sum(), part)
             values.append(value.detach())
@@ -48,3 +57,21 @@ class _EagerGradient(torch.autograd.Function):
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, None, None]:
         (gradient,) = ctx.saved_tensors
         return weight.view(-1, *[1] * (gradient.ndim - 1)) * gradient, None, None
+
+
+def _refuse_others(value: Tensor, part: Tensor) -> None:
+    """Refuse losses that depend on a leaf other than ``part``: its gradient would be lost without a message."""
+    nodes = [value.grad_fn]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, 'variable', None)
+        if leaf is not None and leaf is not part:
+            raise RuntimeError(
+                f'eager_gradient: the losses depend on a tensor of shape {tuple(leaf.shape)} that needs a gradient and '
+                'is not the query. It would get none: detach it, or apply it to the query before the call.'
+            )
+        nodes += [following for following, _ in node.next_functions]

@@ -1,4 +1,4 @@
-"""Functions with first derivatives only."""
+"""Refuse second derivatives."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,10 +8,10 @@ import torch
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the backward pass of an autograd function refuse to be differentiated itself.
+    """Decorate the backward pass of an autograd function that has no second derivatives.
 
-    PyTorch's ``once_differentiable`` complains only where the incoming gradient has a graph; elsewhere a second
-    derivative would be silently left out.
+    PyTorch's ``once_differentiable`` raises an error only if the incoming gradient requires a gradient itself.
+    Otherwise it drops second derivatives without a message.
 
     Raises:
         RuntimeError: In a backward pass with ``create_graph=True``.
@@ -21,8 +21,8 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     def checked(ctx: Any, *gradients: Any) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                'The streamed losses of unmix.models.functional have no second derivatives: create_graph=True cannot '
-                'go through them. Write the loss as a table of similarities where you need them.'
+                'The losses of unmix.models.functional have no second derivatives, so create_graph=True does not work '
+                'with them. Compute the loss from the whole table of similarities instead.'
             )
         return backward(ctx, *gradients)
 

@@ -1,4 +1,4 @@
-"""The cross-entropy of rows that are to find their partners among candidates, with the gradient of both.
+"""The cross-entropy of rows that must find their partners among candidates, with the gradients of both.
 
 Shapes: R rows, M candidates, D features.
 """
@@ -9,31 +9,36 @@ import torch
 from torch import Tensor
 
 from unmix.models.functional.first_order import first_order
+from unmix.models.functional.scale import fold_scale
 
-# Similarities of some rows to all candidates that are in memory at a time, for each thread of a CPU: they stay in its
-# cache. Measured with 512 to 4096 candidates of 128 numbers: 2^18 to 2^20 take the same time within 10 %. Not
-# measured on accelerators, which want few launches.
+# Similarities that are in memory at a time, per CPU thread. With 512 to 4096 candidates of 128 features, 2^18 to 2^20
+# similarities take the same time within 10 %: they fit in the cache. On accelerators the value has not been measured;
+# large chunks need few kernel launches.
 AT_A_TIME = {'cpu': 1 << 18}
 AT_A_TIME_OF_OTHERS = 1 << 24
 
 
-@torch.compiler.disable  # a loop over rows, which a compiler would unroll
-def pair_cross_entropy(rows: Tensor, candidates: Tensor, partner: Tensor, itself: Tensor, scale: float) -> Tensor:
+@torch.compiler.disable  # the compiler would unroll the loop over rows
+def pair_cross_entropy(
+    rows: Tensor, candidates: Tensor, partner: Tensor, itself: Tensor, scale: float | Tensor
+) -> Tensor:
     """Return ``mean_r -log softmax(scale * row_r . candidates)[partner_r]``, ().
 
-    The softmax does not count the candidate ``itself_r``. Rows go by a few at a time: of each the similarities, the
-    softmax and its share of both gradients are made while they are in the processor's cache, and forgotten. So the
-    gradients are made in the forward pass, nothing of size R x M is kept, and there are no second derivatives.
+    The softmax leaves out the candidate ``itself_r``. Rows are processed a few at a time, so that their similarities
+    stay in the processor's cache. The forward pass also computes both gradients; nothing of size R x M is kept. There
+    are no second derivatives.
 
     Args:
         rows: (R, D).
-        candidates: (M, D), of the same type.
-        partner: (R,) int64, the candidate to be found.
-        itself: (R,) int64, the candidate that is the row; never the partner.
-        scale: Factor of the similarities; 1 / temperature.
+        candidates: (M, D), of the same dtype.
+        partner: (R,) int64; the candidate that row r must find.
+        itself: (R,) int64; the candidate that is row r itself, never its partner.
+        scale: Factor of the similarities, 1 / temperature; a float, or a tensor () that may need a gradient.
     """
     with torch.autocast(rows.device.type, enabled=False):
-        return _PairCrossEntropy.apply(rows, candidates, partner, itself, scale)
+        rows, scale = fold_scale(rows, scale)
+        loss: Tensor = _PairCrossEntropy.apply(rows, candidates, partner, itself, scale)
+    return loss
 
 
 class _PairCrossEntropy(torch.autograd.Function):

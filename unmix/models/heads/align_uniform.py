@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unmix.models.functional import bank_lse
 from unmix.models.heads.info_nce import InfoNCEHead, contrast
+from unmix.models.layers import Temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
 from unmix.utils.precision import full_precision
@@ -56,10 +57,11 @@ class AlignUniformHead(InfoNCEHead):
         intra_batch: Whether pairs of queries count.
         scope: ``'rank'``, as released, or ``'global'``: pairs and mean over the queries of all ranks.
         contrast_weight: Weight of InfoNCE.
-        temperature: Its temperature.
+        temperature: Its temperature, as in :class:`InfoNCEHead`.
 
     Raises:
-        ValueError: If all weights are 0, or alpha, t or temperature is not positive.
+        ValueError: If all weights are 0; if alpha, t or temperature is not positive; if the temperature is learned, but
+            ``contrast_weight`` is 0.
     """
 
     def __init__(
@@ -73,12 +75,17 @@ class AlignUniformHead(InfoNCEHead):
         intra_batch: bool = True,
         scope: str = 'rank',
         contrast_weight: float = 0.0,
-        temperature: float = 0.07,
+        temperature: Temperature | dict = 0.07,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(dim, queue_size, temperature, init_cfg)
         if not (align_weight or uniform_weight or contrast_weight):
             raise ValueError('head.align_weight, uniform_weight and contrast_weight are all 0: there is no loss.')
+        if not contrast_weight and getattr(read_temperature(self.temperature), 'requires_grad', False):
+            raise ValueError(
+                'head.temperature is learned, but head.contrast_weight is 0, so the loss does not depend on it: set '
+                'head.contrast_weight, or a number as head.temperature.'
+            )
         if not (alpha > 0 and t > 0):
             raise ValueError(f'head.alpha is {alpha} and head.t {t}; both must be positive.')
         if scope not in ('rank', 'global'):
@@ -96,7 +103,7 @@ class AlignUniformHead(InfoNCEHead):
         """Return the log-sum-exps (N, 2) over the queue, of InfoNCE's logits and of ``-t * distance^2``, if used."""
         # ||q - u||^2 = 2 - 2 q.u, of unit rows
         parts = dict(
-            contrast=lambda: bank_lse(query, self.queue.features, 1 / self.temperature),
+            contrast=lambda: bank_lse(query, self.queue.features, 1 / read_temperature(self.temperature)),
             uniform=lambda: bank_lse(query, self.queue.features, 2 * self.t) - 2 * self.t,
         )
         used = [part() if self.weights[name] else query.new_zeros(len(query)) for name, part in parts.items()]
@@ -113,7 +120,7 @@ class AlignUniformHead(InfoNCEHead):
         negatives, far = (self.shared(query) if shared is None else shared).unbind(1)
         terms = {}
         if self.weights['contrast']:
-            terms['contrast'] = contrast(negatives, (query * target).sum(1) / self.temperature)
+            terms['contrast'] = contrast(negatives, (query * target).sum(1) / read_temperature(self.temperature))
         if self.weights['align']:
             terms['align'] = align(query, target, self.alpha)
         if self.weights['uniform']:

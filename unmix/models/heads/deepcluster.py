@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from unmix.models.functional.spherical_kmeans import spherical_kmeans
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index
+from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather
 from unmix.utils.feature_statistics import usage_entropy
@@ -38,7 +39,7 @@ class DeepClusterV2Head(BaseHead):
         dim: Feature dimension D.
         num_prototypes: Number of clusters K, of each of the H clusterings.
         num_heads: Number of clusterings H; clustering h is of the features of crop h mod 2.
-        temperature: Softmax temperature.
+        temperature: Softmax temperature; a number or a config, as in :class:`InfoNCEHead`.
         kmeans_iterations: Rounds of :func:`spherical_kmeans`.
 
     Attributes:
@@ -61,18 +62,17 @@ class DeepClusterV2Head(BaseHead):
         dim: int = 128,
         num_prototypes: int = 3000,
         num_heads: int = 3,
-        temperature: float = 0.1,
+        temperature: Temperature | dict = 0.1,
         kmeans_iterations: int = 10,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        for name, value in dict(
-            num_instances=num_instances, num_prototypes=num_prototypes, num_heads=num_heads, temperature=temperature
-        ).items():
+        sizes = dict(num_instances=num_instances, num_prototypes=num_prototypes, num_heads=num_heads)
+        for name, value in sizes.items():
             if not value > 0:
                 raise ValueError(f'head.{name} is {value}; it must be positive.')
         self.num_instances = num_instances
-        self.temperature = temperature
+        self.temperature = build_temperature(temperature)
         self.kmeans_iterations = kmeans_iterations
         self.register_buffer('prototypes', F.normalize(torch.randn(num_heads, num_prototypes, dim), dim=2))
         self.register_buffer('bank', torch.zeros(2, num_instances, dim))
@@ -89,7 +89,7 @@ class DeepClusterV2Head(BaseHead):
         """Return the loss of :meth:`forward`, split over the crops: (V,)."""
         crops = query[:, None] if query.ndim == 2 else query
         labels = self.labels[:, target]
-        logits = torch.einsum('nvd,hkd->nkvh', crops, self.prototypes) / self.temperature
+        logits = torch.einsum('nvd,hkd->nkvh', crops, self.prototypes) / read_temperature(self.temperature)
         labels = labels.T[:, None].expand(-1, crops.shape[1], -1)
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='none').sum((0, 2))
         return losses / (labels != IGNORED).sum().clamp(min=1)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unmix.models.functional import bank_lse
 from unmix.models.heads.base import BaseHead
+from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
@@ -31,16 +32,19 @@ class InfoNCEHead(BaseHead):
     Args:
         dim: Feature dimension D.
         queue_size: Number of negatives K, at least the batch of all processes; see :class:`FeatureQueue`.
-        temperature: Softmax temperature; MoCo v1 0.07, v2 0.2, CIFAR 0.1.
+        temperature: Softmax temperature; MoCo v1 0.07, v2 0.2, CIFAR 0.1. A number, or the config of a module that
+            returns it, such as :class:`LearnableTemperature`.
     """
 
     def __init__(
-        self, dim: int = 128, queue_size: int = 65536, temperature: float = 0.2, init_cfg: dict | None = None
+        self,
+        dim: int = 128,
+        queue_size: int = 65536,
+        temperature: Temperature | dict = 0.2,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if not temperature > 0:
-            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
-        self.temperature = temperature
+        self.temperature = build_temperature(temperature)
         self.queue = FeatureQueue(queue_size, dim)
 
     @property
@@ -51,13 +55,13 @@ class InfoNCEHead(BaseHead):
     @full_precision
     def shared(self, query: Tensor) -> Tensor | None:
         """Return the log-sum-exp (N,) of the queue's logits."""
-        return bank_lse(query, self.queue.features, 1 / self.temperature)
+        return bank_lse(query, self.queue.features, 1 / read_temperature(self.temperature))
 
     @full_precision
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
         negatives = self.shared(query) if shared is None else shared
-        return contrast(negatives, (query * target).sum(1) / self.temperature)
+        return contrast(negatives, (query * target).sum(1) / read_temperature(self.temperature))
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Enqueue the keys of all views, in the order of the views: of all ranks one view after the other."""

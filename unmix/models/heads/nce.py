@@ -10,6 +10,7 @@ from unmix.models.functional import eager_gradient
 from unmix.models.functional.alias import AliasTable
 from unmix.models.functional.random_bits import random_bits
 from unmix.models.heads.instances import InstanceHead, check_index
+from unmix.models.layers import Temperature, build_temperature, divide_query, read_temperature
 from unmix.models.layers.noise_contrast import build_contrast, chunk_size
 from unmix.models.memory.bank import MemoryBank
 from unmix.registry import MODELS
@@ -32,7 +33,7 @@ class NCEHead(InstanceHead):
         num_instances: Number of training images.
         dim: Feature dimension D.
         num_negatives: Negatives of each query, K.
-        temperature: Divides the scores.
+        temperature: Divides the scores; a number or a config, as in :class:`InfoNCEHead`.
         momentum: Share of a stored feature that stays.
         form: ``'softmax'`` or ``'nce'``.
         bank_init: See :class:`MemoryBank`.
@@ -52,7 +53,7 @@ class NCEHead(InstanceHead):
         num_instances: int,
         dim: int = 128,
         num_negatives: int = 4096,
-        temperature: float = 0.07,
+        temperature: Temperature | dict = 0.07,
         momentum: float = 0.5,
         form: str = 'softmax',
         bank_init: str = 'unit',
@@ -61,8 +62,6 @@ class NCEHead(InstanceHead):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if not temperature > 0:
-            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
         if num_instances < 1 or num_negatives < 1:
             raise ValueError(
                 f'head.num_instances is {num_instances} and head.num_negatives {num_negatives}; both are at least 1.'
@@ -73,7 +72,8 @@ class NCEHead(InstanceHead):
                 f'are {len(negative_weights)}, and the form is {form!r}.'
             )
         self.table = None if negative_weights is None else AliasTable(negative_weights)
-        self.num_instances, self.num_negatives, self.temperature = num_instances, num_negatives, temperature
+        self.num_instances, self.num_negatives = num_instances, num_negatives
+        self.temperature = build_temperature(temperature)
         banks = [MemoryBank(num_instances, dim, momentum, bank_init, sync) for _ in range(self.num_banks)]
         self.banks = nn.ModuleList(banks)
         self.contrasts = nn.ModuleList(build_contrast(form, num_instances) for _ in range(self.num_banks))
@@ -112,17 +112,21 @@ class NCEHead(InstanceHead):
         With two banks, as in CMC, the query of one branch meets the bank of the other.
         """
         query = query.view(len(query), self.num_banks, -1)
+        return self._products(query, target) / read_temperature(self.temperature)
+
+    def _products(self, query: Tensor, target: Tensor) -> Tensor:
         banks = reversed(list(self.banks))
-        scores = [bank.scores(query[:, b], target) for b, bank in enumerate(banks)]  # type: ignore[operator]
-        return torch.stack(scores, 1) / self.temperature
+        products = [bank.scores(query[:, b], target) for b, bank in enumerate(banks)]  # type: ignore[operator]
+        return torch.stack(products, 1)
 
     @full_precision
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the loss of unit queries, (N, D) or (N, B, D), the sum over the B banks; target from ``address``."""
+        query, temperature = divide_query(query, read_temperature(self.temperature))
         query = query.view(len(query), self.num_banks, -1)
 
         def losses(part: Tensor, samples: slice) -> Tensor:
-            scores = self.scores(part, target[samples]).unbind(1)
+            scores = (self._products(part, target[samples]) / temperature).unbind(1)
             return torch.stack([contrast(s) for contrast, s in zip(self.contrasts, scores, strict=True)]).sum(0)
 
         numbers = self.banks[0].numbers(target.shape[1])  # type: ignore[operator]

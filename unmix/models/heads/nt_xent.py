@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unmix.models.functional import pair_cross_entropy
 from unmix.models.heads.base import BaseHead
+from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather, concat_all_gather_grad
 from unmix.utils.precision import full_precision
@@ -28,7 +29,7 @@ class NTXentHead(BaseHead):
     the similarity of a row to itself; here it does not count.
 
     Args:
-        temperature: Softmax temperature; PIC's repository 0.1, htdt 0.5.
+        temperature: Softmax temperature; PIC's repository 0.1, htdt 0.5. Or a config, as in :class:`InfoNCEHead`.
         gradient: ``'full'``, or ``'query_only'`` as PIC's repository does: no gradient flows into the candidates, which
             about halves it and changes its direction little.
 
@@ -36,13 +37,13 @@ class NTXentHead(BaseHead):
         ValueError: If ``temperature`` is not positive or ``gradient`` another.
     """
 
-    def __init__(self, temperature: float = 0.1, gradient: str = 'full', init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, temperature: Temperature | dict = 0.1, gradient: str = 'full', init_cfg: dict | None = None
+    ) -> None:
         super().__init__(init_cfg)
-        if not temperature > 0:
-            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
         if gradient not in ('full', 'query_only'):
             raise ValueError(f"head.gradient is {gradient!r}; it is 'full' or 'query_only'.")
-        self.temperature = temperature
+        self.temperature = build_temperature(temperature)
         self.gather = concat_all_gather_grad if gradient == 'full' else concat_all_gather
         self._candidates: int | None = None
 
@@ -63,7 +64,7 @@ class NTXentHead(BaseHead):
         place, half = self.labels(query), len(candidates) // 2
         itself, other = torch.cat([place, place + half]), torch.cat([place + half, place])
         rows = both.transpose(0, 1).flatten(0, 1)
-        return pair_cross_entropy(rows, candidates, other, itself, 1 / self.temperature)
+        return pair_cross_entropy(rows, candidates, other, itself, 1 / read_temperature(self.temperature))
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Note the number of candidates, for :attr:`chance_loss`."""

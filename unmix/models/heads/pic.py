@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from unmix.models.functional import BankGradient, bank_lse, own_similarity
+from unmix.models.functional import bank_lse, own_similarity
 from unmix.models.functional.sharded_softmax import sharded_cross_entropy
 from unmix.models.heads.instances import InstanceHead, check_index
+from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.recent import RecentInstances
 from unmix.models.memory.rows_on_disk import RowsOnDisk
 from unmix.registry import MODELS
@@ -26,8 +27,7 @@ class PICHead(InstanceHead):
 
     ``loss = mean over images and crops of -log softmax_i(q . w_i / |w_i| / temperature)[own image]``
 
-    The softmax is taken in one pass through the weights, see :func:`bank_lse`: no table of logits, nothing of the size
-    of the weights. With the optimiser :class:`StreamedSGD` that holds for their gradient too.
+    The softmax reads the weights chunk by chunk, see :func:`bank_lse`: there is no table of logits.
 
     The weights learn from large crops only, the encoder from all; small crops count in the mean all the same, so
     with 1 + 3 crops the weights get a quarter of the gradient that they would get without the small ones (as released).
@@ -41,7 +41,7 @@ class PICHead(InstanceHead):
     Args:
         num_instances: Number of training images.
         dim: Feature dimension D.
-        temperature: Divides the cosines.
+        temperature: Divides the cosines; a number or a config, as in :class:`InfoNCEHead`.
         num_large: How many of the crops, the first ones, are large.
         num_recent: K; None: all instances.
         sharded: Whether the ranks share the classes of the softmax; not with ``num_recent``.
@@ -64,7 +64,7 @@ class PICHead(InstanceHead):
         self,
         num_instances: int,
         dim: int = 128,
-        temperature: float = 0.2,
+        temperature: Temperature | dict = 0.2,
         num_large: int = 1,
         num_recent: int | None = None,
         sharded: bool = False,
@@ -75,8 +75,6 @@ class PICHead(InstanceHead):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if not temperature > 0:
-            raise ValueError(f'head.temperature is {temperature}; it must be positive.')
         if num_recent is not None and not 0 < num_recent <= num_instances:
             raise ValueError(
                 f'head.num_recent is {num_recent}; it is None, or from 1 to head.num_instances={num_instances}.'
@@ -84,7 +82,7 @@ class PICHead(InstanceHead):
         if num_recent is not None and sharded:
             raise ValueError('head.sharded is for the softmax over all instances; leave out head.num_recent or it.')
         self.num_instances, self.num_large, self.sharded = num_instances, num_large, sharded
-        self.temperature, self.weight_grad_scale = temperature, weight_grad_scale
+        self.temperature, self.weight_grad_scale = build_temperature(temperature), weight_grad_scale
         if rows_dir is not None and num_recent is None:
             raise ValueError(f'head.rows_dir is {rows_dir!r}, but only the rows outside of head.num_recent go to disk.')
         self.rows = None if rows_dir is None else RowsOnDisk(rows_dir, num_instances, dim, INIT_STD, rows_kept)
@@ -98,19 +96,11 @@ class PICHead(InstanceHead):
             weight = weight[:num_recent].clone()
         self.weight = nn.Parameter(weight)
         self._has_gradient = False  # since the last optimiser step
-        self.gradient: BankGradient | None = None
 
     def follow(self, optimizer: Optimizer) -> None:
-        """Tell the head of the optimiser, before the first step.
-
-        ``num_recent`` needs it, see :class:`RecentInstances`. A :class:`StreamedSGD` of one process gets the gradient
-        of the weights in parts; with several processes, whose gradients DDP averages, it is a tensor as elsewhere.
-        """
+        """Tell the head of the optimiser, before the first step; for ``num_recent``, see :class:`RecentInstances`."""
         if self.recent is not None:
             self.recent.follow(optimizer, self.weight)
-        elif get_world_size() == 1 and (stream := getattr(optimizer, 'stream', None)) is not None:
-            self.gradient = BankGradient(1 / self.temperature, unit_rows=True)
-            stream(self.weight, self.gradient)
 
     def enter(self, index: Tensor | None) -> None:
         """Give the instances ``index`` (N,) a slot among the recent.
@@ -146,12 +136,17 @@ class PICHead(InstanceHead):
         if self.recent is not None:
             self.recent.advance()
 
+    def saved(self) -> None:
+        """Remove the tables of old checkpoints from the disk."""
+        if self.rows is not None:
+            self.rows.prune()
+
     def _of_crops(self, function: Callable[..., Tensor], query: Tensor, target: Tensor | None = None) -> Tensor:
         """Return a function (N, V) of queries (N, V, D), and their classes, and the weights; only large crops teach."""
-        options: dict[str, Any] = dict(scale=1 / self.temperature, unit_rows=True)
+        options: dict[str, Any] = dict(scale=1 / read_temperature(self.temperature), unit_rows=True)
         if target is None and self.recent is not None:
             options.update(valid=self.recent.ids >= 0)
-        learning = options | dict(bank_weight=self.weight_grad_scale, gradient=self.gradient)
+        learning = options | dict(bank_weight=self.weight_grad_scale)
         values = []
         parts = (query[:, : self.num_large], self.weight, learning), (query[:, self.num_large :], None, options)
         for crops, weight, how in parts:
@@ -185,7 +180,7 @@ class PICHead(InstanceHead):
         scale = self.weight_grad_scale
         learning = rows if scale == 1 else scale * rows + (1 - scale) * rows.detach()
         large, small = query[:, : self.num_large], query[:, self.num_large :]
-        return torch.cat([large @ learning.T, small @ rows.detach().T], 1) / self.temperature
+        return torch.cat([large @ learning.T, small @ rows.detach().T], 1) / read_temperature(self.temperature)
 
 
 def _crops(query: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """Noise-contrastive estimation with a queue."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unmix.models.functional import eager_gradient
 from unmix.models.heads.info_nce import InfoNCEHead
+from unmix.models.layers import divide_query, read_temperature
 from unmix.models.layers.noise_contrast import build_contrast, chunk_size
 from unmix.registry import MODELS
 from unmix.utils.precision import full_precision
@@ -24,8 +26,8 @@ class QueueNCEHead(InfoNCEHead):
         **kwargs: As in :class:`InfoNCEHead`.
     """
 
-    def __init__(self, num_instances: int, truncate: bool = False, **kwargs: int | float | dict | None) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]
+    def __init__(self, num_instances: int, truncate: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.contrast = build_contrast('nce', num_instances, truncate)
 
     @property
@@ -34,8 +36,11 @@ class QueueNCEHead(InfoNCEHead):
 
     def scores(self, query: Tensor, target: Tensor) -> Tensor:
         """Return (N, 1 + K): the similarity to the key first, then to the queue, divided by the temperature."""
+        return self._products(query, target) / read_temperature(self.temperature)
+
+    def _products(self, query: Tensor, target: Tensor) -> Tensor:
         positive = (query * target).sum(1, keepdim=True)
-        return torch.cat([positive, query @ self.queue.features.T], dim=1) / self.temperature
+        return torch.cat([positive, query @ self.queue.features.T], dim=1)
 
     def shared(self, query: Tensor) -> Tensor | None:
         """Nothing: this is no log-sum-exp."""
@@ -45,9 +50,12 @@ class QueueNCEHead(InfoNCEHead):
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
         size = chunk_size(len(query), 1 + self.queue.size, [self.contrast])
-        return eager_gradient(
-            lambda part, samples: self.contrast(self.scores(part, target[samples])), query, size
-        ).mean()
+        query, temperature = divide_query(query, read_temperature(self.temperature))
+
+        def losses(part: Tensor, samples: slice) -> Tensor:
+            return self.contrast(self._products(part, target[samples]) / temperature)
+
+        return eager_gradient(losses, query, size).mean()
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from unmix.models.functional.sinkhorn import sinkhorn
 from unmix.models.heads.base import BaseHead
+from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics, usage_entropy
@@ -55,7 +56,7 @@ class SwAVHead(BaseHead):
     Args:
         dim: Feature dimension D.
         num_prototypes: Number of prototypes K.
-        temperature: Softmax temperature.
+        temperature: Softmax temperature; a number or a config, as in :class:`InfoNCEHead`.
         epsilon: Smoothness of the codes.
         sinkhorn_iterations: Iterations of :func:`sinkhorn`.
         queue_size: Rows Q of each queue, over all ranks; a multiple of the batch of all ranks. 0: no queue.
@@ -74,7 +75,7 @@ class SwAVHead(BaseHead):
         self,
         dim: int = 128,
         num_prototypes: int = 3000,
-        temperature: float = 0.1,
+        temperature: Temperature | dict = 0.1,
         epsilon: float = 0.05,
         sinkhorn_iterations: int = 3,
         queue_size: int = 0,
@@ -86,10 +87,10 @@ class SwAVHead(BaseHead):
         super().__init__(init_cfg)
         if queue_push not in QUEUE_PUSHES:
             raise ValueError(f'head.queue_push is {queue_push!r}; it is one of {", ".join(map(repr, QUEUE_PUSHES))}.')
-        for name, value in (('temperature', temperature), ('epsilon', epsilon), ('num_prototypes', num_prototypes)):
+        for name, value in (('epsilon', epsilon), ('num_prototypes', num_prototypes)):
             if not value > 0:
                 raise ValueError(f'head.{name} is {value}; it must be positive.')
-        self.temperature = temperature
+        self.temperature = build_temperature(temperature)
         self.epsilon = epsilon
         self.sinkhorn_iterations = sinkhorn_iterations
         self.queue_size = queue_size
@@ -188,7 +189,7 @@ class SwAVHead(BaseHead):
         """
         scores = self._full_scores(_crops(features))
         code = self.assign(scores[:, 0], crop, pushed)
-        return Look(scores, (scores / self.temperature).log_softmax(2), code)
+        return Look(scores, (scores / read_temperature(self.temperature)).log_softmax(2), code)
 
     def shared(self, query: Tensor) -> Look:
         """Return scores, predictions and code of the even crops (N, V, D)."""
