@@ -24,9 +24,9 @@ def missing(package: str) -> str | None:
     root = package.partition('.')[0]
     try:
         importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        return f'{root} is not installed' if error.name == root else f'{root} cannot be imported ({error})'
     except Exception as error:  # a library that dislikes the version of another one may raise anything
+        if isinstance(error, ModuleNotFoundError) and str(error.name).partition('.')[0] == root:
+            return f'{root} is not installed'
         return f'{root} cannot be imported ({error})'
     return None
 
@@ -113,4 +113,4 @@ TIMM = Library('timm', load_timm, depths=(18, 26, 34, 50, 101, 152))
 MMPRETRAIN = Library('mmpretrain.models', load_mmpretrain)
 MMDET = Library('mmdet.models', load_mmdet)
 MMDET_C4 = Library('mmdet.models', load_mmdet_c4)
-DETECTRON2 = Library('detectron2', load_detectron2)
+DETECTRON2 = Library('detectron2.modeling', load_detectron2)
