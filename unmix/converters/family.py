@@ -11,27 +11,9 @@ from torch import Tensor
 from unmix.converters.rules import Drop, Rule
 
 Stem = str | dict[str, Any]
-RESNET = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
+BLOCK = ('bn#.*', 'downsample.1.*', 'conv#.*', 'downsample.0.*')
+RESNET = ('bn1.*', 'conv1.*', *(f'layer{i}.#.{part}' for i in (1, 2, 3, 4) for part in BLOCK))
 TORCH_SUFFIXES = ('.pth', '.pt', '.tar', '.ckpt')
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """One network of a checkpoint, as its code names it.
-
-    Args:
-        branches: For each of its ResNets (two share the channels of an image) a function from torchvision's name of a
-            tensor to the name in the checkpoint.
-        ours: Prefix of its names here: empty, or ``'momentum_encoder.'``.
-    """
-
-    branches: tuple[Callable[[str], str], ...]
-    ours: str = ''
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of its ResNets in the backbone here; the empty one is the backbone itself."""
-        return ('',) if len(self.branches) == 1 else ('l_to_ab', 'ab_to_l')
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,8 @@ class Family:
     Args:
         name: What the tool calls it; ``aliases`` are other names for it.
         source: What writes it.
-        encoders: Their ResNets; they give the rules of the backbones' names, and prove what was read.
+        resnets: Their ResNets: what each is called here, and a function from torchvision's name of a tensor to theirs.
+            They give the rules of these names, and prove what was read.
         extra_rules: Our names and theirs of all else.
         marks: Patterns; a checkpoint of this family has a tensor for each.
         drops: Tensors without a place here.
@@ -67,12 +50,12 @@ class Family:
         any_width: Whether its ResNets may have other widths and depths than torchvision's.
         extra: Further content of a written file.
         suffixes: Kinds of files that it reads besides those of ``torch.save``.
-        library: What proves a written file. None: torchvision's networks by the names of ``encoders``.
+        library: What proves a written file. None: torchvision's networks by the names of ``resnets``.
     """
 
     name: str
     source: str
-    encoders: tuple[Encoder, ...]
+    resnets: Mapping[str, Callable[[str], str]]
     extra_rules: tuple[Rule, ...]
     marks: tuple[str, ...]
     aliases: tuple[str, ...] = ()
@@ -88,10 +71,5 @@ class Family:
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
         """All rules; the first that matches a name counts."""
-        backbones = (
-            Rule('.'.join(filter(None, (f'{encoder.ours}backbone', branch, part, '*'))), rename(f'{part}.*'))
-            for encoder in self.encoders
-            for branch, rename in zip(encoder.parts, encoder.branches, strict=True)
-            for part in RESNET
-        )
-        return (*self.extra_rules, *backbones)
+        parts = ((ours, part, rename) for ours, rename in self.resnets.items() for part in RESNET)
+        return (*self.extra_rules, *(Rule(f'{ours}.{part}', rename(part)) for ours, part, rename in parts))

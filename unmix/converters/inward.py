@@ -11,7 +11,7 @@ from unmix.converters.containers import read, tensors_of
 from unmix.converters.families import detect, find_family
 from unmix.converters.family import Family, Stem
 from unmix.converters.naming import MOMENTUM
-from unmix.converters.networks import build_encoder, resnets_of
+from unmix.converters.networks import build_encoder
 from unmix.converters.proof import Proof, prove_backbones
 from unmix.converters.rules import rename_in
 
@@ -39,7 +39,8 @@ class Converted:
     @property
     def stem(self) -> Stem:
         """The stem of the backbone."""
-        stem: Stem = resnets_of(self.model['backbone'])[0]['stem']
+        backbone = self.model['backbone']
+        stem: Stem = backbone.get('branch', backbone)['stem']
         return stem
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from unmix.converters.family import Encoder, Family
+from unmix.converters.family import Family
 from unmix.converters.loaders import DETECTRON2, MMDET, MMDET_C4, MMPRETRAIN, TIMM, TORCHVISION
 from unmix.converters.naming import after
 from unmix.converters.rules import Rule
@@ -18,26 +18,15 @@ def detectron2_name(name: str) -> str:
     """A tensor of torchvision's ResNet in detectron2, as its own tool for torchvision's weights renames it."""
     name = re.sub(r'^layer(\d)', lambda match: f'res{int(match[1]) + 1}', name)
     name = name if name.startswith('res') else f'stem.{name}'
-    name = re.sub(r'\bbn(\d)', r'conv\1.norm', name)
+    name = re.sub(r'\bbn([\d#])', r'conv\1.norm', name)
     return name.replace('downsample.0', 'shortcut').replace('downsample.1', 'shortcut.norm')
-
-
-def detectron2_stage(i: int) -> tuple[Rule, ...]:
-    """Rules for stage ``i``, from 1, of a ResNet."""
-    ours, theirs = f'backbone.layer{i}.#.', f'res{i + 1}.#.'
-    return (
-        Rule(ours + 'downsample.1.*', theirs + 'shortcut.norm.*'),
-        Rule(ours + 'downsample.0.*', theirs + 'shortcut.*'),
-        Rule(ours + 'bn#.*', theirs + 'conv#.norm.*'),
-        Rule(ours + 'conv#.*', theirs + 'conv#.*'),
-    )
 
 
 _TORCHVISION = Family(
     name='torchvision',
     source="torchvision's ResNet, with or without classifier; linear evaluations of MoCo and PIC",
     extra_rules=(Rule('head.fc.*', 'fc.*'),),
-    encoders=(Encoder((after(''),)),),
+    resnets={'backbone': after('')},
     marks=('conv1.weight', 'layer1.*'),
     suffixes=('.safetensors',),
     library=TORCHVISION,
@@ -47,7 +36,7 @@ _MMPRETRAIN = Family(
     aliases=('mmcls',),
     source='a backbone, or classifier, of mmpretrain',
     extra_rules=(Rule('head.fc.*', 'head.fc.*'),),
-    encoders=(Encoder((after('backbone.'),)),),
+    resnets={'backbone': after('backbone.')},
     marks=('backbone.conv1.weight',),
     entries={'': 'state_dict'},
     extra={'meta': {}},
@@ -69,7 +58,7 @@ LIBRARIES = (
         name='mmdet-c4',
         source='a detector of mmdet with a C4 backbone: the last stage is the shared head; to be given as load_from',
         extra_rules=(),
-        encoders=(Encoder((c4_name,)),),
+        resnets={'backbone': c4_name},
         marks=('roi_head.shared_head.layer4.*',),
         entries={'': 'state_dict'},
         stems=('imagenet',),
@@ -79,12 +68,8 @@ LIBRARIES = (
     Family(
         name='detectron2',
         source='a backbone of detectron2: .pkl of numpy arrays, matched by the end of their names',
-        extra_rules=(
-            Rule('backbone.bn1.*', 'stem.conv1.norm.*'),
-            Rule('backbone.conv1.*', 'stem.conv1.*'),
-            *(rule for i in range(1, 5) for rule in detectron2_stage(i)),
-        ),
-        encoders=(Encoder((detectron2_name,)),),
+        extra_rules=(),
+        resnets={'backbone': detectron2_name},
         marks=('stem.conv1.weight', 'res2.*'),
         entries={'': 'model'},
         stems=('imagenet',),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from unmix.converters.family import Encoder
 from unmix.converters.rules import Rule
 
 PADDED_STEM = dict(kernel_size=3, stride=1, padding=2, maxpool=False)  # images of 32 px become 34 px
@@ -30,6 +29,6 @@ def child(prefix: str, children: tuple[str, ...]) -> Callable[[str], str]:
     return rename
 
 
-def both(query: Callable[[str], str], key: Callable[[str], str]) -> tuple[Encoder, ...]:
-    """An encoder and its momentum encoder."""
-    return (Encoder((query,)), Encoder((key,), MOMENTUM))
+def both(query: Callable[[str], str], key: Callable[[str], str]) -> dict[str, Callable[[str], str]]:
+    """A backbone and that of the momentum encoder."""
+    return {'backbone': query, MOMENTUM + 'backbone': key}

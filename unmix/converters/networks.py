@@ -1,7 +1,7 @@
 """Which of this package's networks a checkpoint's tensors belong to, and these networks with them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,32 +22,25 @@ def below(state: State, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def resolve_stem(kernel_size: int, stems: Iterable[Stem]) -> Stem:
-    """Return the first stem whose convolution is of this size: shapes do not tell its stride, padding and max-pool.
-
-    Args:
-        kernel_size: Of the first convolution.
-        stems: Those that are possible.
+def resolve_stem(kernel_size: int, stems: Sequence[Stem]) -> Stem:
+    """Return the first of several stems whose convolution is of this size: stride and max-pool do not show in shapes.
 
     Raises:
         ValueError: If there is none.
     """
-    stems = list(stems)
-    sizes = [stem_settings(stem)['kernel_size'] for stem in stems]
-    if kernel_size not in sizes:
-        raise ValueError(
-            f'The first convolution is {kernel_size}x{kernel_size}; the code that the checkpoint is said to be of has '
-            f'{" and ".join(f"{size}x{size}" for size in dict.fromkeys(sizes))}. Is its family right?'
-        )
-    return stems[sizes.index(kernel_size)]
+    for stem in stems:
+        if stem_settings(stem)['kernel_size'] == kernel_size:
+            return stem
+    known = ', '.join(map(str, stems))
+    raise ValueError(f'The first convolution is {kernel_size}x{kernel_size}; stems there are {known}. Give --stem.')
 
 
 def stem_settings(stem: Stem) -> dict[str, Any]:
     """Return kernel size, stride, padding and max-pool of a stem given by name or in full."""
-    return dict(STEMS[stem]) if isinstance(stem, str) else dict(stem)
+    return dict(maxpool=False) | (STEMS[stem] if isinstance(stem, str) else stem)
 
 
-def resnet_config(state: State, stems: Iterable[Stem]) -> dict[str, Any]:
+def resnet_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
     """Return the config of the ResNet that has these tensors.
 
     Raises:
@@ -76,7 +69,7 @@ def resnet_config(state: State, stems: Iterable[Stem]) -> dict[str, Any]:
     return config | (dict(in_channels=conv.shape[1]) if conv.shape[1] != 3 else {})
 
 
-def backbone_config(state: State, stems: Iterable[Stem]) -> dict[str, Any]:
+def backbone_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
     """Return the config of the backbone, one ResNet or two, that has these tensors."""
     if 'l_to_ab.conv1.weight' not in state:
         return resnet_config(state, stems)
@@ -85,11 +78,12 @@ def backbone_config(state: State, stems: Iterable[Stem]) -> dict[str, Any]:
     return dict(type='TwoBranch', branch=branches[0], channels=channels)
 
 
-def resnets_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the configs of the ResNets of a backbone, one or two."""
+def resnets_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the configs of the ResNets of a backbone, one or two, by their names."""
     if config['type'] == 'ResNet':
-        return [dict(config)]
-    return [dict(config['branch'], in_channels=channels) for channels in config['channels']]
+        return {'backbone': dict(config)}
+    names = ('backbone.l_to_ab', 'backbone.ab_to_l')
+    return {name: dict(config['branch'], in_channels=c) for name, c in zip(names, config['channels'], strict=True)}
 
 
 def head_config(state: State) -> dict[str, Any] | None:
@@ -134,15 +128,9 @@ def build(config: dict[str, Any], state: State, source: str) -> nn.Module:
 
 
 def build_encoder(
-    state: State, prefix: str, stems: Iterable[Stem], source: str
+    state: State, prefix: str, stems: Sequence[Stem], source: str
 ) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, str]]:
-    """Build the backbone of a checkpoint and what follows it.
-
-    Args:
-        state: Tensors by our names.
-        prefix: Empty, or ``'momentum_encoder.'``.
-        stems: The stems that it may have; shapes do not tell all of a stem.
-        source: The checkpoint, for messages.
+    """Build the backbone of a checkpoint, by our names below ``prefix``, and what follows it.
 
     Returns:
         The networks by name, their configs, and the names of the tensors that have no network here with the reason.

@@ -13,6 +13,7 @@ from unmix.converters.families import UNMIX, find_family
 from unmix.converters.family import TORCH_SUFFIXES, Family
 from unmix.converters.inward import Converted
 from unmix.converters.loaders import TORCHVISION, missing
+from unmix.converters.naming import MOMENTUM
 from unmix.converters.networks import resnets_of, stem_settings
 from unmix.converters.onnx_export import write_onnx
 from unmix.converters.proof import Proof, compare, prove_backbones
@@ -59,22 +60,17 @@ def _no_place(name: str, tensors: list[str]) -> str:
 def _check_backbone(config: Mapping[str, Any], family: Family) -> None:
     """Raise if a family has no network of the form of the backbone."""
     resnets, library = resnets_of(config), family.library
+    own = dict(width=64, in_channels=3) | next(iter(resnets.values()))
+    own = dict(stem_width=own['width'], resnets=len(resnets)) | own
     stems = ('imagenet',) if library else family.stems
-    own = dict(
-        resnets=len(resnets),
-        stem=resnets[0]['stem'],
-        depth=resnets[0]['depth'],
-        width=resnets[0].get('width', 64),
-        stem_width=resnets[0].get('stem_width', resnets[0].get('width', 64)),
-        in_channels=resnets[0].get('in_channels', 3),
-    )
-    possible: dict[str, Sequence[Any]] = dict(resnets=[len(family.encoders[0].branches)], stem=stems)
+    count = len([name for name in family.resnets if not name.startswith(MOMENTUM)])
+    possible: dict[str, Sequence[Any]] = dict(resnets=[count], stem=stems)
     if not family.any_width:
         possible |= dict(depth=(library or TORCHVISION).depths, width=[64], stem_width=[64], in_channels=[3])
     wrong = [
         f'{key} is {own[key]}, not {" or ".join(map(str, values))}'
         for key, values in possible.items()
-        if own[key] not in values and not (key == 'stem' and stem_settings(own[key]) in map(stem_settings, stems))
+        if (stem_settings(own[key]) not in map(stem_settings, values) if key == 'stem' else own[key] not in values)
     ]
     if wrong:
         raise ValueError(
@@ -124,8 +120,9 @@ def write_checkpoint(
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same, not-a-number included."""
-    same_kind = a.dtype == b.dtype and a.shape == b.shape
-    return same_kind and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    return a.dtype == b.dtype and torch.equal(
+        a.reshape(*a.shape, 1).view(torch.uint8), b.reshape(*b.shape, 1).view(torch.uint8)
+    )
 
 
 def _prove(result: Converted, written: Mapping[str, Tensor], file: Path, target: Path) -> tuple[Proof, ...]:
@@ -148,7 +145,7 @@ def _write_onnx(converted: Converted, target: Path) -> Converted:
     if others := [name for name in converted.state if not name.startswith('backbone.')]:
         raise ValueError(_no_place('An .onnx file', others))
     backbone = converted.networks['']['backbone']
-    channels = sum(config.get('in_channels', 3) for config in resnets_of(converted.model['backbone']))
+    channels = sum(config.get('in_channels', 3) for config in resnets_of(converted.model['backbone']).values())
     with atomic_path(target) as temporary:
         graph = write_onnx(backbone, channels, temporary)
         subject = f"the network here, and {target} in ONNX's reference evaluator"

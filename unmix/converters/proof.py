@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from unmix.converters.family import Family
+from unmix.converters.naming import MOMENTUM
 from unmix.converters.networks import resnets_of, stem_settings
 from unmix.models.backbones.resnet import ARCHITECTURES
 
@@ -74,12 +75,12 @@ def compare(
     source: str,
     dtype: torch.dtype = torch.float64,
 ) -> Proof:
-    """Compare two networks on two standard normal images (C, 64, 64), C ``channels``.
+    """Compare outputs (N, D) of two networks on two standard normal images (N, ``channels``, 64, 64).
 
     Args:
-        ours: The network here, images (N, C, H, W) to outputs (N, D).
+        ours: The network here.
         theirs: The network of the library, of ``dtype``.
-        channels: C.
+        channels: Of the images.
         subject: What is compared, for the report.
         source: The file, for messages.
         dtype: In which it is computed.
@@ -117,14 +118,7 @@ def prove_backbones(
     tensors: Mapping[str, Tensor],
     source: str,
 ) -> tuple[Proof, ...]:
-    """Load a checkpoint's own tensors into torchvision's ResNets by the names of its code; compare with those here.
-
-    Args:
-        family: The code, which names the tensors.
-        networks: Those here, by the prefix of their names.
-        config: Of the backbone.
-        tensors: Of the checkpoint, by its own names.
-        source: The file, for messages.
+    """Load a checkpoint's own ``tensors`` into torchvision's ResNets by the names of its code; compare with those here.
 
     Returns:
         A proof for each ResNet. What follows one is in no library: that is said in the last proof.
@@ -133,22 +127,21 @@ def prove_backbones(
         ValueError: If a tensor is missing, or outputs differ.
     """
     proofs = []
-    for encoder in family.encoders:
-        if encoder.ours not in networks:
+    by = f"torchvision's ResNet by the names of {family.name}"
+    for ours, rename in family.resnets.items():
+        prefix = MOMENTUM if ours.startswith(MOMENTUM) else ''
+        if prefix not in networks:
             continue
-        backbone = networks[encoder.ours]['backbone']
-        for branch, rename, resnet in zip(encoder.parts, encoder.branches, resnets_of(config), strict=True):
-            network = torchvision_resnet(resnet)
-            names = {name: rename(name) for name in network.state_dict()}
-            own = {name: tensors[theirs].clone() for name, theirs in names.items() if theirs in tensors}
-            by = f"torchvision's ResNet by the names of {family.name}"
-            try:
-                network.load_state_dict(own, assign=True)
-            except RuntimeError as error:
-                raise ValueError(f'{source} does not fit {by}: {error}') from error
-            subject = f'{encoder.ours}backbone{branch and f".{branch}"}, and {source} in {by}'
-            ours = backbone.get_submodule(branch)
-            proofs.append(compare(ours, network.double(), network.conv1.in_channels, subject, source))
+        network = torchvision_resnet(resnets_of(config)[ours.removeprefix(prefix)])
+        names = {name: rename(name) for name in network.state_dict()}
+        own = {name: tensors[theirs].clone() for name, theirs in names.items() if theirs in tensors}
+        try:
+            network.load_state_dict(own, assign=True)
+        except RuntimeError as error:
+            raise ValueError(f'{source} does not fit {by}: {error}') from error
+        module = networks[prefix].get_submodule(ours.removeprefix(prefix))
+        subject = f'{ours} here, and {source} in {by}'
+        proofs.append(compare(module, network.double(), network.conv1.in_channels, subject, source))
     others = [prefix + name for prefix, modules in networks.items() for name in modules if name != 'backbone']
     if proofs and others:
         proofs.append(Proof(f'{", ".join(others)}: in no library; names and shapes fit'))

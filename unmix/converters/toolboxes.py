@@ -1,6 +1,6 @@
 """Other toolboxes for self-supervised learning. Sources: the modules that write the names."""
 
-from unmix.converters.family import Encoder, Family
+from unmix.converters.family import Family
 from unmix.converters.naming import PADDED_STEM, QUEUE, after, both, child, perceptron
 from unmix.converters.rules import Drop, Rule
 
@@ -33,7 +33,7 @@ TOOLBOXES = (
             Rule('momentum_encoder.neck.fc.*', 'encoder_k.module.1.fc.*'),
             *QUEUE,
         ),
-        encoders=both(after('backbone.'), after('encoder_k.module.0.')),
+        resnets=both(after('backbone.'), after('encoder_k.module.0.')),
         marks=('backbone.conv1.weight', 'neck.*'),
         drops=MM_DROPS,
         entries={'': 'state_dict'},
@@ -42,7 +42,7 @@ TOOLBOXES = (
         name='mmselfsup-swav',
         source='mmselfsup and mmpretrain, SwAV: epoch_200.pth',
         extra_rules=perceptron('neck', 'neck.projection_neck'),
-        encoders=(Encoder((after('backbone.'),)),),
+        resnets={'backbone': after('backbone.')},
         marks=('backbone.conv1.weight', 'neck.projection_neck.*'),
         drops=MM_DROPS,
         entries={'': 'state_dict'},
@@ -56,7 +56,7 @@ TOOLBOXES = (
             *nonlinear('predictor', 'head.predictor'),
             *nonlinear('momentum_encoder.neck', 'target_net.module.1'),
         ),
-        encoders=both(after('backbone.'), after('target_net.module.0.')),
+        resnets=both(after('backbone.'), after('target_net.module.0.')),
         marks=('backbone.conv1.weight', 'neck.fc0.weight'),
         drops=MM_DROPS,
         entries={'': 'state_dict'},
@@ -70,7 +70,7 @@ TOOLBOXES = (
             *perceptron('momentum_encoder.neck', 'projection_head_momentum.layers'),
             Rule('head.prototypes.weight', 'prototypes.heads.0.weight'),
         ),
-        encoders=both(child('backbone.', ALL_BUT_FC), child('backbone_momentum.', ALL_BUT_FC)),
+        resnets=both(child('backbone.', ALL_BUT_FC), child('backbone_momentum.', ALL_BUT_FC)),
         marks=('backbone.0.weight', 'backbone.7.0.conv1.weight'),
         drops=(
             Drop('criterion.*', 'state of a loss'),
@@ -87,7 +87,7 @@ TOOLBOXES = (
             *perceptron('predictor', 'predictor'),
             *perceptron('momentum_encoder.neck', 'momentum_projector'),
         ),
-        encoders=both(after('backbone.'), after('momentum_backbone.')),
+        resnets=both(after('backbone.'), after('momentum_backbone.')),
         marks=('backbone.conv1.weight', 'projector.*'),
         drops=(
             Drop('classifier.*', 'a monitor'),
