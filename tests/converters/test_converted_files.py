@@ -1,32 +1,47 @@
 """Files: written whole and proved, or not at all; read without being executed; the names that libraries expect."""
 
 import argparse
+import copy
 import pickle
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from foreign import narrow_resnet, published, random_tensors, randomise
 from torch import nn
 
-from unmix.converters import families, find_family, interpret, read_checkpoint, without_heads, write_checkpoint
-from unmix.converters.outward import express
+from unmix.apis.convert import convert
+from unmix.converters import (
+    Converted,
+    express,
+    families,
+    find_family,
+    interpret,
+    outward,
+    read_checkpoint,
+    without_heads,
+    write_checkpoint,
+)
+from unmix.converters.libraries import LIBRARIES
+from unmix.converters.loaders import missing
 from unmix.converters.rules import Rule
 from unmix.registry import MODELS
 
 MOCO = dict(
     type='MoCo',
-    backbone=dict(type='ResNet', depth=18, width=8),
-    neck=dict(type='MLPNeck', in_dim=64, hidden_dim=32, out_dim=16),
+    backbone=dict(type='ResNet', depth=18),
+    neck=dict(type='MLPNeck', in_dim=512, hidden_dim=32, out_dim=16),
     head=dict(type='InfoNCEHead', dim=16, queue_size=24),
 )
 
 
 @pytest.fixture(scope='module')
 def trained() -> dict[str, torch.Tensor]:
-    """State dict of a small MoCo of this package with random weights."""
+    """State dict of a MoCo of this package with random weights."""
     return randomise(MODELS.build(MOCO)).state_dict()
 
 
@@ -41,8 +56,16 @@ def files(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()}
 
 
-LIBRARIES = [
+@pytest.fixture
+def backbone(checkpoint: Path) -> Converted:
+    """What the checkpoint holds, without heads."""
+    return without_heads(read_checkpoint(checkpoint))
+
+
+TARGETS = [
     ('torchvision', '.pth'),
+    ('torchvision', '.safetensors'),
+    ('timm', '.pth'),
     ('timm', '.safetensors'),
     ('mmpretrain', '.pth'),
     ('mmdet', '.pth'),
@@ -52,19 +75,157 @@ LIBRARIES = [
 ]
 
 
-@pytest.mark.parametrize(('library', 'suffix'), LIBRARIES)
-def test_a_backbone_goes_to_a_library_and_back_bit_for_bit(library, suffix, checkpoint, trained, tmp_path):
+def test_every_library_of_the_page_is_tested():
+    page = (Path(__file__).resolve().parents[2] / 'docs' / 'converters.md').read_text()
+    rows = re.findall(r'^\| `([\w-]+)`.*\| (?:its|their) own network', page, re.MULTILINE)
+    assert set(rows) == {library for library, _ in TARGETS} == {family.name for family in LIBRARIES}
+
+
+@pytest.mark.parametrize(('library', 'suffix'), TARGETS)
+def test_a_backbone_goes_to_a_library_and_back_bit_for_bit(library, suffix, backbone, trained, tmp_path):
     if suffix == '.safetensors':
         pytest.importorskip('safetensors')
     target = tmp_path / f'backbone{suffix}'
-    written = write_checkpoint(read_checkpoint(checkpoint), target, library)
-    assert written.difference <= 1e-5
-    assert set(written.dropped) == {name for name in trained if not name.startswith('backbone.')}
+    (proof,) = write_checkpoint(backbone, target, library).proofs
+    reason = missing(find_family(library).library.package)
+    assert (proof.difference is None) == bool(reason)
+    assert str(proof).startswith(f'not proved: {reason}' if reason else 'proved: the network here, and ')
     back = read_checkpoint(target, library)
     assert back.state.keys() == {name for name in trained if name.startswith('backbone.')}
     assert all(torch.equal(tensor, trained[name]) for name, tensor in back.state.items())
+    assert back.proofs[0].difference <= 1e-9
     assert read_checkpoint(target).state.keys() == back.state.keys()  # found by its names
     assert files(tmp_path) == {'epoch_3.pth', target.name}
+
+
+@pytest.mark.parametrize(('library', 'suffix'), TARGETS)
+def test_the_library_itself_computes_the_same(library, suffix, backbone, tmp_path):
+    if reason := missing(find_family(library).library.package):
+        pytest.skip(reason)
+    if suffix == '.safetensors':
+        pytest.importorskip('safetensors')
+    target = tmp_path / f'backbone{suffix}'
+    write_checkpoint(backbone, target, library)
+    x = torch.randn(3, 3, 96, 64, dtype=torch.float64)
+    with torch.no_grad():
+        theirs = find_family(library).library.load(target, 18, 0)(x)
+        ours = copy.deepcopy(backbone.networks['']['backbone']).double()(x)
+    assert torch.allclose(theirs, ours, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_torchvision_loads_what_the_command_writes(depth, tmp_path, capsys):
+    backbone = randomise(MODELS.build(dict(type='ResNet', depth=depth)))
+    state = {f'backbone.{name}': tensor for name, tensor in backbone.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'epoch_3.pth')
+    convert(['unmix', str(tmp_path / 'epoch_3.pth'), str(tmp_path / 'out.pth'), '--to', 'torchvision'])
+    assert f"in torchvision's ResNet-{depth}; outputs differ by at most" in capsys.readouterr().out
+    network = torchvision.models.get_model(f'resnet{depth}')
+    network.fc = nn.Identity()
+    network.load_state_dict(torch.load(tmp_path / 'out.pth', weights_only=True), strict=True)
+    x = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.allclose(network.eval()(x), backbone(x), rtol=1e-4, atol=1e-5)
+
+
+SPARE = dict(type='ResNet', depth=18)
+UNFIT = [
+    ('torchvision', dict(width=32), 'width is 32, not 64; stem_width is 32, not 64'),
+    ('torchvision', dict(width=128, stem_width=64), 'width is 128, not 64'),
+    ('torchvision', dict(stem_width=32), 'stem_width is 32, not 64'),
+    ('torchvision', dict(stem='cifar'), 'stem is cifar, not imagenet'),
+    ('torchvision', dict(stem=dict(kernel_size=7, stride=1, padding=3)), 'stem is {.*, not imagenet'),
+    ('torchvision', dict(in_channels=1), 'in_channels is 1, not 3'),
+    ('torchvision', dict(depth=8, width=16), 'depth is 8, not 18 or 34 or 50 or 101 or 152'),
+    ('torchvision', dict(depth=26), 'depth is 26, not 18'),
+    ('timm', dict(stem='cifar-pool'), 'stem is cifar-pool, not imagenet'),
+    ('mmpretrain', dict(width=32), 'width is 32'),
+    ('mmdet', dict(width=32), 'width is 32'),
+    ('mmdet-c4', dict(stem='cifar'), 'stem is cifar'),
+    ('detectron2', dict(stem='cifar'), 'stem is cifar'),
+    ('moco', dict(width=32), 'width is 32'),
+    ('unmix-cifar', dict(), 'stem is imagenet, not cifar'),
+]
+
+
+@pytest.mark.parametrize(('library', 'change', 'message'), UNFIT)
+def test_a_backbone_that_the_target_cannot_build_is_refused(library, change, message, tmp_path):
+    config = SPARE | change
+    state = {f'backbone.{name}': x for name, x in randomise(MODELS.build(config)).state_dict().items()}
+    converted = interpret(dict(meta=dict(model=dict(backbone=config)), state_dict=state), 'epoch_3.pth')
+    with pytest.raises(ValueError, match=f'{library} has no network for this backbone: .*{message}.*as .onnx'):
+        write_checkpoint(converted, tmp_path / 'out.pth', library)
+    assert not files(tmp_path)
+
+
+def test_timm_has_a_network_of_depth_26(tmp_path):
+    state = {f'backbone.{n}': x for n, x in randomise(MODELS.build(dict(type='ResNet', depth=26))).state_dict().items()}
+    (proof,) = write_checkpoint(interpret({'state_dict': state}, 'epoch_3.pth'), tmp_path / 'out.pth', 'timm').proofs
+    assert missing('timm') or proof.difference <= 1e-9
+
+
+@pytest.mark.parametrize('target', ['out.pth', 'out.onnx'])
+def test_heads_without_a_place_are_refused(target, checkpoint, tmp_path):
+    to = 'unmix' if target == 'out.onnx' else 'torchvision'
+    with pytest.raises(ValueError, match=r'has no place for neck, head, momentum_encoder .*--backbone-only'):
+        write_checkpoint(read_checkpoint(checkpoint), tmp_path / target, to)
+    assert files(tmp_path) == {'epoch_3.pth'}
+
+
+def test_split_batch_norm_is_plain_once_trained(tmp_path):
+    """Groups of the batch exist in training only; the features of the trained network are torchvision's."""
+    network = MODELS.build(SPARE | dict(num_splits=2)).train()
+    network(torch.randn(4, 3, 64, 64))
+    state = {f'backbone.{name}': x for name, x in network.state_dict().items()}
+    content = dict(meta=dict(model=dict(backbone=SPARE | dict(num_splits=2))), state_dict=state)
+    write_checkpoint(interpret(content, 'epoch_3.pth'), tmp_path / 'out.pth', 'torchvision')
+    x = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        theirs = find_family('torchvision').library.load(tmp_path / 'out.pth', 18, 0)(x)
+        assert torch.allclose(theirs, network.double().eval()(x), rtol=1e-9, atol=1e-9)
+
+
+def swap(tensors: dict[str, torch.Tensor], a: str, b: str) -> dict[str, torch.Tensor]:
+    return tensors | {a: tensors[b], b: tensors[a]}
+
+
+MUTATIONS = [
+    (lambda t: swap(t, 'layer1.0.conv1.weight', 'layer1.1.conv2.weight'), 'outputs differ by'),
+    (lambda t: swap(t, 'layer2.1.bn1.bias', 'layer2.1.bn2.bias'), 'outputs differ by'),
+    (lambda t: swap(t, 'layer4.1.bn1.running_mean', 'layer4.1.bn2.running_mean'), 'outputs differ by'),
+    (lambda t: t | {'bn1.running_var': torch.ones(64)}, 'outputs differ by'),
+    (lambda t: {n: x for n, x in t.items() if 'running' not in n}, 'cannot be loaded into'),
+    (lambda t: {n: x for n, x in t.items() if not n.startswith('layer4.1.')}, 'cannot be loaded into'),
+    (lambda t: t | {'layer1.2.conv1.weight': t['layer1.1.conv1.weight']}, 'cannot be loaded into'),
+]
+
+
+@pytest.mark.parametrize('library', ['torchvision', 'timm'])
+@pytest.mark.parametrize(('mutate', 'message'), MUTATIONS)
+def test_a_broken_translation_is_caught_by_the_library(library, mutate, message, backbone, tmp_path, monkeypatch):
+    if reason := missing(library):
+        pytest.skip(reason)
+
+    def broken(converted: Converted, to: str) -> tuple[Converted, dict[str, torch.Tensor]]:
+        result, tensors = express(converted, to)
+        return result, mutate(tensors)
+
+    monkeypatch.setattr(outward, 'express', broken)
+    with pytest.raises(ValueError, match=message):
+        write_checkpoint(backbone, tmp_path / 'out.pth', library)
+    assert files(tmp_path) == {'epoch_3.pth'}
+
+
+@pytest.mark.parametrize(('library', 'package'), [('timm', 'timm'), ('mmdet', 'mmdet'), ('detectron2', 'detectron2')])
+def test_without_the_library_nothing_is_called_proved(library, package, checkpoint, tmp_path, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.partition('.')[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    convert(['unmix', str(checkpoint), str(tmp_path / 'out.pth'), '--to', library, '--backbone-only'])
+    printed = capsys.readouterr().out
+    assert f'not proved: {package} is not installed\n' in printed
+    assert 'differ' not in printed
+    assert files(tmp_path) == {'epoch_3.pth', 'out.pth'}
 
 
 def test_a_whole_checkpoint_goes_to_the_authors_code_and_back(checkpoint, trained, tmp_path):
@@ -77,30 +238,25 @@ def test_a_whole_checkpoint_goes_to_the_authors_code_and_back(checkpoint, traine
     back = torch.load(tmp_path / 'back.pth', weights_only=True)
     assert back['state_dict'].keys() == trained.keys()
     assert all(torch.equal(back['state_dict'][name], trained[name]) for name in trained)
-    assert back['meta']['model']['backbone'] == dict(type='ResNet', depth=18, stem='imagenet', width=8)
-
-
-def test_timm_and_torchvision_load_it_strictly(checkpoint, tmp_path):
-    write_checkpoint(read_checkpoint(checkpoint), tmp_path / 'backbone.pth', 'torchvision')
-    network = narrow_resnet()
-    network.load_state_dict(torch.load(tmp_path / 'backbone.pth', weights_only=True))
-    ours = read_checkpoint(checkpoint).networks['']['backbone']
-    x = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        assert torch.allclose(network.eval()(x), ours(x), rtol=1e-5, atol=1e-6)
+    assert back['meta']['model']['backbone'] == dict(type='ResNet', depth=18, stem='imagenet')
 
 
 def test_a_classifier_goes_along(tmp_path):
-    backbone = narrow_resnet()
-    backbone.fc = nn.Linear(64, 10)
+    backbone = torchvision.models.resnet18(num_classes=10)
     tensors = randomise(backbone).state_dict()
     torch.save({'state_dict': {f'module.{name}': x for name, x in tensors.items()}}, tmp_path / 'model_best.pth.tar')
     converted = read_checkpoint(tmp_path / 'model_best.pth.tar')
     assert converted.family.name == 'torchvision'
     assert torch.equal(converted.state['head.fc.weight'], tensors['fc.weight'])
     assert list(converted.networks['']) == ['backbone', 'head']
+    assert str(converted.proofs[-1]) == 'not proved: head: in no library; names and shapes fit'
     written = write_checkpoint(converted, tmp_path / 'classifier.pth', 'mmpretrain')
     assert 'head.fc.bias' in written.state
+    written = write_checkpoint(read_checkpoint(tmp_path / 'classifier.pth'), tmp_path / 'back.pth', 'torchvision')
+    assert written.proofs[-1].difference <= 1e-9
+    torchvision.models.resnet18(num_classes=10).load_state_dict(torch.load(tmp_path / 'back.pth', weights_only=True))
+    with pytest.raises(ValueError, match='mmdet has no place for head'):
+        write_checkpoint(converted, tmp_path / 'detector.pth', 'mmdet')
 
 
 class ConvNorm(nn.Conv2d):
@@ -130,7 +286,7 @@ def detectron2_r50() -> nn.ModuleDict:
 def test_published_moco_loads_key_for_key_into_the_detectors():
     """torchvision's names as the fixture records them; detectron2's and mmdet's C4 as their modules make them."""
     entry = published()['unmix_moco_imagenet_resnet50_mlp']
-    converted = interpret({'state_dict': random_tensors(entry['keys'])}, 'checkpoint_0199.pth.tar')
+    converted = without_heads(interpret({'state_dict': random_tensors(entry['keys'])}, 'checkpoint_0199.pth.tar'))
     shapes = {name: tuple(shape) for name, shape, _ in entry['keys']}
     expected = {new: shapes[old] for old, new in entry['backbone_map'].items()}
     assert len(expected) == 318
@@ -167,8 +323,8 @@ def test_the_stem_of_32_px_images_is_remembered(tmp_path):
     write_checkpoint(read_checkpoint(tmp_path / 'last.ckpt'), tmp_path / 'ours.pth')
     again = read_checkpoint(tmp_path / 'ours.pth')
     assert again.stem == dict(kernel_size=3, stride=1, padding=2, maxpool=False)
-    with pytest.raises(ValueError, match='has a 3x3 stem for small images, detectron2 has only the 7x7 one'):
-        write_checkpoint(again, tmp_path / 'backbone.pkl', 'detectron2')
+    with pytest.raises(ValueError, match=r"detectron2 has no network .* stem is {'kernel_size': 3, .*not imagenet"):
+        write_checkpoint(without_heads(again), tmp_path / 'backbone.pkl', 'detectron2')
 
 
 def test_a_wrong_rule_is_refused_on_the_way_in_and_out(checkpoint, tmp_path, monkeypatch):
@@ -177,8 +333,8 @@ def test_a_wrong_rule_is_refused_on_the_way_in_and_out(checkpoint, tmp_path, mon
     ours, theirs = 'backbone.layer2.1.', 'encoder_q.layer2.1.'
     swapped = tuple(Rule(f'{ours}bn{i}.*', f'{theirs}bn{3 - i}.*') for i in (1, 2))
     write_checkpoint(read_checkpoint(checkpoint), tmp_path / 'right.pth', 'moco')
-    monkeypatch.setattr(families, 'FAMILIES', (replace(right, rules=swapped + right.rules),))
-    with pytest.raises(ValueError, match='outputs of the backbone here and there differ by'):
+    monkeypatch.setattr(families, 'FAMILIES', (replace(right, extra_rules=swapped + right.extra_rules),))
+    with pytest.raises(ValueError, match='names of moco: outputs differ by'):
         read_checkpoint(tmp_path / 'right.pth')
     with pytest.raises(ValueError, match='Nothing was written'):
         write_checkpoint(read_checkpoint(checkpoint), tmp_path / 'wrong.pth', 'moco')
@@ -189,7 +345,7 @@ def test_a_wrong_rule_is_refused_on_the_way_in_and_out(checkpoint, tmp_path, mon
     ('change', 'message'),
     [
         (lambda name, x: x.fill_(float('nan')) if name == 'backbone.conv1.weight' else x, 'not finite'),
-        (lambda name, x: torch.zeros_like(x) if 'conv' in name else x, 'the same features for two images'),
+        (lambda name, x: torch.zeros_like(x) if 'conv' in name else x, 'the same outputs for two images'),
         (lambda name, x: x[:, :2] if name == 'backbone.layer1.0.conv1.weight' else x, 'of another shape'),
         (lambda name, x: None if name == 'backbone.bn1.running_mean' else x, 'missing: bn1.running_mean'),
         (lambda name, x: None if '.1.' in name else x, r'\(1, 1, 1, 1\) basic blocks'),
@@ -200,7 +356,7 @@ def test_damaged_checkpoints_are_refused(change, message, trained, tmp_path):
     tensors = {name: change(name, tensor.clone()) for name, tensor in trained.items()}
     content = {'state_dict': {name: tensor for name, tensor in tensors.items() if tensor is not None}}
     with pytest.raises(ValueError, match=message):
-        write_checkpoint(interpret(content, 'damaged.pth'), tmp_path / 'out.pth', 'torchvision')
+        write_checkpoint(without_heads(interpret(content, 'damaged.pth')), tmp_path / 'out.pth', 'torchvision')
     assert not files(tmp_path)
 
 
@@ -260,11 +416,13 @@ def test_settings_of_argparse_are_read_and_code_is_not_executed(trained, tmp_pat
 
 
 def test_impossible_targets_are_refused(checkpoint, tmp_path, monkeypatch):
-    converted = read_checkpoint(checkpoint)
+    converted = without_heads(read_checkpoint(checkpoint))
     for name, to, message in (
-        ('out.bin', 'unmix', 'expected one of .pth'),
-        ('out.pkl', 'torchvision', 'are for detectron2, not for torchvision'),
-        ('out.pth', 'cmc', r'has 1 backbone\(s\), cmc has 2'),
+        ('out.bin', 'unmix', 'expected one of .pth, .pt, .tar, .ckpt, .safetensors, .onnx for unmix'),
+        ('out.pkl', 'torchvision', 'expected one of .pth, .pt, .tar, .ckpt, .safetensors for torchvision'),
+        ('out.onnx', 'torchvision', 'expected one of'),
+        ('out.safetensors', 'mmdet', 'expected one of'),
+        ('out.pth', 'cmc', 'cmc has no network for this backbone: resnets is 1, not 2'),
     ):
         with pytest.raises(ValueError, match=message):
             write_checkpoint(converted, tmp_path / name, to)
@@ -282,7 +440,7 @@ def test_onnx_computes_the_same_for_any_size(tmp_path):
     backbone = MODELS.build(dict(type='ResNet', depth=8, width=4, stem='cifar'))
     tensors = {f'backbone.{name}': x for name, x in randomise(backbone).state_dict().items()}
     written = write_checkpoint(interpret({'state_dict': tensors}, 'epoch_3.pth'), tmp_path / 'backbone.onnx')
-    assert written.difference <= 1e-5
+    assert written.proofs[-1].difference <= 1e-5
     x = torch.randn(3, 3, 40, 24)
     (features,) = reference.ReferenceEvaluator(str(tmp_path / 'backbone.onnx')).run(None, {'images': x.numpy()})
     with torch.no_grad():

@@ -62,7 +62,7 @@ def test_the_family_is_found_and_all_is_carried_over(case):
     assert converted.family.name == FAMILY[name]
     assert not converted.dropped
     assert len(converted.state) == len(tensors)
-    assert converted.difference <= 1e-5
+    assert converted.proofs[0].difference <= 1e-9
 
 
 def torchvision_features(name: str, tensors: dict[str, Tensor]) -> Tensor:

@@ -47,7 +47,7 @@ def run(model: nn.Module, family: str) -> tuple[dict[str, Tensor], Converted]:
     tensors = model.state_dict()
     converted = interpret({'state_dict': tensors, 'epoch': 3}, 'epoch_3.pth')
     assert converted.family.name == family
-    assert converted.difference <= 1e-5
+    assert converted.proofs[0].difference <= 1e-9
     result, back = express(converted, family)
     written = wrap(back, result.family)['state_dict']
     assert written.keys() == tensors.keys() - converted.dropped.keys()

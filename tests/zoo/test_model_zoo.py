@@ -21,8 +21,8 @@ import unmix
 from unmix.apis import build_runner, load_config
 from unmix.apis.publish import publish_model
 from unmix.converters import read_checkpoint
-from unmix.converters.family import Layout
-from unmix.converters.reference import resnet
+from unmix.converters.networks import below
+from unmix.converters.proof import torchvision_resnet
 from unmix.datasets import Digits
 from unmix.evaluation.metrics import KNN
 from unmix.evaluation.metrics.features import Features
@@ -73,7 +73,10 @@ def test_published_weights_compute_what_their_tensors_say(name: str) -> None:
     tensors, written = content['state_dict'], content['meta']['model']
     model = unmix.get_model(name)
     images, _ = digits('test', model)
-    expected = resnet(tensors, 'backbone.', Layout(), written['backbone']['stem'], images)
+    network = torchvision_resnet(written['backbone'])
+    network.load_state_dict(below(tensors, 'backbone.'), assign=True)
+    with torch.no_grad():
+        expected = network(images)
     scores = expected @ tensors['head.fc.weight'].T + tensors['head.fc.bias']
     with torch.no_grad():
         torch.testing.assert_close(model(images), expected)
@@ -88,7 +91,6 @@ def test_published_weights_compute_what_their_tensors_say(name: str) -> None:
 def test_the_converter_needs_no_guess_for_published_weights() -> None:
     converted = read_checkpoint(unmix.zoo.download(NAME), 'unmix')
     assert converted.stem == STEM
-    assert converted.difference < 1e-5
 
 
 def test_each_file_of_weights_belongs_to_a_model() -> None:

@@ -14,11 +14,11 @@ from unmix.utils.matching import check_match
 
 DESCRIPTION = """Convert a checkpoint of another code to this package's names, or back, or to a library's.
 
-The networks here and there run on the same images first; if an output differs by more than 1e-5 of the largest one,
-nothing is written.
+What is read is compared with torchvision's network, what is written is loaded by the library that it is for: both must
+compute what the network here computes, or nothing is written. Without the library, the report says "not proved".
 
 %(prog)s auto checkpoint_0199.pth.tar mocov2.pth
-%(prog)s unmix work_dirs/NAME/epoch_200.pth backbone.pkl --to detectron2
+%(prog)s unmix work_dirs/NAME/epoch_200.pth resnet50.pth --to torchvision --backbone-only
 """
 
 
@@ -44,11 +44,11 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def report(converted: Converted) -> str:
-    """Say what was proved and what was left out, by reason."""
+    """Say what was proved, what was not, and what was left out, by reason."""
     networks = ', '.join(f'{name} {config["type"]}' for name, config in converted.model.items())
     lines = [
         f'{len(converted.state)} tensors: {networks}, stem {converted.stem}',
-        f'outputs here and there differ by at most {converted.difference:.1e} of the largest one',
+        *map(str, converted.proofs),
     ]
     reasons: dict[str, list[str]] = {}
     for name, reason in converted.dropped.items():

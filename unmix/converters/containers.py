@@ -14,8 +14,6 @@ from unmix.checkpoint.files import save_checkpoint
 from unmix.checkpoint.load import allowed_globals, load_from_local
 from unmix.converters.family import Family
 
-SUFFIXES = ('.pth', '.pt', '.tar', '.ckpt', '.safetensors', '.pkl', '.onnx')
-
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Knows numeric arrays only."""

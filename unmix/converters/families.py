@@ -30,11 +30,12 @@ OURS = (
 UNMIX = Family(
     name='unmix',
     source='this package',
-    rules=tuple(Rule(name, name) for name in OURS),
-    encoders=(),
+    extra_rules=tuple(Rule(name, name) for name in OURS),
+    resnets={},
     marks=('backbone.*',),
     drops=(Drop('control.*', 'the random network beside an evaluation'),),
     entries={'': 'state_dict'},
+    suffixes=('.safetensors', '.onnx'),
 )
 FAMILIES = (*PUBLISHED, *TOOLBOXES, *LIBRARIES)
 

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 
 from unmix.converters.containers import read, tensors_of
 from unmix.converters.families import detect, find_family
-from unmix.converters.family import Family
+from unmix.converters.family import Family, Stem
 from unmix.converters.naming import MOMENTUM
 from unmix.converters.networks import build_encoder
-from unmix.converters.proof import prove
+from unmix.converters.proof import Proof, prove_backbones
 from unmix.converters.rules import rename_in
-
-Stem = str | dict[str, Any]
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Converted:
         networks: Its networks by the prefix of their names: empty, or ``'momentum_encoder.'``.
         model: The configs of the networks of the first one.
         dropped: Names that were left out, with the reason.
-        difference: The largest relative difference of an output here and there.
+        proofs: What was compared, and what could not be.
     """
 
     family: Family
@@ -36,13 +34,14 @@ class Converted:
     networks: dict[str, nn.ModuleDict]
     model: dict[str, Any]
     dropped: dict[str, str] = field(default_factory=dict)
-    difference: float = 0.0
+    proofs: tuple[Proof, ...] = ()
 
     @property
     def stem(self) -> Stem:
         """The stem of the backbone."""
         backbone = self.model['backbone']
-        return backbone.get('branch', backbone)['stem']
+        stem: Stem = backbone.get('branch', backbone)['stem']
+        return stem
 
 
 def read_checkpoint(source: str | Path, family: str = 'auto', stem: Stem | None = None) -> Converted:
@@ -56,13 +55,15 @@ def read_checkpoint(source: str | Path, family: str = 'auto', stem: Stem | None 
 
 
 def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None = None) -> Converted:
-    """Translate the content of a checkpoint, and prove that its networks compute the same here.
+    """Translate the content of a checkpoint, and prove that its backbones compute the same here.
+
+    What follows a backbone is in no library; there names and shapes must fit, all of them.
 
     Args:
         content: Of a file.
         source: Its name, for messages.
         family: Its family, or ``'auto'``: found by its names.
-        stem: What a 3x3 stem is; None: as it is in that family, or as this package's converter wrote down.
+        stem: Where shapes leave a choice; None: as the checkpoint says in ``meta.model``, or as that family has it.
 
     Raises:
         ValueError: If it is of another family or network, or the outputs differ.
@@ -73,23 +74,20 @@ def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None
         state, dropped = rename_in(tensors, found.rules, found.drops)
     except ValueError as error:
         raise ValueError(f'{source} as {found.name}: {error}') from error
-    small = stem or _written_stem(content) or found.small_stem
+    known = stem or _written_stem(content)
+    stems = (known, *found.stems) if known else found.stems
     networks: dict[str, nn.ModuleDict] = {}
     model: dict[str, Any] = {}
     for prefix in ('', MOMENTUM):
         if any(name.startswith(f'{prefix}backbone.') for name in state):
-            networks[prefix], configs, left = build_encoder(state, prefix, small, source)
+            networks[prefix], configs, left = build_encoder(state, prefix, stems, source)
             model = model or configs
             dropped |= left
     if '' not in networks:
         raise ValueError(f'{source} as {found.name}: there is no backbone among {", ".join(list(tensors)[:4])}, ...')
     state = {name: tensor for name, tensor in state.items() if name not in dropped}
-    converted = Converted(found, state, networks, model, dropped)
-    for encoder in found.encoders:
-        if encoder.ours in networks:
-            difference = prove(networks[encoder.ours], tensors, encoder, converted.stem, source)
-            converted.difference = max(converted.difference, difference)
-    return converted
+    proofs = prove_backbones(found, networks, model['backbone'], tensors, source)
+    return Converted(found, state, networks, model, dropped, proofs)
 
 
 def _written_stem(content: Any) -> Stem | None:

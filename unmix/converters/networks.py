@@ -1,13 +1,14 @@
 """Which of this package's networks a checkpoint's tensors belong to, and these networks with them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import unmix.models  # noqa: F401  registers the networks
+from unmix.converters.family import Stem
 from unmix.models.backbones.resnet import ARCHITECTURES, STEMS
 from unmix.registry import MODELS
 from unmix.utils.matching import check_match
@@ -21,32 +22,25 @@ def below(state: State, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def resolve_stem(kernel_size: int, small: str | Mapping[str, Any] | None) -> str | dict[str, Any]:
-    """Return the stem of a convolution of this size: the shapes do not tell its stride, padding and max-pool.
-
-    Args:
-        kernel_size: Of the first convolution.
-        small: What it is if the kernel is 3x3; None: not possible.
+def resolve_stem(kernel_size: int, stems: Sequence[Stem]) -> Stem:
+    """Return the first of several stems whose convolution is of this size: stride and max-pool do not show in shapes.
 
     Raises:
-        ValueError: If there is no such stem.
+        ValueError: If there is none.
     """
-    if kernel_size == STEMS['imagenet']['kernel_size']:
-        return 'imagenet'
-    if small is None or kernel_size != 3:
-        raise ValueError(
-            f'The first convolution is {kernel_size}x{kernel_size}; {"only 7x7" if small is None else "3x3 and 7x7"} '
-            'stems exist there. Export to torchvision, or to .safetensors or .onnx.'
-        )
-    return small if isinstance(small, str) else dict(small)
+    for stem in stems:
+        if stem_settings(stem)['kernel_size'] == kernel_size:
+            return stem
+    known = ', '.join(map(str, stems))
+    raise ValueError(f'The first convolution is {kernel_size}x{kernel_size}; stems there are {known}. Give --stem.')
 
 
-def stem_settings(stem: str | Mapping[str, Any]) -> dict[str, Any]:
+def stem_settings(stem: Stem) -> dict[str, Any]:
     """Return kernel size, stride, padding and max-pool of a stem given by name or in full."""
-    return dict(STEMS[stem]) if isinstance(stem, str) else dict(stem)
+    return dict(maxpool=False) | (STEMS[stem] if isinstance(stem, str) else stem)
 
 
-def resnet_config(state: State, small: str | Mapping[str, Any] | None) -> dict[str, Any]:
+def resnet_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
     """Return the config of the ResNet that has these tensors.
 
     Raises:
@@ -69,19 +63,27 @@ def resnet_config(state: State, small: str | Mapping[str, Any] | None) -> dict[s
             f'backbone.depth is one of {sorted(ARCHITECTURES)}.'
         )
     conv, width = state['conv1.weight'], len(state['layer1.0.conv1.weight'])
-    config = dict(type='ResNet', depth=known[expansion, counts], stem=resolve_stem(conv.shape[-1], small))
+    config = dict(type='ResNet', depth=known[expansion, counts], stem=resolve_stem(conv.shape[-1], stems))
     config |= dict(width=width) if width != 64 else {}
     config |= dict(stem_width=len(conv)) if len(conv) != width else {}
     return config | (dict(in_channels=conv.shape[1]) if conv.shape[1] != 3 else {})
 
 
-def backbone_config(state: State, small: str | Mapping[str, Any] | None) -> dict[str, Any]:
+def backbone_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
     """Return the config of the backbone, one ResNet or two, that has these tensors."""
     if 'l_to_ab.conv1.weight' not in state:
-        return resnet_config(state, small)
-    branches = [resnet_config(below(state, f'{name}.'), small) for name in ('l_to_ab', 'ab_to_l')]
+        return resnet_config(state, stems)
+    branches = [resnet_config(below(state, f'{name}.'), stems) for name in ('l_to_ab', 'ab_to_l')]
     channels = tuple(branch.pop('in_channels', 3) for branch in branches)
     return dict(type='TwoBranch', branch=branches[0], channels=channels)
+
+
+def resnets_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the configs of the ResNets of a backbone, one or two, by their names."""
+    if config['type'] == 'ResNet':
+        return {'backbone': dict(config)}
+    names = ('backbone.l_to_ab', 'backbone.ab_to_l')
+    return {name: dict(config['branch'], in_channels=c) for name, c in zip(names, config['channels'], strict=True)}
 
 
 def head_config(state: State) -> dict[str, Any] | None:
@@ -126,15 +128,9 @@ def build(config: dict[str, Any], state: State, source: str) -> nn.Module:
 
 
 def build_encoder(
-    state: State, prefix: str, small: str | Mapping[str, Any] | None, source: str
+    state: State, prefix: str, stems: Sequence[Stem], source: str
 ) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, str]]:
-    """Build the backbone of a checkpoint and what follows it.
-
-    Args:
-        state: Tensors by our names.
-        prefix: Empty, or ``'momentum_encoder.'``.
-        small: What a 3x3 stem is.
-        source: The checkpoint, for messages.
+    """Build the backbone of a checkpoint, by our names below ``prefix``, and what follows it.
 
     Returns:
         The networks by name, their configs, and the names of the tensors that have no network here with the reason.
@@ -143,7 +139,7 @@ def build_encoder(
         ValueError: If there is no such backbone.
     """
     tensors = below(state, f'{prefix}backbone.')
-    configs = dict(backbone=backbone_config(tensors, small))
+    configs = dict(backbone=backbone_config(tensors, stems))
     networks = nn.ModuleDict({'backbone': build(configs['backbone'], tensors, source)})
     dropped: dict[str, str] = {}
     for name in HEADS:

@@ -1,5 +1,6 @@
 """The backbone as an ONNX graph."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 
-def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Tensor:
-    """Write a backbone, images (N, C, H, W) to features (N, D), any N, H, W; return what the file makes of ``images``.
-
-    The file is read back and run by ONNX's own reference implementation, which shares nothing with PyTorch.
+def write_onnx(backbone: nn.Module, channels: int, path: Path) -> Callable[[Tensor], Tensor]:
+    """Write a backbone, images (N, C, H, W) to features (N, D), any N, H, W.
 
     Args:
-        backbone: In evaluation mode.
-        images: Of the proof.
+        backbone: In evaluation mode, float32.
+        channels: C.
         path: Where to.
+
+    Returns:
+        The file, read again and run by ONNX's own reference evaluator, as a function of images.
 
     Raises:
         ValueError: If the packages are not installed.
@@ -29,11 +31,9 @@ def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Tensor:
         raise ValueError(
             f"ONNX needs the package {package}: pip install 'unmix[export]', or give a name in .pth or .safetensors."
         ) from error
-    n, c, h, w = images.shape
-    example = images.new_zeros(n, c, h + 32, w + 64)  # of another size than the images of the proof
     torch.onnx.export(
         backbone,
-        (example,),
+        (torch.zeros(2, channels, 96, 128),),  # another size than that of the images of the proof
         str(path),
         input_names=['images'],
         output_names=['features'],
@@ -44,5 +44,5 @@ def write_onnx(backbone: nn.Module, images: Tensor, path: Path) -> Tensor:
     )
     graph = onnx.load(str(path))
     onnx.checker.check_model(graph)
-    (features,) = onnx.reference.ReferenceEvaluator(graph).run(None, {'images': images.numpy()})
-    return torch.from_numpy(np.asarray(features))
+    evaluator = onnx.reference.ReferenceEvaluator(graph)
+    return lambda images: torch.from_numpy(np.asarray(evaluator.run(None, {'images': images.numpy()})[0]))

@@ -1,6 +1,6 @@
-"""From this package's names and networks to a foreign checkpoint, with a proof before anything is written."""
+"""From this package's names and networks to a foreign checkpoint, loaded where it goes to before it is left."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from unmix.converters import containers
 from unmix.converters.families import UNMIX, find_family
-from unmix.converters.family import Family
+from unmix.converters.family import TORCH_SUFFIXES, Family
 from unmix.converters.inward import Converted
-from unmix.converters.networks import stem_settings
+from unmix.converters.loaders import TORCHVISION, missing
+from unmix.converters.naming import MOMENTUM
+from unmix.converters.networks import resnets_of, stem_settings
 from unmix.converters.onnx_export import write_onnx
-from unmix.converters.proof import largest_difference, outputs, probe, prove
+from unmix.converters.proof import Proof, compare, prove_backbones
 from unmix.converters.rules import rename_out
 from unmix.utils.files import atomic_path
 from unmix.version import __version__
@@ -35,60 +37,52 @@ def without_heads(converted: Converted) -> Converted:
 
 
 def express(converted: Converted, to: str) -> tuple[Converted, dict[str, Tensor]]:
-    """Translate a checkpoint to the names of a family.
-
-    Args:
-        converted: What ``read_checkpoint`` returned.
-        to: The family.
-
-    Returns:
-        What is left of the checkpoint, and its tensors by the family's names.
+    """Translate a checkpoint to the names of a family; return it as one of that family, and its tensors by those names.
 
     Raises:
-        ValueError: If there is no such family, or it has no such network.
+        ValueError: If there is no such family, or it has no place for a tensor.
     """
     family = find_family(to)
-    _check_network(converted, family)
     tensors, left = rename_out(converted.state, family.rules)
-    state = {name: tensor for name, tensor in converted.state.items() if name not in left}
-    networks = {
-        prefix: nn.ModuleDict({name: net for name, net in modules.items() if _has(state, prefix + name)})
-        for prefix, modules in converted.networks.items()
-        if _has(state, f'{prefix}backbone')
-    }
-    dropped = converted.dropped | left
-    return replace(converted, family=family, state=state, networks=networks, dropped=dropped), tensors
+    if left:
+        raise ValueError(_no_place(family.name, left))
+    return replace(converted, family=family), tensors
 
 
-def _has(state: Mapping[str, Tensor], module: str) -> bool:
-    return any(name.startswith(f'{module}.') for name in state)
+def _no_place(name: str, tensors: list[str]) -> str:
+    parts = ', '.join(dict.fromkeys(tensor.partition('.')[0] for tensor in tensors))
+    return (
+        f'{name} has no place for {parts} ({len(tensors)} tensors). Leave out all but the backbone by --backbone-only '
+        '(in Python: without_heads), or keep all by --to unmix. Nothing was written.'
+    )
 
 
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same, not-a-number included."""
-    same_kind = a.dtype == b.dtype and a.shape == b.shape
-    return same_kind and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
-
-
-def _check_network(converted: Converted, family: Family) -> None:
-    """Raise if a family cannot hold the backbone."""
-    branches = 2 if converted.model['backbone']['type'] == 'TwoBranch' else 1
-    if family.encoders and len(family.encoders[0].branches) != branches:
+def _check_backbone(config: Mapping[str, Any], family: Family) -> None:
+    """Raise if a family has no network of the form of the backbone."""
+    resnets, library = resnets_of(config), family.library
+    own = dict(width=64, in_channels=3) | next(iter(resnets.values()))
+    own = dict(stem_width=own['width'], resnets=len(resnets)) | own
+    stems = ('imagenet',) if library else family.stems
+    count = len([name for name in family.resnets if not name.startswith(MOMENTUM)])
+    possible: dict[str, Sequence[Any]] = dict(resnets=[count], stem=stems)
+    if not family.any_width:
+        possible |= dict(depth=(library or TORCHVISION).depths, width=[64], stem_width=[64], in_channels=[3])
+    wrong = [
+        f'{key} is {own[key]}, not {" or ".join(map(str, values))}'
+        for key, values in possible.items()
+        if (stem_settings(own[key]) not in map(stem_settings, values) if key == 'stem' else own[key] not in values)
+    ]
+    if wrong:
         raise ValueError(
-            f'The checkpoint has {branches} backbone(s), {family.name} has {len(family.encoders[0].branches)}. '
-            f'Write it as {"unmix, cmc or .onnx" if branches == 2 else "another family"}.'
-        )
-    if family.small_stem is None and stem_settings(converted.stem)['kernel_size'] == 3:
-        raise ValueError(
-            f'The checkpoint has a 3x3 stem for small images, {family.name} has only the 7x7 one. Write it as '
-            'torchvision, .safetensors or .onnx.'
+            f'{family.name} has no network for this backbone: {"; ".join(wrong)}. Write it as .onnx, or keep the names '
+            'of this package by --to unmix: both hold every backbone. Nothing was written.'
         )
 
 
 def write_checkpoint(
     converted: Converted, target: str | Path, to: str = 'unmix', meta: Mapping[str, Any] | None = None
 ) -> Converted:
-    """Write a checkpoint by the names of a family; the file takes its place only once what it computes is proved.
+    """Write a checkpoint by the names of a family; the file takes its place only once it has been loaded and compared.
 
     Args:
         converted: What ``read_checkpoint`` returned.
@@ -97,39 +91,63 @@ def write_checkpoint(
         meta: What to note in a file of this package.
 
     Returns:
-        What was written, and the largest difference of an output.
+        What was written. Its last proof is of the written file; it says so if the library is not installed.
 
     Raises:
-        ValueError: If the family has no such network, a package is missing, or the outputs differ.
+        ValueError: If the family has no such network or no place for a tensor, a package that writes the file is
+            missing, the library does not take the file, or the outputs differ.
     """
     target = Path(target).expanduser()
-    if target.suffix not in containers.SUFFIXES:
-        raise ValueError(f'{target} ends in {target.suffix!r}; expected one of {", ".join(containers.SUFFIXES)}.')
-    if target.suffix == '.pkl' and to != 'detectron2':
-        raise ValueError(f'{target}: .pkl files, of arrays, are for detectron2, not for {to}; give a name in .pth.')
+    suffixes = (*TORCH_SUFFIXES, *find_family(to).suffixes)
+    if target.suffix not in suffixes:
+        raise ValueError(f'{target} ends in {target.suffix!r}; expected one of {", ".join(suffixes)} for {to}.')
     if target.suffix == '.onnx':
-        return _write_onnx(without_heads(converted), target)
+        return _write_onnx(converted, target)
+    if to != UNMIX.name:
+        _check_backbone(converted.model['backbone'], find_family(to))
     result, tensors = express(converted, to)
     content = containers.wrap(tensors, result.family)
     if result.family is UNMIX:
         content['meta'] = dict(meta or {}, unmix_version=__version__, model=result.model)
-    difference = result.difference
     with atomic_path(target) as temporary:
         containers.write(content, tensors, temporary)
         written = containers.tensors_of(containers.read(temporary), result.family, str(target))
         if written.keys() != tensors.keys() or not all(same_bits(written[name], tensors[name]) for name in tensors):
             raise ValueError(f'{target} reads back differently from what was written; the disk may be damaged.')
-        for encoder in result.family.encoders:
-            if encoder.ours in result.networks:
-                found = prove(result.networks[encoder.ours], written, encoder, result.stem, str(target))
-                difference = max(difference, found)
-    return replace(result, difference=difference)
+        proofs = _prove(result, written, temporary, target)
+    return replace(result, proofs=(*converted.proofs, *proofs))
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same, not-a-number included."""
+    return a.dtype == b.dtype and torch.equal(
+        a.reshape(*a.shape, 1).view(torch.uint8), b.reshape(*b.shape, 1).view(torch.uint8)
+    )
+
+
+def _prove(result: Converted, written: Mapping[str, Tensor], file: Path, target: Path) -> tuple[Proof, ...]:
+    """Load the written file where it goes to, and compare."""
+    library, config = result.family.library, result.model['backbone']
+    if library is None:
+        return prove_backbones(result.family, result.networks, config, written, str(target))
+    if reason := missing(library.package):
+        return (Proof(reason),)
+    name = f"{library.package.partition('.')[0]}'s ResNet-{config['depth']}"
+    try:
+        theirs = library.load(file, config['depth'], len(result.state.get('head.fc.bias', ())))
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f'{target} cannot be loaded into {name}; nothing was written: {error}') from error
+    ours = nn.Sequential(*result.networks[''].values())
+    return (compare(ours, theirs, 3, f'the network here, and {target} in {name}', str(target)),)
 
 
 def _write_onnx(converted: Converted, target: Path) -> Converted:
-    networks = converted.networks['']
-    images = probe(networks)
+    if others := [name for name in converted.state if not name.startswith('backbone.')]:
+        raise ValueError(_no_place('An .onnx file', others))
+    backbone = converted.networks['']['backbone']
+    channels = sum(config.get('in_channels', 3) for config in resnets_of(converted.model['backbone']).values())
     with atomic_path(target) as temporary:
-        features = write_onnx(networks['backbone'], images, temporary)
-        difference = largest_difference(outputs(networks, images), {'backbone': features}, str(target))
-    return replace(converted, difference=max(converted.difference, difference))
+        graph = write_onnx(backbone, channels, temporary)
+        subject = f"the network here, and {target} in ONNX's reference evaluator"
+        proof = compare(backbone, graph, channels, subject, str(target), torch.float32)
+    return replace(converted, proofs=(*converted.proofs, proof))

@@ -1,72 +1,148 @@
-"""A conversion is right if the network here and the one there give the same features."""
+"""Evidence for a conversion: a network of another library computes, from the file, what the network here computes."""
 
-from collections.abc import Mapping
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
-from unmix.converters.family import Encoder
-from unmix.converters.networks import stem_settings
-from unmix.converters.reference import Tensors, forward
+from unmix.converters.family import Family
+from unmix.converters.naming import MOMENTUM
+from unmix.converters.networks import resnets_of, stem_settings
+from unmix.models.backbones.resnet import ARCHITECTURES
 
-TOLERANCE = 1e-5
-SIZE, IMAGES = 64, 2
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
-def probe(networks: nn.ModuleDict) -> Tensor:
-    """Return the images (N, C, 64, 64) on which outputs are compared, standard normal, the same each time."""
-    weight = next(networks['backbone'].parameters())
-    channels = getattr(networks['backbone'], 'channels', None)
-    num_channels = sum(channels) if channels else weight.shape[1]
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(IMAGES, num_channels, SIZE, SIZE, generator=generator).to(weight.dtype)
+@dataclass(frozen=True)
+class Proof:
+    """One comparison.
+
+    Attributes:
+        subject: What was compared with what; of a comparison that was not made, the reason.
+        difference: The largest difference of an output, relative to the largest output; None: nothing was compared.
+        dtype: In which the outputs were computed.
+    """
+
+    subject: str
+    difference: float | None = None
+    dtype: torch.dtype = torch.float64
+
+    def __str__(self) -> str:
+        if self.difference is None:
+            return f'not proved: {self.subject}'
+        kind = str(self.dtype).removeprefix('torch.')
+        return f'proved: {self.subject}; outputs differ by at most {self.difference:.1e} of the largest one ({kind})'
+
+
+def torchvision_resnet(config: Mapping[str, Any]) -> ResNet:
+    """Return torchvision's ResNet without classifier and without memory, in the form of a backbone's config.
+
+    The blocks, their order and the arithmetic are torchvision's; where a width or a stem is none that its constructors
+    have, stem and stages are made anew by its own ``_make_layer``, as the codes of the papers do.
+
+    Args:
+        config: Of a backbone ``ResNet``.
+    """
+    block, blocks = ARCHITECTURES[config['depth']]
+    width = config.get('width', 64)
+    stem = stem_settings(config['stem'])
+    maxpool = stem.pop('maxpool', False)
+    with torch.device('meta'):
+        network = ResNet(BasicBlock, [1, 1, 1, 1])
+        network.inplanes = config.get('stem_width') or width
+        network.conv1 = nn.Conv2d(config.get('in_channels', 3), network.inplanes, bias=False, **stem)
+        network.bn1 = nn.BatchNorm2d(network.inplanes)
+        for i in range(4):
+            stage = network._make_layer(block, width * 2**i, blocks[i], 2 if i else 1) if i < len(blocks) else None
+            setattr(network, f'layer{i + 1}', stage or nn.Identity())
+    if not maxpool:
+        network.maxpool = nn.Identity()
+    network.fc = nn.Identity()
+    return network.eval()
 
 
 @torch.no_grad()
-def outputs(networks: nn.ModuleDict, images: Tensor) -> dict[str, Tensor]:
-    """Return the output (N, D) of each network, applied one after the other."""
-    results: dict[str, Tensor] = {}
-    x = images
-    for name, network in networks.items():
-        x = results[name] = network(x)
-    return results
+def compare(
+    ours: nn.Module,
+    theirs: Callable[[Tensor], Tensor],
+    channels: int,
+    subject: str,
+    source: str,
+    dtype: torch.dtype = torch.float64,
+) -> Proof:
+    """Compare outputs (N, D) of two networks on two standard normal images (N, ``channels``, 64, 64).
 
-
-def largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], source: str) -> float:
-    """Return the largest difference of outputs, relative to the largest magnitude of each.
+    Args:
+        ours: The network here.
+        theirs: The network of the library, of ``dtype``.
+        channels: Of the images.
+        subject: What is compared, for the report.
+        source: The file, for messages.
+        dtype: In which it is computed.
 
     Raises:
-        ValueError: If an output is missing there or not finite, the features are the same for all images, or the
-            difference is above 1e-5.
+        ValueError: If the outputs are not finite or of another shape, are the same for both images, or differ by more
+            than 1e-9 of the largest one (1e-5 in float32).
     """
-    worst = 0.0
-    for name, output in ours.items():
-        if name not in theirs:
-            raise ValueError(f'{source}: the {name} cannot be proved, since its layers are unknown there.')
-        expected = theirs[name]
-        if not (torch.isfinite(expected).all() and torch.isfinite(output).all()):
-            raise ValueError(f'{source}: the {name} gives values that are not finite; the checkpoint is damaged.')
-        if name == 'backbone' and torch.equal(expected[0], expected[1]):
-            raise ValueError(
-                f'{source}: the backbone gives the same features for two images, so equal outputs prove nothing. '
-                'The checkpoint is of a network that has collapsed, or was never trained.'
-            )
-        scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-        difference = ((output - expected).abs().max() / scale).item()
-        if not difference <= TOLERANCE:
-            raise ValueError(
-                f'{source}: the outputs of the {name} here and there differ by {difference:.1e} of the largest one, '
-                f'more than {TOLERANCE}. Nothing was written. Is --stem right for this checkpoint?'
-            )
-        worst = max(worst, difference)
-    return worst
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, channels, 64, 64, generator=generator, dtype=torch.float64).to(dtype)
+    output, expected = copy.deepcopy(ours).to(dtype).eval()(images), theirs(images)
+    largest = expected.abs().max()
+    difference = ((output - expected).abs().max() / largest).item() if output.shape == expected.shape else math.inf
+    if not (torch.isfinite(expected).all() and torch.isfinite(output).all()):
+        problem = 'outputs are not finite; the checkpoint is damaged.'
+    elif torch.equal(expected[0], expected[1]):
+        problem = (
+            'the same outputs for two images, so equal outputs prove nothing. The checkpoint is of a network that has '
+            'collapsed, or was never trained.'
+        )
+    elif not difference <= TOLERANCE[dtype]:
+        problem = (
+            f'outputs differ by {difference:.1e} of the largest one, more than {TOLERANCE[dtype]}. Is --stem right for '
+            'this checkpoint?'
+        )
+    else:
+        return Proof(subject, difference, dtype)
+    raise ValueError(f'{source}: {subject}: {problem} Nothing was written.')
 
 
-def prove(
-    networks: nn.ModuleDict, tensors: Tensors, encoder: Encoder, stem: str | dict[str, Any], source: str
-) -> float:
-    """Compare networks of this package with the foreign encoder; see :func:`largest_difference`."""
-    images = probe(networks)
-    theirs = forward(tensors, encoder, stem_settings(stem), images)
-    return largest_difference(outputs(networks, images), theirs, source)
+def prove_backbones(
+    family: Family,
+    networks: Mapping[str, nn.ModuleDict],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    source: str,
+) -> tuple[Proof, ...]:
+    """Load a checkpoint's own ``tensors`` into torchvision's ResNets by the names of its code; compare with those here.
+
+    Returns:
+        A proof for each ResNet. What follows one is in no library: that is said in the last proof.
+
+    Raises:
+        ValueError: If a tensor is missing, or outputs differ.
+    """
+    proofs = []
+    by = f"torchvision's ResNet by the names of {family.name}"
+    for ours, rename in family.resnets.items():
+        prefix = MOMENTUM if ours.startswith(MOMENTUM) else ''
+        if prefix not in networks:
+            continue
+        network = torchvision_resnet(resnets_of(config)[ours.removeprefix(prefix)])
+        names = {name: rename(name) for name in network.state_dict()}
+        own = {name: tensors[theirs].clone() for name, theirs in names.items() if theirs in tensors}
+        try:
+            network.load_state_dict(own, assign=True)
+        except RuntimeError as error:
+            raise ValueError(f'{source} does not fit {by}: {error}') from error
+        module = networks[prefix].get_submodule(ours.removeprefix(prefix))
+        subject = f'{ours} here, and {source} in {by}'
+        proofs.append(compare(module, network.double(), network.conv1.in_channels, subject, source))
+    others = [prefix + name for prefix, modules in networks.items() for name in modules if name != 'backbone']
+    if proofs and others:
+        proofs.append(Proof(f'{", ".join(others)}: in no library; names and shapes fit'))
+    return tuple(proofs)

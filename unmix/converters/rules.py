@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 from torch import Tensor
@@ -54,61 +55,53 @@ class Drop(NamedTuple):
     reason: str
 
 
-class Renamed(NamedTuple):
-    """Tensors under their new names, and the old names that were left out with the reason."""
-
-    state: dict[str, Tensor]
-    dropped: dict[str, str]
-
-
 def fill(pattern: str, values: Iterable[str]) -> str:
     """Put ``values`` in the places of the fields of a pattern."""
     remaining = iter(values)
     return re.sub(r'[#*]', lambda _: next(remaining), pattern)
 
 
-def rename_in(tensors: Mapping[str, Tensor], rules: Iterable[Rule], drops: Iterable[Drop]) -> Renamed:
+def rename_in(
+    tensors: Mapping[str, Tensor], rules: Iterable[Rule], drops: Iterable[Drop]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Translate their names to ours; the first rule that matches counts.
+
+    Returns:
+        The tensors, and the names that were left out with the reason.
 
     Raises:
         ValueError: If two tensors get the same name, or no rule knows a name.
     """
-    return _rename(tensors, [(rule.inward, rule.ours, CHANGES[rule.change][0]) for rule in rules], drops)
-
-
-def rename_out(tensors: Mapping[str, Tensor], rules: Iterable[Rule]) -> Renamed:
-    """Translate our names to theirs; what they have no name for is dropped."""
-    reverse = [(rule.outward, rule.theirs, CHANGES[rule.change][1]) for rule in rules]
-    return _rename(tensors, reverse, [Drop('*', 'has no name there')])
-
-
-def _rename(
-    tensors: Mapping[str, Tensor],
-    rules: list[tuple[re.Pattern[str], str, Callable[[Tensor], Tensor]]],
-    drops: Iterable[Drop],
-) -> Renamed:
+    state, left = _rename(tensors, [(rule.inward, rule.ours, CHANGES[rule.change][0]) for rule in rules])
     patterns = [(compile_pattern(drop.theirs), drop.reason) for drop in drops]
-    state: dict[str, Tensor] = {}
-    dropped: dict[str, str] = {}
-    unknown = []
-    for name, tensor in tensors.items():
-        reason = next((reason for pattern, reason in patterns if reason and pattern.fullmatch(name)), None)
-        for pattern, target, change in rules:
-            match = pattern.fullmatch(name)
-            if match:
-                new = fill(target, match.groups())
-                if new in state:
-                    raise ValueError(f'Two tensors of the checkpoint become {new}; the second one is {name}.')
-                state[new] = change(tensor)
-                break
-        else:
-            if reason is None:
-                unknown.append(name)
-            else:
-                dropped[name] = reason
+    dropped = {name: next((reason for pattern, reason in patterns if pattern.fullmatch(name)), '') for name in left}
+    unknown = [name for name, reason in dropped.items() if not reason]
     if unknown:
         raise ValueError(
             f'{len(unknown)} tensors have names that the rules do not know: {", ".join(unknown[:4])}'
             f'{", ..." if len(unknown) > 4 else ""}. The checkpoint is of another family, or of a newer version of it.'
         )
-    return Renamed(state, dropped)
+    return state, dropped
+
+
+def rename_out(tensors: Mapping[str, Tensor], rules: Iterable[Rule]) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate our names to theirs; return the tensors, and the names for which there is none."""
+    return _rename(tensors, [(rule.outward, rule.theirs, CHANGES[rule.change][1]) for rule in rules])
+
+
+def _rename(
+    tensors: Mapping[str, Tensor], rules: list[tuple[re.Pattern[str], str, Callable[[Tensor], Tensor]]]
+) -> tuple[dict[str, Tensor], list[str]]:
+    state: dict[str, Tensor] = {}
+    left = []
+    for name, tensor in tensors.items():
+        matches = ((pattern.fullmatch(name), target, change) for pattern, target, change in rules)
+        match, target, change = next(filter(itemgetter(0), matches), (None, '', None))
+        if match is None or change is None:
+            left.append(name)
+            continue
+        new = fill(target, match.groups())
+        if new in state:
+            raise ValueError(f'Two tensors of the checkpoint become {new}; the second one is {name}.')
+        state[new] = change(tensor)
+    return state, left
