@@ -280,6 +280,7 @@ def two_ranks(rank, directory):
     assert all(torch.equal(losses[key], capture['losses'][key]) for key in ('loss_base', 'loss_unmix'))
 
 
+@pytest.mark.ranks
 def test_ranks_decide_alike(tmp_path):
     run_ranks(two_ranks, 2, tmp_path, str(tmp_path))
 

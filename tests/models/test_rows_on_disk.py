@@ -168,6 +168,7 @@ def of_a_rank(rank, directory):
     torch.save((start, head.rows.tables.clone(), twin.rows.tables.clone()), directory / f'{rank}.pth')
 
 
+@pytest.mark.ranks
 def test_ranks_have_the_same_rows_and_one_of_them_writes(tmp_path):
     run_ranks(of_a_rank, 2, tmp_path, tmp_path)
     torch.manual_seed(0)
