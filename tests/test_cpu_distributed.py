@@ -124,6 +124,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize('launcher', LAUNCHERS)
+@pytest.mark.ranks
 def test_two_processes_train_on_the_cpu(launcher: str, printed: list[str]):
     """Data 0 1, then 2 3; lr 1/4, d/dw (w - x)^2 = 2 (w - x): w = 1/4, then 1/4 + (5/2 - 1/4) / 2 = 11/8."""
     for out in printed:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from ranks import run_ranks
 
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
+
 ROOT = Path(__file__).resolve().parents[1]
 # 9 batches an epoch on each of two ranks; the last checkpoint before the kill is of iteration 12, in the second epoch.
 CONFIG = """

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip('pkg_resources', reason='openmim needs setuptools < 82')
 MIM = shutil.which('mim', path=sysconfig.get_path('scripts'))
 WITHOUT = [f'{stage}_{key}=None' for stage in ('val', 'test') for key in ('cfg', 'dataloader', 'evaluator')]

@@ -24,7 +24,6 @@ train_dataloader = dict(
     batch_size=batch_size,
     dataset=dict(
         pipeline=dict(
-            _delete_=True,
             type='SingleView',
             transforms=[dict(type='RandomResizedCrop', size=224), dict(type='RandomHorizontalFlip')],
         )

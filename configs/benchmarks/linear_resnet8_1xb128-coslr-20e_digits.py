@@ -4,7 +4,7 @@ python tools/train.py configs/benchmarks/linear_resnet8_1xb128-coslr-20e_digits.
     --cfg-options model.pretrained=work_dirs/unmix-moco_digits/epoch_150.pth
 """
 
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/digits.py', '../_base_/augmentations/digits.py', '../_base_/default_runtime.py']
 
 batch_size, lrs = 128, (10.0, 3.0, 1.0, 0.3)
 num_threads = 1
@@ -23,7 +23,11 @@ model = dict(
     pretrained=None,
     control=True,
 )
-train_dataloader = dict(batch_size=batch_size, drop_last=False, dataset=dict(pipeline=dict(num_views=1)))
+train_dataloader = dict(
+    batch_size=batch_size,
+    drop_last=False,
+    dataset=dict(pipeline=dict(type='BatchMultiView', num_views=1, transforms=_base_.augmentation)),
+)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=1.0, momentum=0.9),

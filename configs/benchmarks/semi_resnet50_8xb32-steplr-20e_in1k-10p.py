@@ -10,30 +10,23 @@ rates, BatchNorm in training mode over all GPUs. The best epoch is reported ther
 Top-1 of SwAV: in Table 2 of its paper; ours not measured.
 """
 
-_base_ = './linear-swav_resnet50_8xb32-coslr-100e_in1k.py'
+_base_ = './linear_resnet50_8xb32-steplr-100e_in1k.py'
 
 lr, backbone_lr = 0.2, 0.01
 
 model = dict(freeze=False, control=False, head=dict(std=None))
 sync_bn = 'torch'
+data_preprocessor = dict(std=[0.228 * 255, 0.224 * 255, 0.225 * 255])  # red's as released
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='Subset',
         files='data/imagenet/10percent.txt',
-        dataset=dict(
-            type='ImageNet',
-            data_root='data/imagenet',
-            split='train',
-            pipeline=dict(
-                type='SingleView',
-                transforms=[dict(type='RandomResizedCrop', size=224), dict(type='RandomHorizontalFlip')],
-            ),
-        ),
+        dataset=_base_.train_dataloader.dataset,
     )
 )
 optim_wrapper = dict(
-    optimizer=dict(lr=lr, weight_decay=0.0),
+    optimizer=dict(lr=lr),
     paramwise_cfg=dict(custom_keys={'backbone.': dict(lr_mult=backbone_lr / lr)}),
 )
 param_scheduler = [dict(type='MultiStepLR', milestones=[12, 16], gamma=0.2)]

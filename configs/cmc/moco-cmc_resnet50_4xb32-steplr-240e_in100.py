@@ -7,7 +7,7 @@ Linear top-1: 73.4 published there; ours not measured.
 Its other form: model.head=dict(type='QueueNCEHead', num_instances=..., ...).
 """
 
-_base_ = ['../_base_/datasets/imagenet100.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet100.py', '../_base_/augmentations/moco_v1.py', '../_base_/default_runtime.py']
 
 dim, batch_size = 128, 32  # of one of 4 GPUs
 
@@ -19,12 +19,7 @@ model = dict(
     head=dict(type='InfoNCEHead', dim=dim, queue_size=16384, temperature=0.07),
 )
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4),
-    dict(type='RandomHorizontalFlip'),
-]
+augmentation = [dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
     drop_last=False,

@@ -11,6 +11,6 @@ train_dataloader = dict(
         mixing=dict(type='CutMix', alpha=1.0),
         num_mix=2,
         prob=0.1,
-        dataset={{_base_.train_dataloader.dataset}},
+        dataset=_base_.train_dataloader.dataset,
     )
 )

@@ -7,7 +7,7 @@ Linear top-1: 62.7 published there (BatchNorm of the frozen network in training 
 That code keeps a bank on each GPU: --cfg-options model.head.sync=False model.head.bank_init=columns for the same.
 """
 
-_base_ = ['../_base_/datasets/imagenet.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet.py', '../_base_/augmentations/instdisc_mlp.py', '../_base_/default_runtime.py']
 
 dim, batch_size, max_epochs = 128, 64, 400  # of one of 4 GPUs
 num_images = 1281167
@@ -29,12 +29,7 @@ model = dict(
     ),
 )
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)),
-    dict(type='RandomHorizontalFlip'),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4),
-    dict(type='RandomGrayscale', p=0.2),
-]
+augmentation = [dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
     dataset=dict(pipeline=dict(type='MultiView', num_views=1, transforms=augmentation)),

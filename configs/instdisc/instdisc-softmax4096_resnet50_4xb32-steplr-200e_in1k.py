@@ -6,7 +6,7 @@ Source: https://github.com/HobbitLong/CMC, on https://arxiv.org/abs/1805.01978.
 Linear top-1: 57.1 published there; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/imagenet.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet.py', '../_base_/augmentations/moco_v1.py', '../_base_/default_runtime.py']
 
 dim, batch_size = 128, 32  # of one of 4 GPUs
 
@@ -26,12 +26,7 @@ model = dict(
     ),
 )
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4),
-    dict(type='RandomHorizontalFlip'),
-]
+augmentation = [dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
     drop_last=False,

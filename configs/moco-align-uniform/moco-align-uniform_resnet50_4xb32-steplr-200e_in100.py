@@ -7,7 +7,7 @@ choice, and matters: pairs inside a batch are those of a GPU. On https://arxiv.o
 Linear top-1: 75.62 published there; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/imagenet100.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet100.py', '../_base_/augmentations/moco_v1.py', '../_base_/default_runtime.py']
 
 dim, batch_size = 128, 32  # of one of 4 GPUs
 
@@ -27,15 +27,9 @@ model = dict(
     ),
 )
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4),
-    dict(type='RandomHorizontalFlip'),
-]
+augmentation = [dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
-    num_workers=4,
     dataset=dict(pipeline=dict(type='MultiView', num_views=2, transforms=augmentation)),
 )
 

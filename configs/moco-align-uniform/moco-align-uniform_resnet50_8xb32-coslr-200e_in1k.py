@@ -7,7 +7,7 @@ choice, and matters: pairs inside a batch are those of a GPU. On https://arxiv.o
 Linear top-1: 67.694 published there; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/imagenet.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet.py', '../_base_/augmentations/moco_v2.py', '../_base_/default_runtime.py']
 
 dim, batch_size = 128, 32  # of one of 8 GPUs
 
@@ -27,20 +27,9 @@ model = dict(
     ),
 )
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)),
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
-    ),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]),
-    dict(type='RandomHorizontalFlip'),
-]
+augmentation = [dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
-    num_workers=4,
     dataset=dict(pipeline=dict(type='MultiView', num_views=2, transforms=augmentation)),
 )
 

@@ -6,7 +6,7 @@ Source: https://github.com/szq0214/Un-Mix (unmix_c10), on https://arxiv.org/abs/
 kNN top-1 (k=200, on the 128-d projection): 90.49 published; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/cifar10.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/cifar10.py', '../_base_/augmentations/moco_cifar.py', '../_base_/default_runtime.py']
 
 dim, batch_size = 128, 512
 
@@ -20,16 +20,7 @@ model = dict(
     head=dict(type='InfoNCEHead', dim=dim, queue_size=4096, temperature=0.1),
 )
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=32, scale=(0.08, 1.0)),
-    dict(type='RandomHorizontalFlip'),
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
-    ),
-    dict(type='RandomGrayscale', p=0.2),
-]
+augmentation = [dict(type='RandomResizedCrop', size=32, scale=(0.08, 1.0)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
     dataset=dict(pipeline=dict(type='MultiView', num_views=2, transforms=augmentation)),

@@ -6,7 +6,7 @@ Source: README of https://github.com/SsnL/moco_align_uniform, batch 128 in all; 
 Linear top-1: 73.12 published there; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/imagenet100.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet100.py', '../_base_/augmentations/moco_v1.py', '../_base_/default_runtime.py']
 
 dim, batch_size = 128, 32  # of one of 4 GPUs
 
@@ -18,15 +18,9 @@ model = dict(
     head=dict(type='InfoNCEHead', dim=dim, queue_size=65536, temperature=0.07),
 )
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4),
-    dict(type='RandomHorizontalFlip'),
-]
+augmentation = [dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
-    num_workers=4,
     dataset=dict(pipeline=dict(type='MultiView', num_views=2, transforms=augmentation)),
 )
 

@@ -7,7 +7,7 @@ Linear top-1: none published for these crops; ours not measured.
 The 65,536 most recently seen instances are the classes, the others' weights are corrected for the steps they miss.
 """
 
-_base_ = ['../_base_/datasets/imagenet.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet.py', '../_base_/augmentations/simclr.py', '../_base_/default_runtime.py']
 
 dim, batch_size = 128, 64  # of one of 4 GPUs
 num_images, window, passes = 1281167, 131072, 200
@@ -30,25 +30,14 @@ model = dict(
     ),
 )
 
-large = [
-    dict(type='RandomResizedCrop', size=160, scale=(0.14, 1.0)),
-    dict(type='RandomHorizontalFlip'),
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)],
-    ),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]),
-]
-small = [dict(type='RandomResizedCrop', size=96, scale=(0.08, 0.14)), *large[1:]]
+large = [dict(type='RandomResizedCrop', size=160, scale=(0.14, 1.0)), *_base_.augmentation]
+small = [dict(type='RandomResizedCrop', size=96, scale=(0.08, 0.14)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=8,
     sampler=dict(_delete_=True, type='SlidingWindowSampler', window=window, stride=16384),
     dataset=dict(
         pipeline=dict(
-            _delete_=True,
             type='MultiCrop',
             crops=[dict(num_views=1, transforms=large), dict(num_views=3, transforms=small)],
         )

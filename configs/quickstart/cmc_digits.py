@@ -24,6 +24,7 @@ data_preprocessor = dict(_delete_=True, type='ColorPreprocessor', color_space='l
 train_dataloader = dict(
     dataset=dict(
         pipeline=dict(
+            type='BatchMultiView',
             num_views=1,
             transforms=[
                 dict(type='BatchAffine', scale=(0.6, 1.0), ratio=(3 / 4, 4 / 3), flip_prob=0.0, degrees=15),

@@ -3,7 +3,7 @@
 python tools/train.py configs/quickstart/moco_digits.py
 """
 
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/digits.py', '../_base_/augmentations/digits.py', '../_base_/default_runtime.py']
 
 max_epochs, dim = 150, 128
 num_threads = 1  # small tensors: a second thread gains little, and results depend on the number
@@ -22,6 +22,7 @@ model = dict(
     neck=dict(type='MLPNeck', in_dim=64, hidden_dim=256, out_dim=dim, norm=True),
     head=dict(type='InfoNCEHead', dim=dim, queue_size=512, temperature=0.2),
 )
+train_dataloader = dict(dataset=dict(pipeline=dict(type='BatchMultiView', num_views=2, transforms=_base_.augmentation)))
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [dict(type='CosineLR', by_epoch=False)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)

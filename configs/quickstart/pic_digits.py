@@ -5,7 +5,7 @@ python tools/train.py configs/quickstart/pic_digits.py
 Two crops of 16 px, and the softmax over the 512 most recently seen images; an epoch is a window of 640 images.
 """
 
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/digits.py', '../_base_/augmentations/digits.py', '../_base_/default_runtime.py']
 
 max_epochs, dim = 300, 128
 num_threads = 1  # small tensors: a second thread gains little, and results depend on the number
@@ -18,7 +18,10 @@ model = dict(
     neck=dict(type='MLPNeck', in_dim=64, hidden_dim=256, out_dim=dim, norm=True),
     head=dict(type='PICHead', num_instances=1257, dim=dim, temperature=0.2, num_recent=512, max_phases=4096),
 )
-train_dataloader = dict(sampler=dict(_delete_=True, type='SlidingWindowSampler', window=640, stride=160))
+train_dataloader = dict(
+    dataset=dict(pipeline=dict(type='BatchMultiView', num_views=2, transforms=_base_.augmentation)),
+    sampler=dict(_delete_=True, type='SlidingWindowSampler', window=640, stride=160),
+)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [dict(type='CosineLR', by_epoch=False)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=20)

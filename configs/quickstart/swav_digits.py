@@ -3,7 +3,7 @@
 python tools/train.py configs/quickstart/swav_digits.py
 """
 
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/digits.py', '../_base_/augmentations/digits.py', '../_base_/default_runtime.py']
 
 max_epochs, dim = 100, 64
 num_threads = 1  # small tensors: a second thread gains little, and results depend on the number
@@ -16,6 +16,7 @@ model = dict(
     neck=dict(type='MLPNeck', in_dim=64, hidden_dim=256, out_dim=dim, norm=True),
     head=dict(type='SwAVHead', dim=dim, num_prototypes=60, temperature=0.1, epsilon=0.05, freeze_steps=50),
 )
+train_dataloader = dict(dataset=dict(pipeline=dict(type='BatchMultiView', num_views=2, transforms=_base_.augmentation)))
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='LARC', lr=0.6, momentum=0.9, weight_decay=1e-6))
 param_scheduler = [dict(type='RampCosineLR', warmup=5, eta_min=0.0006, convert_to_iter_based=True)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)

@@ -22,7 +22,20 @@ model = dict(
     head=dict(type='InfoNCEHead', dim=dim, queue_size=2048, temperature=0.2),
     unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)),
 )
-train_dataloader = dict(dataset=dict(num_images=num_images))
+
+augmentation = [
+    dict(type='BatchAffine', scale=(0.6, 1.0), ratio=(1 / 1.2, 1.2), flip_prob=0.5, degrees=0),
+    # With crops and jitter alone the features end below raw pixels.
+    dict(type='BatchGamma', gamma=0.7),
+    dict(type='BatchColorJitter', brightness=0.4, contrast=0.4),
+    dict(type='BatchNoise', max_std=0.3 * 255),
+]
+train_dataloader = dict(
+    dataset=dict(
+        num_images=num_images,
+        pipeline=dict(type='BatchMultiView', num_views=2, transforms=augmentation),
+    )
+)
 bank = dict(bank_dataloader=dict(dataset=dict(num_images=num_images)))
 val_cfg = bank
 test_cfg = bank

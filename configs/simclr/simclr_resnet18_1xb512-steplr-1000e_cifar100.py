@@ -6,7 +6,7 @@ Source: https://github.com/htdt/self-supervised, on https://arxiv.org/abs/2002.0
 Linear / 5-NN top-1: 66.83 / 56.56 published, see README.md; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/cifar100.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/cifar100.py', '../_base_/augmentations/wmse.py', '../_base_/default_runtime.py']
 
 dim, batch_size, max_epochs = 64, 512, 1000
 
@@ -26,19 +26,9 @@ model = dict(
     ),
     head=dict(type='NTXentHead', temperature=0.5),
 )
-data_preprocessor = dict(
-    mean=[0.5071 * 255, 0.4867 * 255, 0.4408 * 255],
-    std=[0.2675 * 255, 0.2565 * 255, 0.2761 * 255],
-)
 
-# In the order of the released code: colours first, on the whole image.
 augmentation = [
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
-    ),
-    dict(type='RandomGrayscale', p=0.1),
+    *_base_.augmentation,
     dict(type='RandomResizedCrop', size=32, scale=(0.2, 1.0), interpolation='bicubic'),
     dict(type='RandomHorizontalFlip'),
 ]

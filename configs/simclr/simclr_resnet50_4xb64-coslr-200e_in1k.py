@@ -7,7 +7,7 @@ Linear top-1: 66.6 published there; ours not measured.
 Here gradients flow through gathered features too; head.gradient='query_only' is the released code.
 """
 
-_base_ = ['../_base_/datasets/imagenet.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet.py', '../_base_/augmentations/simclr.py', '../_base_/default_runtime.py']
 
 dim, batch_size, max_epochs = 128, 64, 200  # of one of 4 GPUs
 steps = 1281167 // (4 * batch_size)  # iterations of an epoch
@@ -21,17 +21,7 @@ model = dict(
 )
 sync_bn = 'torch'
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.08, 1.0)),
-    dict(type='RandomHorizontalFlip'),
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)],
-    ),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]),
-]
+augmentation = [dict(type='RandomResizedCrop', size=224, scale=(0.08, 1.0)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=8,

@@ -7,7 +7,7 @@ Source: https://arxiv.org/abs/2006.09882, https://github.com/facebookresearch/sw
 Linear top-1: 75.3 published; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/imagenet.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/imagenet.py', '../_base_/augmentations/simclr.py', '../_base_/default_runtime.py']
 
 dim, batch_size = 128, 64  # of one of 64 GPUs
 
@@ -21,24 +21,13 @@ sync_bn = 'torch'
 # As released: the first value is usually 0.229.
 data_preprocessor = dict(std=[0.228 * 255, 0.224 * 255, 0.225 * 255])
 
-large = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.14, 1.0)),
-    dict(type='RandomHorizontalFlip'),
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)],
-    ),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]),
-]
-small = [dict(type='RandomResizedCrop', size=96, scale=(0.05, 0.14)), *large[1:]]
+large = [dict(type='RandomResizedCrop', size=224, scale=(0.14, 1.0)), *_base_.augmentation]
+small = [dict(type='RandomResizedCrop', size=96, scale=(0.05, 0.14)), *_base_.augmentation]
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=8,
     dataset=dict(
         pipeline=dict(
-            _delete_=True,
             type='MultiCrop',
             crops=[dict(num_views=2, transforms=large), dict(num_views=6, transforms=small)],
         )

@@ -6,7 +6,7 @@ Source: https://github.com/htdt/self-supervised.
 Linear / 5-NN top-1: 91.55 / 89.69 published, see README.md; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/cifar10.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/cifar10.py', '../_base_/augmentations/wmse.py', '../_base_/default_runtime.py']
 
 dim, batch_size, max_epochs = 64, 512, 1000
 
@@ -18,14 +18,8 @@ model = dict(
     head=dict(type='WMSEHead', sub_batch=2 * dim),
 )
 
-# In the order of the released code: colours first, on the whole image.
 augmentation = [
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
-    ),
-    dict(type='RandomGrayscale', p=0.1),
+    *_base_.augmentation,
     dict(type='RandomResizedCrop', size=32, scale=(0.2, 1.0), interpolation='bicubic'),
     dict(type='RandomHorizontalFlip'),
 ]

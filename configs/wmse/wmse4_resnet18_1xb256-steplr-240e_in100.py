@@ -6,7 +6,11 @@ Source: https://github.com/htdt/self-supervised.
 Published numbers: none at hand; ours not measured.
 """
 
-_base_ = ['../_base_/datasets/imagenet100.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/datasets/imagenet100.py',
+    '../_base_/augmentations/wmse_imagenet.py',
+    '../_base_/default_runtime.py',
+]
 
 dim, batch_size, num_views, max_epochs = 128, 256, 4, 240
 
@@ -19,21 +23,9 @@ model = dict(
     head=dict(type='WMSEHead', sub_batch=2 * dim),
 )
 
-# In the order of the released code: colours first, on the whole image.
-augmentation = [
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)],
-    ),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='RandomResizedCrop', size=224, scale=(0.08, 1.0), interpolation='bicubic'),
-    dict(type='RandomHorizontalFlip'),
-    dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]),
-]
 train_dataloader = dict(
     batch_size=batch_size,
-    dataset=dict(pipeline=dict(type='MultiView', num_views=num_views, transforms=augmentation)),
+    dataset=dict(pipeline=dict(type='MultiView', num_views=num_views, transforms=_base_.augmentation)),
 )
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6))

@@ -238,6 +238,7 @@ def two_ranks(rank: int, work_dir: Path) -> None:
     assert find_latest_checkpoint(str(work_dir)) == str(work_dir / 'epoch_1.pth')
 
 
+@pytest.mark.ranks
 def test_all_ranks_know_that_rank_zero_could_not_write(tmp_path: Path):
     run_ranks(two_ranks, 2, tmp_path, tmp_path / 'run')
     assert files(tmp_path / 'run') == ['epoch_1.pth']

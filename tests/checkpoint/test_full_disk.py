@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).resolve().parents[1]
 ROOMS = os.pathsep.join(str(TESTS / room) for room in ('', 'checkpoint', 'engine'))
 MOUNT = ['unshare', '--map-root-user', '--mount', 'bash', '-c', 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"']

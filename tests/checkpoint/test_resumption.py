@@ -101,5 +101,6 @@ def _train_on_rank(rank, directory):
     assert_same(state(resumed(directory, path, **changes)), state(whole))
 
 
+@pytest.mark.ranks
 def test_every_rank_gets_its_own_gradients_back(tmp_path: Path) -> None:
     run_ranks(_train_on_rank, 2, tmp_path, tmp_path)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
+from pages import blocks
 from torch.utils.flop_counter import FlopCounterMode
 
 from unmix.config import config_root, load_config
@@ -63,6 +64,32 @@ def test_config_is_complete(path: Path) -> None:
 def test_command_in_docstring_names_the_config(path: Path) -> None:
     for command in re.findall(r'^(?:python|bash) tools/\S+ (\S+\.py)', path.read_text(), re.MULTILINE):
         assert ROOT.parent / command == path
+
+
+@pytest.mark.parametrize('name', ['my_recipe.py', 'my_change.py'])
+def test_configs_of_the_page(name: str, tmp_path: Path) -> None:
+    """The examples of docs/configs.md are complete; options reach a list that a base and a recipe made together."""
+    (code,) = blocks('configs.md', name)
+    (tmp_path / name).write_text(code)
+    options = {'data_root': '/data', 'train_dataloader.dataset.pipeline.transforms.0.size': 96}
+    cfg = load_config(str(tmp_path / name), options)
+    with torch.device('meta'):
+        MODELS.build(cfg.model)
+    crop, *rest = cfg.train_dataloader.dataset.pipeline.transforms
+    assert crop == dict(type='RandomResizedCrop', size=96, scale=(0.2, 1.0))
+    names = ['RandomApply', 'RandomGrayscale', 'RandomApply', 'RandomHorizontalFlip']
+    assert [transform.type for transform in rest] == names
+    data = [cfg.train_dataloader.dataset, cfg.val_dataloader.dataset, cfg.val_cfg.bank_dataloader.dataset]
+    assert [(dataset.data_root, dataset.class_list) for dataset in data] == [('/data', 'imagenet100.txt')] * 3
+
+
+def test_recipes_are_at_most_two_files_from_the_bases() -> None:
+    for path in LEAVES:
+        text, depth = path.read_text(), 0
+        while match := re.search(r"^_base_ = '(?!.*/_base_/)(.*)'$", text, re.MULTILINE):
+            path, depth = path.parent / match[1], depth + 1
+            text = path.read_text()
+        assert depth <= 2, f'{path.name} is inherited over {depth} files'
 
 
 def test_twins_are_short() -> None:

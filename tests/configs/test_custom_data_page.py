@@ -10,6 +10,8 @@ import pytest
 from pages import blocks
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SHRINK = ['train_dataloader.batch_size=8', 'model.backbone.width=8', 'model.neck.in_dim=64', 'train_cfg.max_epochs=1']
 SHRINK += ['model.head.queue_size=16', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']

@@ -1,4 +1,4 @@
-"""The dataset bases, built as a Runner builds them."""
+"""The bases of data sets and the views of recipes, built as a Runner builds them."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from unmix.config import config_root
+from unmix.config import config_files, config_root
 from unmix.config.check import check_config
 from unmix.datasets import SampleKey
 from unmix.registry import TRANSFORMS
@@ -16,8 +16,21 @@ from unmix.registry import TRANSFORMS
 BASES = sorted((config_root() / '_base_' / 'datasets').glob('*.py'))
 
 
+def training_views() -> dict[str, Config]:
+    """A config for each way in which a recipe makes views of images."""
+    found = {}
+    for path in config_files():
+        cfg = Config.fromfile(path)
+        if cfg.train_dataloader is not None and path.parent.name not in ('benchmarks', 'image-mixture'):
+            found.setdefault(repr(cfg.train_dataloader.dataset.pipeline), (path.stem, cfg))
+    return dict(found.values())
+
+
+VIEWS = training_views()
+
+
 @pytest.mark.parametrize('path', BASES, ids=lambda path: path.stem)
-def test_base_is_valid_and_its_views_have_one_size(path: Path) -> None:
+def test_base_is_valid_and_of_no_method(path: Path) -> None:
     cfg = Config.fromfile(path)
     check_config(cfg._cfg_dict)
     train = cfg.train_dataloader
@@ -27,17 +40,27 @@ def test_base_is_valid_and_its_views_have_one_size(path: Path) -> None:
     assert cfg.val_cfg.bank_dataloader.dataset.split == 'train'
     assert train.dataset.split in ('train', 'train+unlabeled')
     assert cfg.val_dataloader.dataset.split in ('test', 'val')
-    pipeline = TRANSFORMS.build(train.dataset.pipeline)
-    channels = len(cfg.data_preprocessor.mean)
+    assert 'pipeline' not in train.dataset
+    assert 'augmentation' not in cfg
+
+
+@pytest.mark.parametrize('name', VIEWS)
+def test_views_of_a_crop_have_one_size(name: str) -> None:
+    cfg = VIEWS[name]
+    settings = cfg.train_dataloader.dataset.pipeline
+    pipeline = TRANSFORMS.build(settings)
+    channels = 1 if name.endswith(('digits', 'mnist')) else 3
     images = [torch.randint(0, 256, (channels, *size), dtype=torch.uint8) for size in ((300, 280), (260, 300))]
-    views = [view for image in images for view in pipeline(image, SampleKey(0))]
-    if train.dataset.pipeline.type == 'MultiView':
-        assert len({view.shape for view in views}) == 1
-    assert len(views) == 4
+    first, second = ([view.shape for view in pipeline(image, SampleKey(0))] for image in images)
+    crops = settings.get('crops', [settings])
+    assert len(first) == len(second) == sum(crop.num_views for crop in crops)
+    if settings.type != 'BatchMultiView':  # which leaves the size to the data set
+        assert first == second
+        assert len(set(first)) == len(crops)
 
 
 def test_digits_as_the_runner_builds_them() -> None:
-    cfg = Config.fromfile(config_root() / '_base_' / 'datasets' / 'digits.py')
+    cfg = Config.fromfile(config_root() / 'quickstart' / 'moco_digits.py')
     with DefaultScope.overwrite_default_scope('unmix'):
         train, again, other = (Runner.build_dataloader(cfg.train_dataloader, seed=seed) for seed in (3, 3, 4))
         val = Runner.build_dataloader(cfg.val_dataloader, seed=3)

@@ -172,6 +172,7 @@ def evaluate(rank, world_size, out):
     )
 
 
+@pytest.mark.ranks
 def test_two_processes_equal_one(tmp_path):
     evaluate(0, 1, tmp_path)
     run_ranks(evaluate, 2, tmp_path, 2, tmp_path)

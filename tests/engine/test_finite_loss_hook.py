@@ -331,6 +331,7 @@ def two_ranks(rank, directory):
     assert not set(failed[0]['index']) & set(failed[1]['index'])
 
 
+@pytest.mark.ranks
 def test_ranks_decide_alike(tmp_path):
     run_ranks(two_ranks, 2, tmp_path, str(tmp_path))
 

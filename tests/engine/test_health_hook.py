@@ -168,6 +168,7 @@ def gathered(rank, directory):
     torch.save({key: float(value) for key, value in values.items() if 'health' in key}, Path(directory, f'{rank}.pth'))
 
 
+@pytest.mark.ranks
 def test_ranks_agree(tmp_path):
     run_ranks(gathered, 2, tmp_path, str(tmp_path))
     first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))

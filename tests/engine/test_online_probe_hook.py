@@ -115,6 +115,7 @@ def half(rank, out):
     torch.save(hook.probe.state_dict(), out / f'{rank}.pt')
 
 
+@pytest.mark.ranks
 def test_two_processes_train_one_classifier(tmp_path):
     run_ranks(half, 2, tmp_path, tmp_path)
     hook = OnlineProbeHook(num_classes=4)

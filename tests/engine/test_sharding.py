@@ -45,6 +45,7 @@ def _ddp_and_fsdp(rank: int, directory: Path) -> None:
         _train(directory, 'swav', BASE.format(name='swav', fsdp=fsdp) + 'param_scheduler = []')
 
 
+@pytest.mark.ranks
 def test_fsdp_equals_ddp(tmp_path: Path):
     run_ranks(_ddp_and_fsdp, 2, tmp_path, tmp_path)
     names = ('ddp', 'fsdp', 'resumed')

@@ -238,6 +238,7 @@ def _rank(rank, path, answers):
         answers[rank] = (i, stop.exit_code, stop.requested())
 
 
+@pytest.mark.ranks
 def test_ranks_stop_after_the_same_iteration(tmp_path):
     answers = mp.get_context('spawn').Manager().dict()
     mp.spawn(_rank, (tmp_path / 'store', answers), nprocs=2)

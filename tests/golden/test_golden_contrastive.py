@@ -37,6 +37,7 @@ def test_nt_xent(golden: Golden) -> None:
 
 
 @pytest.mark.golden('c09_simclr*')
+@pytest.mark.ranks
 def test_nt_xent_over_ranks(golden: Golden, tmp_path: Path) -> None:
     world_size = len(golden['in_features'])
     run_ranks(run_rank, world_size, tmp_path, golden, f'r{world_size}')

@@ -9,6 +9,8 @@ from logits import moco_logits
 from networks import build_moco, replay
 from ranks import run_ranks
 
+pytestmark = pytest.mark.ranks
+
 
 def run_rank(rank: int, golden: Golden, directory: Path) -> None:
     """One step on one rank; leaves its results in ``directory``."""

@@ -54,6 +54,7 @@ def sinkhorn_of_rank(rank: int, golden: Golden, directory: Path) -> None:
 
 
 @pytest.mark.golden('c10_sinkhorn_[0-9]*rank*')
+@pytest.mark.ranks
 def test_sinkhorn_over_ranks(golden: Golden, tmp_path: Path) -> None:
     world_size = len(golden['in_scores_0'])
     run_ranks(sinkhorn_of_rank, world_size, tmp_path, golden, tmp_path)

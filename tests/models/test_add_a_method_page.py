@@ -69,6 +69,7 @@ def test_three_steps_are_those_of_the_paper(unmix: dict | None) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10, msg=key)
 
 
+@pytest.mark.slow
 def test_files_of_the_page_train(tmp_path: Path) -> None:
     """Two steps: the twin, which needs all files, by the command of the page; the plain config in this process."""
     for name in FILES:

@@ -128,6 +128,7 @@ def scoped(scope):
     return AlignUniformHead(dim=4, queue_size=5, scope=scope).double()
 
 
+@pytest.mark.ranks
 def test_scope_over_ranks(tmp_path):
     """Global: the loss and gradient of the whole batch. Rank: the mean of the ranks' own."""
     run_ranks(run_rank, 2, tmp_path, tmp_path)

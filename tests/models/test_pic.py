@@ -102,6 +102,7 @@ def sharded_case(sharded):
     return unit(6, 4, 3), torch.tensor([10, 3, 3, 0, 9, 4]), head
 
 
+@pytest.mark.ranks
 def test_sharded_softmax_is_the_whole_one(tmp_path):
     run_ranks(run_rank, 2, tmp_path, tmp_path)
     query, target, head = sharded_case(sharded=False)

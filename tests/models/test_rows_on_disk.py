@@ -8,8 +8,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from ranks import run_ranks
 from torch import distributed
-
 from unmix.engine.step_state import StepState
+
 from unmix.models import PICHead
 from unmix.models.memory.rows_on_disk import RowsOnDisk
 
@@ -168,6 +168,7 @@ def of_a_rank(rank, directory):
     torch.save((start, head.rows.tables.clone(), twin.rows.tables.clone()), directory / f'{rank}.pth')
 
 
+@pytest.mark.ranks
 def test_ranks_have_the_same_rows_and_one_of_them_writes(tmp_path):
     run_ranks(of_a_rank, 2, tmp_path, tmp_path)
     torch.manual_seed(0)

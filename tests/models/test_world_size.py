@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from unmix.models import BaseAlgorithm
 from unmix.registry import MODELS
 
+pytestmark = pytest.mark.ranks
+
 BATCH, STEPS = 12, 3
 INDEX = torch.tensor([3, 8, 5, 20, 11, 2, 27, 6, 0, 24, 14, 9])
 # What a batch of 12 needs: slots for all images of it, an image for each number.

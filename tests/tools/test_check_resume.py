@@ -21,6 +21,7 @@ def tools(monkeypatch):
     return [importlib.import_module(name) for name in ('check_resume', 'compare_checkpoints')]
 
 
+@pytest.mark.slow
 def test_every_method_goes_on_where_it_was_killed():
     """The whole matrix, 160 cases, is for ``check_resume.py --all``."""
     command = [sys.executable, str(MISC / 'check_resume.py'), '--all', '--cover']

@@ -16,6 +16,8 @@ from torch import multiprocessing as mp
 
 import unmix
 
+pytestmark = pytest.mark.ranks
+
 PREFLIGHT = Path(__file__).resolve().parents[2] / 'tools' / 'misc' / 'preflight.py'
 HERE = socket.gethostname()
 TIMEOUT = 3

@@ -34,6 +34,7 @@ def trained(tmp_path_factory):
     return directory / 'work_dirs' / 'unmix-moco_digits', output
 
 
+@pytest.mark.slow
 def test_training_ends_with_the_table_and_its_files(trained):
     work_dir, output = trained
     for text in ('raw pixels', 'random initialisation', 'MoCo + Un-Mix', 'loss_base', 'loss_unmix', 'data wait', 'lr '):
@@ -54,6 +55,7 @@ def test_training_ends_with_the_table_and_its_files(trained):
     ).keys()
 
 
+@pytest.mark.slow
 def test_test_repeats_the_result_of_the_training(trained, tmp_path):
     work_dir, _ = trained
     run(
@@ -71,6 +73,7 @@ def test_test_repeats_the_result_of_the_training(trained, tmp_path):
         assert again[metric] == pytest.approx(ours[metric], abs=0.2)
 
 
+@pytest.mark.slow
 def test_resumed_training_equals_the_uninterrupted_one(trained, tmp_path):
     work_dir, _ = trained
     (tmp_path / 'run').mkdir()
@@ -84,6 +87,7 @@ def test_resumed_training_equals_the_uninterrupted_one(trained, tmp_path):
     assert 'resumed epoch: 2' in again
 
 
+@pytest.mark.ranks
 def test_two_processes_on_cpu(tmp_path):
     arguments = [find_config(QUICKSTART), 2, '--work-dir', tmp_path, '--cfg-options', *SHORT, 'train_cfg.max_epochs=1']
     output = run(ROOT, 'dist_train.sh', *arguments[:2], *arguments[2:], program='bash')
@@ -92,6 +96,7 @@ def test_two_processes_on_cpu(tmp_path):
     assert torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['state_dict']['head.queue.pointer'] == 4 * 256 % 512
 
 
+@pytest.mark.slow
 def test_mixed_precision_on_cpu(tmp_path):
     options = [*SHORT, 'train_cfg.max_epochs=1', 'test_cfg=None', 'test_dataloader=None', 'test_evaluator=None']
     run(tmp_path, 'train.py', QUICKSTART, '--work-dir', tmp_path, '--amp', '--cfg-options', *options)

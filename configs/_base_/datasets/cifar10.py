@@ -1,23 +1,8 @@
-"""CIFAR-10, with the augmentation that MoCo's and Un-Mix's CIFAR demos share. ``data_root``: the folder with
-``cifar-10-batches-py``; it is downloaded where there is a network.
-
-Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
---cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
-"""
+"""CIFAR-10. ``data_root``: the folder with ``cifar-10-batches-py``; it is downloaded where there is a network."""
 
 data_root = 'data/cifar10'
 batch_size = 512
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=32, scale=(0.08, 1.0)),
-    dict(type='RandomHorizontalFlip', p=0.5),
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
-    ),
-    dict(type='RandomGrayscale', p=0.2),
-]
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=4,
@@ -26,12 +11,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate'),
-    dataset=dict(
-        type='CIFAR10',
-        data_root=data_root,
-        split='train',
-        pipeline=dict(type='MultiView', num_views=2, transforms=augmentation),
-    ),
+    dataset=dict(type='CIFAR10', data_root=data_root, split='train'),
 )
 val_dataloader = dict(
     batch_size=500,

@@ -8,19 +8,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate'),
-    dataset=dict(
-        type='Digits',
-        split='train',
-        size=size,
-        pipeline=dict(
-            type='BatchMultiView',
-            num_views=2,
-            transforms=[
-                dict(type='BatchAffine', scale=(0.6, 1.0), ratio=(3 / 4, 4 / 3), flip_prob=0.0, degrees=15),
-                dict(type='BatchColorJitter', brightness=0.4, contrast=0.4),
-            ],
-        ),
-    ),
+    dataset=dict(type='Digits', split='train', size=size),
 )
 val_dataloader = dict(
     batch_size=540,

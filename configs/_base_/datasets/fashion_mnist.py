@@ -11,22 +11,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate'),
-    dataset=dict(
-        type='FashionMNIST',
-        data_root=data_root,
-        split='train',
-        pipeline=dict(
-            type='BatchMultiView',
-            num_views=2,
-            transforms=[
-                dict(type='BatchAffine', scale=(0.6, 1.0), ratio=(1 / 1.2, 1.2), flip_prob=0.5, degrees=0),
-                # With crops and jitter alone the features end below raw pixels.
-                dict(type='BatchGamma', gamma=0.7),
-                dict(type='BatchColorJitter', brightness=0.4, contrast=0.4),
-                dict(type='BatchNoise', max_std=0.3 * 255),
-            ],
-        ),
-    ),
+    dataset=dict(type='FashionMNIST', data_root=data_root, split='train'),
 )
 val_dataloader = dict(
     batch_size=1000,

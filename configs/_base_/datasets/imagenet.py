@@ -1,23 +1,8 @@
-"""ImageNet, with MoCo v2's augmentation. ``data_root``: the folder with ``train`` and ``val``, of class folders.
-
-Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
---cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
-"""
+"""ImageNet. ``data_root``: the folder with ``train`` and ``val``, of class folders."""
 
 data_root = 'data/imagenet'
 batch_size = 32  # of one of 8 GPUs
 
-augmentation = [
-    dict(type='RandomResizedCrop', size=224, scale=(0.2, 1.0)),
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
-    ),
-    dict(type='RandomGrayscale', p=0.2),
-    dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]),
-    dict(type='RandomHorizontalFlip', p=0.5),
-]
 centre = dict(type='SingleView', transforms=[dict(type='Resize', size=256), dict(type='CenterCrop', size=224)])
 
 train_set = dict(type='ImageNet', data_root=data_root, split='train')
@@ -29,7 +14,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate'),
-    dataset=dict(train_set, pipeline=dict(type='MultiView', num_views=2, transforms=augmentation)),
+    dataset=train_set,
 )
 val_dataloader = dict(
     batch_size=128,

@@ -1,24 +1,10 @@
-"""STL-10 at 64 px, with the augmentation of the W-MSE repository: all 105,000 images but those of the test set to train
+"""STL-10 at 64 px: all 105,000 images but those of the test set to train
 on, the 5,000 labelled ones as bank. ``data_root``: the folder with ``stl10_binary``; it is downloaded where there is a
-network.
-
-Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
---cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
-"""
+network."""
 
 data_root = 'data/stl10'
 batch_size = 512
 
-augmentation = [
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
-    ),
-    dict(type='RandomGrayscale', p=0.1),
-    dict(type='RandomResizedCrop', size=64, scale=(0.2, 1.0), interpolation='bicubic'),
-    dict(type='RandomHorizontalFlip', p=0.5),
-]
 centre = dict(
     type='SingleView',
     transforms=[dict(type='Resize', size=70, interpolation='bicubic'), dict(type='CenterCrop', size=64)],
@@ -31,12 +17,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate'),
-    dataset=dict(
-        type='STL10',
-        data_root=data_root,
-        split='train+unlabeled',
-        pipeline=dict(type='MultiView', num_views=2, transforms=augmentation),
-    ),
+    dataset=dict(type='STL10', data_root=data_root, split='train+unlabeled'),
 )
 val_dataloader = dict(
     batch_size=500,

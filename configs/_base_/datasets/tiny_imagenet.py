@@ -1,23 +1,9 @@
-"""Tiny-ImageNet at 64 px, with the augmentation of the W-MSE repository. ``data_root``: the folder
-``tiny-imagenet-200``, as distributed or with ``val`` rearranged to class folders.
-
-Views are made in floats, where the published code rounds to 8 bits after each operation (docs/speed.md measures it);
---cfg-options train_dataloader.dataset.pipeline.backend=pil does so too.
-"""
+"""Tiny-ImageNet at 64 px. ``data_root``: the folder
+``tiny-imagenet-200``, as distributed or with ``val`` rearranged to class folders."""
 
 data_root = 'data/tiny-imagenet-200'
 batch_size = 512
 
-augmentation = [
-    dict(
-        type='RandomApply',
-        p=0.8,
-        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)],
-    ),
-    dict(type='RandomGrayscale', p=0.1),
-    dict(type='RandomResizedCrop', size=64, scale=(0.2, 1.0), interpolation='bicubic'),
-    dict(type='RandomHorizontalFlip', p=0.5),
-]
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=8,
@@ -26,12 +12,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate'),
-    dataset=dict(
-        type='TinyImageNet',
-        data_root=data_root,
-        split='train',
-        pipeline=dict(type='MultiView', num_views=2, transforms=augmentation),
-    ),
+    dataset=dict(type='TinyImageNet', data_root=data_root, split='train'),
 )
 val_dataloader = dict(
     batch_size=500,
