@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
+from tolerances import assert_same, rounding
 from torch import nn
 
 from unmix.engine.optimizers import FusedConstructor
@@ -22,10 +23,15 @@ def build(scope='unmix', **optimizer):
 
 
 def train(model, optimizer, steps=3):
+    """Take steps with gradients that are given.
+
+    Those of a loss would also tell how Adam amplifies rounding: it brings a gradient of 1e-17, as a bias before a
+    BatchNorm has, to the size of the others.
+    """
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
-        optimizer.zero_grad()
-        model(torch.randn(8, 6, dtype=torch.float64, generator=generator)).square().mean().backward()
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
         optimizer.step()
     return model.state_dict()
 
@@ -36,7 +42,7 @@ def test_same_weights_as_the_plain_form(optimizer):
     assert [w.optimizer.param_groups[0]['fused'] for w in (wrapper, plain)] == [True, False]
     expected = train(twin, plain.optimizer)
     for name, value in train(model, wrapper.optimizer).items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12)
+        assert_same(value, expected[name], rounding(3 * 20), name)  # at most 20 operations on a weight in each step
 
 
 @pytest.mark.parametrize(('scope', 'optimizer'), [

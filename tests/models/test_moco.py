@@ -83,10 +83,10 @@ def test_info_nce_is_the_formula():
 
 
 def test_collapsed_features_have_the_chance_loss():
-    head = InfoNCEHead(dim=3, queue_size=15, temperature=0.07)
-    same = torch.nn.functional.normalize(torch.ones(4, 3), dim=1)
+    head = InfoNCEHead(dim=3, queue_size=15, temperature=0.07).double()
+    same = torch.nn.functional.normalize(torch.ones(4, 3, dtype=torch.float64), dim=1)
     head.queue.features = same[:1].expand(15, 3)
-    assert head(same, same).item() == pytest.approx(head.chance_loss)
+    assert head(same, same).item() == pytest.approx(head.chance_loss, rel=1e-12)
     assert head.chance_loss == math.log(16)
 
 
