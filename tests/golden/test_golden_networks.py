@@ -103,6 +103,7 @@ def test_cifar_resnet(golden: Golden) -> None:
 
 
 @pytest.mark.golden('c06_tv_*')
+@pytest.mark.slow
 def test_torchvision_resnet(golden: Golden) -> None:
     keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
     shapes = {moco_name(name): shape for name, shape in keys['tensors_in_fill_order']}
