@@ -100,9 +100,10 @@ def test_unmix_gives_both_labels_their_share():
 
 def test_collapsed_features_have_the_chance_loss():
     head = DeepClusterV2Head(num_instances=5, dim=4, num_prototypes=3, num_heads=2)
-    head.prototypes = F.normalize(torch.ones(2, 3, 4), dim=2)
+    head.prototypes = F.normalize(torch.ones(2, 3, 4, dtype=torch.float64), dim=2)
     head.labels = torch.zeros(2, 5, dtype=torch.long)
-    assert head(F.normalize(torch.ones(5, 4), dim=1), torch.arange(5)).item() == pytest.approx(head.chance_loss)
+    same = F.normalize(torch.ones(5, 4, dtype=torch.float64), dim=1)
+    assert head(same, torch.arange(5)).item() == pytest.approx(head.chance_loss, rel=1e-12)
     assert head.chance_loss == math.log(3)
 
 
