@@ -422,7 +422,7 @@ def test_impossible_targets_are_refused(checkpoint, tmp_path, monkeypatch):
         ('out.pkl', 'torchvision', 'expected one of .pth, .pt, .tar, .ckpt, .safetensors for torchvision'),
         ('out.onnx', 'torchvision', 'expected one of'),
         ('out.safetensors', 'mmdet', 'expected one of'),
-        ('out.pth', 'cmc', 'cmc has no network for this backbone: resnets is 1, not 2'),
+        ('out.pth', 'cmc', 'cmc has no network for this backbone: type is ResNet, not TwoBranch'),
     ):
         with pytest.raises(ValueError, match=message):
             write_checkpoint(converted, tmp_path / name, to)

@@ -88,8 +88,7 @@ def detect(content: Any, source: str) -> Family:
         found = objections(family, tensors)
         if not found:
             return family
-        known = sum(translates(family, name) for name in tensors)
-        others.append((-known, family.name, found))
+        others.append((-sum(translates(family, name) for name in tensors), family.name, found))
     nearest = '; '.join(
         f'{name}: {", ".join(found[:3])}{", ..." if len(found) > 3 else ""}' for _, name, found in sorted(others)[:3]
     )
