@@ -111,11 +111,7 @@ def write(content: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path)
 
 
 def _safetensors() -> Any:
-    """Import safetensors.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
+    """Import safetensors; a ValueError says how to install it."""
     try:
         from safetensors import torch as module
     except ImportError as error:

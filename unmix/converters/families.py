@@ -46,11 +46,7 @@ def names() -> list[str]:
 
 
 def find_family(name: str) -> Family:
-    """Return the family of a name.
-
-    Raises:
-        ValueError: If there is none; names the nearest ones.
-    """
+    """Return the family of a name; if there is none, a ValueError tells the nearest ones."""
     for family in (UNMIX, *FAMILIES):
         if name in (family.name, *family.aliases):
             return family

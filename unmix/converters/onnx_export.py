@@ -28,8 +28,7 @@ def write_onnx(backbone: nn.Module, channels: int, path: Path) -> Callable[[Tens
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError as error:
         raise ValueError(
-            f"ONNX needs the package {str(error.name).partition('.')[0]}: pip install 'unmix[export]', or give a name in "
-            '.pth or .safetensors.'
+            f"ONNX needs the package {str(error.name).partition('.')[0]}: pip install 'unmix[export]', or write a .pth."
         ) from error
     torch.onnx.export(
         backbone,
