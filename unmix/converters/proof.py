@@ -99,10 +99,7 @@ def compare(
             'collapsed, or was never trained.'
         )
     elif not difference <= TOLERANCE[dtype]:
-        problem = (
-            f'outputs differ by {difference:.1e} of the largest one, more than {TOLERANCE[dtype]}. Is --stem right for '
-            'this checkpoint?'
-        )
+        problem = f'outputs differ by {difference:.1e} of the largest one, more than {TOLERANCE[dtype]}.'
     else:
         return Proof(subject, difference, dtype)
     raise ValueError(f'{source}: {subject}: {problem} Nothing was written.')
