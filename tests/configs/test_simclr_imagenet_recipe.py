@@ -59,7 +59,7 @@ def test_optimizer() -> None:
     optimizer = dict(type='LARS', lr=LR, momentum=0.9, weight_decay=1e-6)
     assert cfg.optim_wrapper.to_dict() == dict(type='OptimWrapper', optimizer=optimizer)
     defaults = {name: parameter.default for name, parameter in inspect.signature(LARS).parameters.items()}
-    assert (defaults['trust_coef'], defaults['eps']) == (0.001, 1e-8)
+    assert (defaults['trust_coefficient'], defaults['eps']) == (0.001, 1e-8)
     assert cfg.train_cfg.max_epochs == 200
 
 

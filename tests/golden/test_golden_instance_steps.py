@@ -172,7 +172,8 @@ def test_pic_steps(golden: Golden) -> None:
 def test_lars(golden: Golden) -> None:
     names = list(golden.named('in_p_'))
     parameters = {name: torch.nn.Parameter(golden.tensor(f'in_p_{name}')) for name in names}
-    optimizer = LARS(parameters.values(), **golden.hp)
+    hp = dict(golden.hp)
+    optimizer = LARS(parameters.values(), trust_coefficient=hp.pop('trust_coef'), **hp)
     for step in range(len(golden[f'in_g_{names[0]}'])):
         for name, parameter in parameters.items():
             parameter.grad = golden.tensor(f'in_g_{name}')[step]

@@ -2,8 +2,7 @@
 
 from .autocast_optim_wrapper import AutocastOptimWrapper
 from .fused_constructor import FusedConstructor
-from .larc import LARC
-from .lars import LARS
+from .lars import LARC, LARS
 from .streamed_sgd import StreamedSGD
 
 __all__ = ['LARC', 'LARS', 'AutocastOptimWrapper', 'FusedConstructor', 'StreamedSGD']
