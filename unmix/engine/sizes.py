@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.runner import FlexibleRunner, Runner
 
+from unmix.utils.dist import unwrap
+
 KEYS = ('in_channels', 'in_dim', 'out_dim', 'dim')
 _MISFIT = re.compile(r'shapes cannot be multiplied|to have \d+ channels|must match the size|size mismatch')
 
@@ -32,7 +34,7 @@ def sizes_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
 
 
 def _width(model: Any) -> int | None:
-    return getattr(getattr(getattr(model, 'module', model), 'backbone', None), 'out_dim', None)
+    return getattr(getattr(unwrap(model), 'backbone', None), 'out_dim', None)
 
 
 def _sizes(node: Any, path: str) -> Iterator[tuple[str, int]]:

@@ -1,7 +1,14 @@
 """Only what two folders of the package use."""
 
 from unmix.utils.clock import Clock, read_clock
-from unmix.utils.dist import agreed, concat_all_gather, concat_all_gather_grad, rank_slice, rank_zero_permutation
+from unmix.utils.dist import (
+    agreed,
+    concat_all_gather,
+    concat_all_gather_grad,
+    rank_slice,
+    rank_zero_permutation,
+    unwrap,
+)
 from unmix.utils.feature_queue import FeatureQueue
 from unmix.utils.files import atomic_path, leftovers
 from unmix.utils.matching import check_match
@@ -27,4 +34,5 @@ __all__ = [
     'seeded',
     'stream',
     'uniforms',
+    'unwrap',
 ]

@@ -1,4 +1,4 @@
-"""Collectives. Without a process group each one is the identity, so one process needs no special case."""
+"""Collectives, and models behind wrappers. One process needs no special case: each function is then the identity."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import all_gather, all_reduce, broadcast, broadcast_object_list, get_rank, get_world_size
-from torch import Tensor
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
 
-__all__ = ['agreed', 'concat_all_gather', 'concat_all_gather_grad', 'rank_slice', 'rank_zero_permutation']
+__all__ = ['agreed', 'concat_all_gather', 'concat_all_gather_grad', 'rank_slice', 'rank_zero_permutation', 'unwrap']
 
 
 @torch.no_grad()
@@ -55,6 +56,11 @@ def rank_zero_permutation(rng: np.random.Generator, size: int, device: torch.dev
 def rank_slice(batch_size: int) -> slice:
     """Return this rank's rows of a gathered tensor with ``batch_size`` rows a rank."""
     return slice(get_rank() * batch_size, (get_rank() + 1) * batch_size)
+
+
+def unwrap(model: nn.Module) -> Any:
+    """Return the model inside a wrapper such as ``DistributedDataParallel``, or the model itself if there is none."""
+    return model.module if is_model_wrapper(model) else model
 
 
 @contextmanager

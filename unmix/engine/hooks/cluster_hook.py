@@ -1,10 +1,10 @@
 """Clusters between epochs."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from unmix.registry import HOOKS
+from unmix.utils.dist import unwrap
 
 
 @HOOKS.register_module()
@@ -21,7 +21,7 @@ class ClusterHook(Hook):
         Raises:
             ValueError: If the data set has more images than the bank.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         num_images, num_instances = len(runner.train_dataloader.dataset), model.head.bank.shape[1]
         if num_images > num_instances:
             raise ValueError(

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +14,7 @@ from unmix.engine.hooks.lazy_hooks import history_length
 from unmix.engine.hooks.scalar_buffer import push_scalar
 from unmix.models.heads.align_uniform import align, uniform
 from unmix.registry import HOOKS
-from unmix.utils.dist import concat_all_gather
+from unmix.utils.dist import concat_all_gather, unwrap
 from unmix.utils.feature_statistics import effective_rank, similarities, spread
 
 ADVICE = {
@@ -75,7 +74,7 @@ class HealthHook(Hook):
         judged = runner.message_hub.get_info('health', {})
         self._ill, self._epochs = set(judged.get('ill', ())), judged.get('epochs_at_chance', 0)
         self._length = history_length(runner)
-        queue = getattr(getattr(_model(runner), 'head', None), 'queue', None)
+        queue = getattr(getattr(unwrap(runner.model), 'head', None), 'queue', None)
         num_images = len(runner.train_dataloader.dataset)
         if queue is not None and queue.size > num_images:
             runner.logger.warning(
@@ -86,8 +85,8 @@ class HealthHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Ask for the features of this step, if it is due."""
-        if self.every_n_train_iters(runner, self.interval) and hasattr(_model(runner), 'observer'):
-            model = _model(runner)
+        if self.every_n_train_iters(runner, self.interval) and hasattr(unwrap(runner.model), 'observer'):
+            model = unwrap(runner.model)
             model.observer = lambda queries, targets: self._observe(model, queries, targets)
 
     def _observe(self, model: Any, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
@@ -102,7 +101,7 @@ class HealthHook(Hook):
         """In an iteration that is due, log and judge the features."""
         if self._seen is None:
             return
-        model, (own, own_partners) = _model(runner), self._seen
+        model, (own, own_partners) = unwrap(runner.model), self._seen
         model.observer, self._seen = None, None
         features = concat_all_gather(own)
         partners = None if own_partners is None else concat_all_gather(own_partners)
@@ -118,7 +117,7 @@ class HealthHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Compare the epoch's loss with chance; what of the epoch was before an interruption counts."""
-        model = _model(runner)
+        model = unwrap(runner.model)
         chance = getattr(getattr(model, 'head', None), 'chance_loss', None)
         losses = runner.message_hub.log_scalars.get('train/loss_base')
         if chance is None or losses is None:
@@ -176,7 +175,3 @@ def feature_statistics(features: Tensor, partners: Tensor | None, head: Any) -> 
 
 def _unit_rows(features: Tensor) -> Tensor:
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
-
-
-def _model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

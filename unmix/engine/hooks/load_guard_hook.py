@@ -5,12 +5,11 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import HOOKS
-from unmix.utils.dist import agreed
+from unmix.utils.dist import agreed, unwrap
 from unmix.utils.matching import check_match
 
 
@@ -50,7 +49,7 @@ class LoadGuardHook(Hook):
                 f"{source} has no 'state_dict' but {sorted(checkpoint)}; it is not a checkpoint of a training."
             )
         wrapper = runner.model
-        model = wrapper.module if is_model_wrapper(wrapper) else wrapper
+        model = unwrap(wrapper)
         if hasattr(model, 'select'):  # a model that is a part of the checkpoint's
             checkpoint['state_dict'] = model.select(checkpoint['state_dict'])
         sharded = hasattr(wrapper, 'sharding_strategy')  # FSDP puts the tensors together at its root, for rank 0

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +14,7 @@ from unmix.engine.hooks.scalar_buffer import push_scalar
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.evaluation.metrics import Features
 from unmix.registry import HOOKS
+from unmix.utils.dist import unwrap
 from unmix.utils.labels import check_labels
 from unmix.utils.rng import preserved
 
@@ -63,7 +63,7 @@ class OnlineProbeHook(Hook):
             runner.logger.warning('OnlineProbeHook: the training data have no labels; no linear classifier is trained.')
             return
         self.num_classes, self._length = classes, history_length(runner)
-        backbone = (runner.model.module if is_model_wrapper(runner.model) else runner.model).backbone
+        backbone = unwrap(runner.model).backbone
         self._handle = backbone.register_forward_hook(self._listen)
         if self._state is not None and runner.iter > 0:
             self._build(len(self._state['probe']['0.running_mean']), next(backbone.parameters()).device)

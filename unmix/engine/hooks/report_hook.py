@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +16,7 @@ from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import is_trained, protocol_card, versions, write_results
 from unmix.models.algorithms import Classifier
 from unmix.registry import HOOKS
+from unmix.utils.dist import unwrap
 from unmix.utils.rng import generator
 from unmix.visualization import denormalize, draw_curves, draw_views
 
@@ -85,7 +85,7 @@ class ReportHook(Hook):
         """Print the table and write ``results.json`` and ``curves.png``."""
         if not metrics:
             return
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         results = group_metrics(dict(metrics) | self._best(runner, metrics))
         card = protocol_card(runner, model, self._meta, results)
         table = results_table(results, self.name or run_name(model))
@@ -167,10 +167,6 @@ def _column(metric: str) -> str:
     return f'{COLUMNS.get(stem, stem)}, {number} label{"s" * (number != "1")} a class'
 
 
-def _unwrap(model: torch.nn.Module) -> Any:
-    return model.module if is_model_wrapper(model) else model
-
-
 def _attempt(runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
     """Draw a picture of the work directory, or warn."""
     try:
@@ -181,7 +177,7 @@ def _attempt(runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
 
 @torch.no_grad()
 def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
-    model = _unwrap(runner.model)
+    model = unwrap(runner.model)
     few = {
         key: [view[:_EXAMPLES] for view in value] if isinstance(value, list | tuple) else value[:_EXAMPLES]
         for key, value in data_batch.items()

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast_object_list, get_rank
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -19,6 +18,7 @@ from unmix.evaluation.feature_cache import FeatureCache
 from unmix.evaluation.metrics import Features
 from unmix.registry import LOOPS, METRICS, MODELS
 from unmix.utils.digest import file_sha256
+from unmix.utils.dist import unwrap
 from unmix.utils.labels import check_classes
 from unmix.utils.rng import seeded
 
@@ -84,7 +84,7 @@ class FeatureLoop(BaseLoop):
         return metrics
 
     def _evaluate(self) -> dict[str, float]:
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        model = unwrap(self.runner.model)
         encoders: dict[str, Encoder] = {'': partial(self._encode, model)}
         if self.controls:
             encoders |= self._control_encoders(next(model.parameters()).device)
