@@ -1,4 +1,4 @@
-"""Says which keys of a config to compare when the parts of a model do not fit each other or the images."""
+"""Errors that name the sizes in the config where parts of a model, images or data set do not fit each other."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -31,6 +31,19 @@ def sizes_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
             f'The parts of the model do not fit each other or the images: {str(error).strip().splitlines()[-1]}. Make '
             f'each size that of what comes before: {", ".join(sizes)}'
         ) from error
+
+
+def check_num_instances(num_instances: int, num_images: int) -> None:
+    """Check that a head with one row for each training image has enough of them.
+
+    Raises:
+        ValueError: If the data set has more images than the head has instances.
+    """
+    if num_images > num_instances:
+        raise ValueError(
+            f'model.head.num_instances is {num_instances}, but the training data set has {num_images} images: '
+            f'--cfg-options model.head.num_instances={num_images}'
+        )
 
 
 def _width(model: Any) -> int | None:

@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from unmix.engine.sizes import check_num_instances
 from unmix.registry import HOOKS
 from unmix.utils.dist import unwrap
 
@@ -22,12 +23,7 @@ class ClusterHook(Hook):
             ValueError: If the data set has more images than the bank.
         """
         model = unwrap(runner.model)
-        num_images, num_instances = len(runner.train_dataloader.dataset), model.head.bank.shape[1]
-        if num_images > num_instances:
-            raise ValueError(
-                f'model.head.num_instances is {num_instances}, but the training data set has {num_images} images: '
-                f'--cfg-options model.head.num_instances={num_images}'
-            )
+        check_num_instances(model.head.bank.shape[1], len(runner.train_dataloader.dataset))
         clustered = int(model.head.clustered_epoch)
         if clustered == runner.epoch:
             return

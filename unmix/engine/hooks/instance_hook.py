@@ -8,6 +8,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 
 from unmix.engine.optimizers import StreamedSGD
+from unmix.engine.sizes import check_num_instances
 from unmix.registry import HOOKS
 
 
@@ -28,11 +29,8 @@ class InstanceHook(Hook):
         """Check and tell, before the first iteration and after a checkpoint has been loaded."""
         head = _head(runner)
         num_instances, num_images = getattr(head, 'num_instances', None), len(runner.train_dataloader.dataset)
-        if num_instances is not None and num_images > num_instances:
-            raise ValueError(
-                f'model.head.num_instances is {num_instances}, but the training data set has {num_images} images: '
-                f'--cfg-options model.head.num_instances={num_images}'
-            )
+        if num_instances is not None:
+            check_num_instances(num_instances, num_images)
         if num_instances is not None and num_images < num_instances:
             runner.logger.warning(
                 f'model.head.num_instances is {num_instances}, but the training data set has only {num_images} images: '
