@@ -7,32 +7,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine_toy import ToyModel, toy_runner
+from engine_toy import toy_runner
 from mmengine.registry import MODELS
 from ranks import run_ranks
 from torch.nn import functional as F
 
 from unmix.engine.hooks.health_hook import feature_statistics
-from unmix.models import InfoNCEHead
+from unmix.models import BaseAlgorithm, InfoNCEHead
 
 FEATURES = {'spread', 'effective_rank', 'uniformity', 'alignment', 'positive_similarity', 'negative_similarity'}
 
 
 @MODELS.register_module(force=True)
-class ToyContrast(ToyModel):
+class ToyContrast(BaseAlgorithm):
     """InfoNCE on two pairs of one encoder's features, which ``fault`` spoils from iteration ``since`` on."""
 
     pairs = ((0, 1), (1, 0))
-    observer = None
 
     def __init__(self, fault: str = '', queue_size: int = 8, since: int = 0) -> None:
-        super().__init__()
-        self.head = InfoNCEHead(dim=3, queue_size=queue_size)
-        torch.nn.init.orthogonal_(self.layer.weight)
+        layer = dict(type='LinearNeck', in_dim=6, out_dim=3)
+        super().__init__(layer, dict(type='InfoNCEHead', dim=3, queue_size=queue_size))
+        torch.nn.init.orthogonal_(self.backbone.fc.weight)
+        torch.nn.init.zeros_(self.backbone.fc.bias)
         self.fault, self.since, self.steps, self.observed = fault, since, 0, 0
 
-    def forward(self, inputs, index, mode='loss'):
-        features = F.normalize(self.layer(inputs))
+    def forward(self, inputs, index=None, label=None, mode='loss'):
+        features = F.normalize(self.backbone(inputs))
         if self.steps >= self.since:
             features = spoil(features, self.fault)
         self.steps += 1

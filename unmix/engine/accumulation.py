@@ -10,4 +10,4 @@ def optim_wrappers(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[Optim
 
 def between_steps(optim_wrapper: OptimWrapper | OptimWrapperDict) -> bool:
     """Whether no gradient waits for its optimiser step; a checkpoint has to hold those that do."""
-    return all(w.should_update() for w in optim_wrappers(optim_wrapper) if hasattr(w, 'should_update'))
+    return all(w.should_update() for w in optim_wrappers(optim_wrapper) if isinstance(w, OptimWrapper))

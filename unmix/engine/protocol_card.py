@@ -15,6 +15,7 @@ from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
 import unmix
+from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.models.algorithms import Classifier
 from unmix.utils.digest import file_sha256
 from unmix.utils.files import atomic_path
@@ -42,13 +43,14 @@ def protocol_card(runner: Runner, model: Any, meta: Mapping[str, Any], results: 
     classifier = isinstance(model, Classifier) and model.head is not None
     loader = cfg.get('train_dataloader') if classifier else (cfg.get('test_cfg') or {}).get('bank_dataloader')
     sets = {'test': _dataset(cfg.get('test_dataloader')), 'train' if classifier else 'bank': _dataset(loader)}
-    layer = getattr(model, 'layer', None)
+    layer, loop = model.layer if isinstance(model, Classifier) else None, runner._test_loop
+    stage = loop.stage if isinstance(loop, FeatureLoop) else 'backbone'
     card: dict[str, Any] = dict(
         data={name: _without(dataset, 'pipeline', 'data_root') for name, dataset in sets.items()},
         transform={name: _innermost(dataset).get('pipeline') for name, dataset in sets.items()},
         normalize=_without(cfg.get('model', {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}),
-        layer=getattr(runner._test_loop, 'stage', 'backbone') if layer is None else f'{layer}, pooled to {model.pool}',
-        bn_mode='eval' if not classifier else getattr(model, 'bn_mode', 'eval') if model.freeze else 'train',
+        layer=stage if layer is None else f'{layer}, pooled to {model.pool}',
+        bn_mode='eval' if not classifier else model.bn_mode if model.freeze else 'train',
         metrics=cfg.get('test_evaluator'),
     )
     if classifier:
@@ -122,7 +124,7 @@ def _checkpoint(runner: Runner, model: Any, meta: Mapping[str, Any]) -> dict[str
     else:
         file, epoch = Path(str(runner._load_from or '')), meta.get('epoch')
     found = _file(file) | {'epoch': epoch}
-    pretrained = getattr(model, 'pretrained', None)
+    pretrained = model.pretrained if isinstance(model, Classifier) else None
     return found if pretrained is None else found | {'pretrained': _file(Path(pretrained))}
 
 
@@ -133,7 +135,7 @@ def _file(path: Path | None) -> dict[str, Any]:
 
 
 def _dataset(loader: Any) -> dict[str, Any]:
-    dataset = loader.get('dataset') if isinstance(loader, Mapping) else getattr(loader, 'dataset', None)
+    dataset = loader.get('dataset') if isinstance(loader, Mapping) else None if loader is None else loader.dataset
     return dict(dataset) if isinstance(dataset, Mapping) else dict(type=type(dataset).__name__)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.runner import FlexibleRunner, Runner
 
+from unmix.models.algorithms import BaseAlgorithm, Classifier
 from unmix.utils.dist import unwrap
 
 KEYS = ('in_channels', 'in_dim', 'out_dim', 'dim')
@@ -47,7 +48,9 @@ def check_num_instances(num_instances: int, num_images: int) -> None:
 
 
 def _width(model: Any) -> int | None:
-    return getattr(getattr(unwrap(model), 'backbone', None), 'out_dim', None)
+    model = unwrap(model)
+    backbone = model.backbone if isinstance(model, BaseAlgorithm | Classifier) else None
+    return getattr(backbone, 'out_dim', None)  # backbones of others may not say
 
 
 def _sizes(node: Any, path: str) -> Iterator[tuple[str, int]]:

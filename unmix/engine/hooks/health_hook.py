@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from unmix.engine.hooks.lazy_hooks import history_length
 from unmix.engine.hooks.scalar_buffer import push_scalar
+from unmix.models.algorithms import BaseAlgorithm
+from unmix.models.heads import BaseHead, InfoNCEHead
 from unmix.models.heads.align_uniform import align, uniform
 from unmix.registry import HOOKS
 from unmix.utils.dist import concat_all_gather, unwrap
@@ -40,7 +42,7 @@ class HealthHook(Hook):
     The step hands its queries and targets to ``model.observer``, which is set in iterations that are due only: between
     them nothing is computed and nobody waits for the device. The statistics are over the first ``samples`` images of
     the batch of all ranks, so all ranks have the same ones; those of the head's state are of after the step. Models
-    without ``observer`` (:class:`Classifier`) are left alone. A warning comes once, and again after a recovery.
+    that are no :class:`BaseAlgorithm` are left alone. A warning comes once, and again after a recovery.
 
     Args:
         interval: Iterations between two looks at the features; 0: none.
@@ -74,22 +76,23 @@ class HealthHook(Hook):
         judged = runner.message_hub.get_info('health', {})
         self._ill, self._epochs = set(judged.get('ill', ())), judged.get('epochs_at_chance', 0)
         self._length = history_length(runner)
-        queue = getattr(getattr(unwrap(runner.model), 'head', None), 'queue', None)
+        model = unwrap(runner.model)
+        head = model.head if isinstance(model, BaseAlgorithm) else None
         num_images = len(runner.train_dataloader.dataset)
-        if queue is not None and queue.size > num_images:
+        if isinstance(head, InfoNCEHead) and head.queue.size > num_images:
             runner.logger.warning(
-                f'model.head.queue_size is {queue.size}, but the training data set has only {num_images} images: the '
-                'queue holds keys of the very images that it should be negatives of. Use a quarter of the data set or '
-                f'less: --cfg-options model.head.queue_size={max(num_images // 4, 1)}'
+                f'model.head.queue_size is {head.queue.size}, but the training data set has only {num_images} images: '
+                'the queue holds keys of the very images that it should be negatives of. Use a quarter of the data set '
+                f'or less: --cfg-options model.head.queue_size={max(num_images // 4, 1)}'
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Ask for the features of this step, if it is due."""
-        if self.every_n_train_iters(runner, self.interval) and hasattr(unwrap(runner.model), 'observer'):
-            model = unwrap(runner.model)
+        model = unwrap(runner.model)
+        if self.every_n_train_iters(runner, self.interval) and isinstance(model, BaseAlgorithm):
             model.observer = lambda queries, targets: self._observe(model, queries, targets)
 
-    def _observe(self, model: Any, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+    def _observe(self, model: BaseAlgorithm, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         pair = matching_features(model, queries, targets)
         rows = max(self.samples // get_world_size(), 2)
         self._seen = tuple(None if x is None else x.detach()[:rows] for x in pair)  # type: ignore[assignment]
@@ -118,12 +121,11 @@ class HealthHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Compare the epoch's loss with chance; what of the epoch was before an interruption counts."""
         model = unwrap(runner.model)
-        chance = getattr(getattr(model, 'head', None), 'chance_loss', None)
+        chance = model.head.chance_loss if isinstance(model, BaseAlgorithm) else None
         losses = runner.message_hub.log_scalars.get('train/loss_base')
         if chance is None or losses is None:
             return
-        pairs = max(len(getattr(model, 'pairs', ())), 1) * getattr(model, 'pair_weight', 1.0)
-        loss = float(losses.mean(len(runner.train_dataloader))) / pairs
+        loss = float(losses.mean(len(runner.train_dataloader))) / (len(model.pairs) * model.pair_weight)
         self._epochs = self._epochs + 1 if abs(loss - chance) <= self.tolerance * chance else 0
         stays = self._epochs >= self.patience
         self._judge(runner, runner.iter, 'chance', stays, loss=loss, chance=chance, patience=self.patience)
@@ -138,7 +140,7 @@ class HealthHook(Hook):
 
 
 def matching_features(
-    model: Any, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
+    model: BaseAlgorithm, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Return features (N, D) of the first pair's query, first crop, and what each should be near to (N, D) or None.
 
@@ -151,10 +153,10 @@ def matching_features(
         return crops[:, 0], target if target.ndim == 2 else target[:, 0]
     if crops.shape[1] > 1:
         return crops[:, 0], crops[:, 1]
-    return crops[:, 0], model.head.stored(target) if hasattr(model.head, 'stored') else None
+    return crops[:, 0], model.head.stored(target)
 
 
-def feature_statistics(features: Tensor, partners: Tensor | None, head: Any) -> dict[str, float]:
+def feature_statistics(features: Tensor, partners: Tensor | None, head: BaseHead) -> dict[str, float]:
     """Return the statistics of features (N, D) and their partners, of any length, in one transfer to the host.
 
     Empty if a feature is not finite. Half precision is computed in single.

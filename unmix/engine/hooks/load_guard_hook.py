@@ -7,6 +7,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from unmix.models.algorithms import Classifier
 from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import HOOKS
 from unmix.utils.dist import agreed, unwrap
@@ -50,9 +51,9 @@ class LoadGuardHook(Hook):
             )
         wrapper = runner.model
         model = unwrap(wrapper)
-        if hasattr(model, 'select'):  # a model that is a part of the checkpoint's
+        if isinstance(model, Classifier):  # without head it is a part of the checkpoint's model
             checkpoint['state_dict'] = model.select(checkpoint['state_dict'])
-        sharded = hasattr(wrapper, 'sharding_strategy')  # FSDP puts the tensors together at its root, for rank 0
+        sharded = hasattr(wrapper, 'sharding_strategy')  # torch's FSDP gathers the tensors at its root, for rank 0
         own = wrapper.state_dict() if sharded else model.state_dict()
         with agreed():
             if is_main_process():

@@ -58,7 +58,7 @@ class OnlineProbeHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listen to the backbone, and join the metrics of the validation."""
         dataset, loop = runner.train_dataloader.dataset, runner.val_loop
-        classes = self.num_classes or getattr(dataset, 'num_classes', None)
+        classes = self.num_classes or getattr(dataset, 'num_classes', None)  # data sets of others may not say
         if classes is None:
             runner.logger.warning('OnlineProbeHook: the training data have no labels; no linear classifier is trained.')
             return

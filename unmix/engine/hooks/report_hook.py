@@ -14,7 +14,7 @@ from rich.table import Table
 
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import is_trained, protocol_card, versions, write_results
-from unmix.models.algorithms import Classifier
+from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
 from unmix.registry import HOOKS
 from unmix.utils.dist import unwrap
 from unmix.utils.rng import generator
@@ -155,7 +155,7 @@ def run_name(model: torch.nn.Module) -> str:
     """Name of the method of a model, or of what a classifier is."""
     if isinstance(model, Classifier):
         return 'features' if model.head is None else 'linear classifier' if model.freeze else 'fine-tuned'
-    return type(model).__name__ + (' + Un-Mix' if getattr(model, 'unmix', None) is not None else '')
+    return type(model).__name__ + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')
 
 
 def _column(metric: str) -> str:
@@ -185,8 +185,9 @@ def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
     inputs = model.data_preprocessor(few, True)['inputs']
     views = [inputs] if isinstance(inputs, torch.Tensor) else inputs
     mixture, lam = None, None
-    if getattr(model, 'unmix', None) is not None:
+    if isinstance(model, BaseAlgorithm) and model.unmix is not None:
         mixture, lam = model.unmix.mix(views[0], generator('report', runner.seed))
-    mean, std = (getattr(model.data_preprocessor, name, None) for name in ('mean', 'std'))
+    preprocessor = model.data_preprocessor
+    mean, std = (preprocessor.mean, preprocessor.std) if isinstance(preprocessor, DataPreprocessor) else (None, None)
     pictures = [denormalize(view, mean, std) for view in views]
     draw_views(pictures, out, None if mixture is None else denormalize(mixture, mean, std), lam)

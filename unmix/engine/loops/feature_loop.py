@@ -168,6 +168,7 @@ def _build_metrics(evaluator: Any) -> list[Any]:
     configs = evaluator if isinstance(evaluator, Sequence) else [evaluator]
     metrics = [METRICS.build(config) if isinstance(config, Mapping) else config for config in configs]
     for metric in metrics:
+        # Any object may be given here.
         if not callable(metric) or not isinstance(getattr(metric, 'name', None), str):
             raise ValueError(
                 f'val_evaluator or test_evaluator holds {type(metric).__name__}, which is no metric on features. With '

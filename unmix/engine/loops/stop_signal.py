@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class StopSignal:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.number == 0:
             self.number, self._since = number, time.monotonic()
-            if number == signal.SIGTERM and hasattr(signal, 'SIGCHLD'):
+            if number == signal.SIGTERM and sys.platform != 'win32':
                 # A cluster ends the data workers too. PyTorch would raise for that in the middle of the iteration.
                 self._old.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
         elif number == signal.SIGINT and time.monotonic() - self._since > IMPATIENCE:
@@ -85,7 +86,7 @@ def shield_workers(dataloader: DataLoader) -> None:
 
     They end when the main process ends or asks them to.
     """
-    if dataloader.num_workers > 0 and hasattr(os, 'setpgid'):
+    if dataloader.num_workers > 0 and sys.platform != 'win32':
         dataloader.worker_init_fn = partial(_start_worker, dataloader.worker_init_fn)
 
 

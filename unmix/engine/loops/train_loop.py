@@ -1,6 +1,7 @@
 """Epochs that can be left and entered again between any two iterations."""
 
-from collections.abc import Iterator, Sized
+import inspect
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,10 +99,9 @@ class TrainLoop(EpochBasedTrainLoop):
         """Run what is left of the current epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        self._before_iter, self._after_iter = (
-            [getattr(hook, stage) for hook in self.runner.hooks if _acts(hook, stage)]
-            for stage in ('before_train_iter', 'after_train_iter')
-        )
+        hooks = self.runner.hooks
+        self._before_iter = [h.before_train_iter for h in hooks if _acts(h.before_train_iter, h._before_iter)]
+        self._after_iter = [h.after_train_iter for h in hooks if _acts(h.after_train_iter, h._after_iter)]
         for idx, data_batch in enumerate(self._batches(), start=self._done):
             self.run_iter(idx, data_batch)
             self._done = idx + 1
@@ -124,10 +124,10 @@ class TrainLoop(EpochBasedTrainLoop):
     def _batches(self) -> Iterator[Any]:
         """Yield the batches of this epoch from number ``_done`` on."""
         batch_sampler = self.dataloader.batch_sampler
-        sampler = getattr(batch_sampler, 'sampler', self.dataloader.sampler)
+        sampler = getattr(batch_sampler, 'sampler', self.dataloader.sampler)  # batch samplers of others may have none
         skip = self._done
-        if hasattr(sampler, 'set_start'):
-            sampler.set_start(skip * (getattr(batch_sampler, 'batch_size', None) or 1))
+        if hasattr(sampler, 'set_start'):  # torch's and MMEngine's samplers have none
+            sampler.set_start(skip * (_batch_size(self.dataloader) or 1))
             skip = 0
         iterator = iter(self.dataloader)
         for _ in range(skip):
@@ -179,19 +179,21 @@ class TrainLoop(EpochBasedTrainLoop):
         raise SystemExit(self._stop.exit_code)
 
 
-def _acts(hook: Hook, stage: str) -> bool:
-    """Whether a hook has more than ``Hook``'s empty ``before_train_iter`` or ``after_train_iter``."""
-    general = stage.replace('train_', '')  # Hook's own form calls `_before_iter` or `_after_iter`
-    return any(
-        getattr(getattr(hook, name), '__func__', None) is not getattr(Hook, name) for name in (stage, f'_{general}')
-    )
+def _acts(*methods: Callable[..., None]) -> bool:
+    """Whether one of a hook's methods is more than ``Hook``'s empty one; ``Hook``'s stages call its general ones."""
+    empty = (Hook.before_train_iter, Hook.after_train_iter, Hook._before_iter, Hook._after_iter)
+    return not all(inspect.ismethod(method) and method.__func__ in empty for method in methods)
+
+
+def _batch_size(dataloader: DataLoader) -> int | None:
+    return getattr(dataloader.batch_sampler, 'batch_size', dataloader.batch_size)  # a batch sampler may have none
 
 
 def _too_small(dataloader: DataLoader) -> str:
     size, world = len(cast(Sized, dataloader.dataset)), get_world_size()
     share = f'{size} images' + (f', {size // world} for each of {world} processes' if world > 1 else '')
-    batch_size = getattr(dataloader.batch_sampler, 'batch_size', dataloader.batch_size)
     return (
-        f'train_dataloader.batch_size is {batch_size}, but the training data set has only {share}: not one whole '
-        f'batch. Use a smaller batch (--cfg-options train_dataloader.batch_size={max(size // world, 1)}) or more data.'
+        f'train_dataloader.batch_size is {_batch_size(dataloader)}, but the training data set has only {share}: not '
+        f'one whole batch. Use a smaller batch (--cfg-options train_dataloader.batch_size={max(size // world, 1)}) or '
+        'more data.'
     )

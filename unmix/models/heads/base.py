@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from mmengine.model import BaseModule
 from torch import Tensor
+from torch.optim import Optimizer
 
 
 class BaseHead(BaseModule, ABC):
@@ -20,9 +21,11 @@ class BaseHead(BaseModule, ABC):
     Attributes:
         unit_length: Whether queries and targets are scaled to unit length before they come here; False leaves them as
             the neck gives them.
+        num_instances: Number of training images, if the head has a row for each.
     """
 
     unit_length: bool = True
+    num_instances: int | None = None
 
     @abstractmethod
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
@@ -37,6 +40,18 @@ class BaseHead(BaseModule, ABC):
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Move the state by one step; queries and targets are the clean ones, by view. Default: no state."""
+
+    @property
+    def chance_loss(self) -> float | None:
+        """The loss of features that tell nothing apart. Default: None, not known."""
+        return None
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Take note of the optimiser, before the first step. Default: nothing."""
+
+    def stored(self, target: Tensor) -> Tensor | None:
+        """Return the features (N, D) that the state holds for an integer ``target`` (N, ...). Default: None, none."""
+        return None
 
     def health(self, features: Tensor) -> dict[str, Tensor]:
         """Return scalars that tell how the state stands to unit ``features`` (N, D). Default: none.

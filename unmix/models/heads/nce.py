@@ -44,6 +44,7 @@ class NCEHead(BaseHead):
     """
 
     num_banks = 1
+    num_instances: int
 
     def __init__(
         self,
@@ -75,8 +76,12 @@ class NCEHead(BaseHead):
         banks = [MemoryBank(num_instances, dim, momentum, bank_init, sync) for _ in range(self.num_banks)]
         self.banks = nn.ModuleList(banks)
         self.contrasts = nn.ModuleList(build_contrast(form, num_instances) for _ in range(self.num_banks))
-        # The loss of features that tell nothing apart; the other form has no such value.
-        self.chance_loss = self.num_banks * math.log(num_negatives + 1) if form == 'softmax' else None
+        self.form = form
+
+    @property
+    def chance_loss(self) -> float | None:
+        """The loss of features that tell nothing apart, B ln(K + 1); the form ``'nce'`` has no such value."""
+        return self.num_banks * math.log(self.num_negatives + 1) if self.form == 'softmax' else None
 
     def draw(self, index: Tensor, key: int) -> Tensor:
         """Draw the negatives (N, K) of the instances ``index`` (N,)."""

@@ -59,6 +59,8 @@ class PICHead(BaseHead):
         ValueError: If an argument is out of its range.
     """
 
+    num_instances: int
+
     def __init__(
         self,
         num_instances: int,
