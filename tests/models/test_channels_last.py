@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from unmix.models import ResNet, SplitBatchNorm
-from unmix.models.backbones.pointwise import PointwiseConv2d
 from unmix.models.batch_norm import group_samples, ungroup_samples
 
 CASES = [(splits, layers) for splits in (1, 4) for layers in (True, 0, 2)]
@@ -48,39 +47,6 @@ def test_the_number_counts_layers():
     assert found == dict(conv1=True, layer1=True, layer2=False, layer3=False)
     weights = [copy.deepcopy(net).layer1[0].conv1.weight, net.layer2[0].conv1.weight]
     assert [w.is_contiguous(memory_format=torch.channels_last) for w in weights] == [True, False]
-
-
-@pytest.mark.parametrize('shape', [(2, 6, 5, 5), (3, 6, 4, 3), (2, 6, 1, 1)])
-@pytest.mark.parametrize(('stride', 'bias'), [(1, False), (2, True), ((1, 2), False)])
-def test_a_product_is_the_convolution(shape, stride, bias):
-    plain = torch.nn.Conv2d(6, 4, 1, stride, bias=bias, dtype=torch.float64)
-    results = []
-    for conv in (plain, copy.deepcopy(plain)):
-        images = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
-        if results:
-            conv.__class__ = PointwiseConv2d
-        out = conv(images)
-        out.square().sum().backward()
-        results.append([out, images.grad, *(p.grad for p in conv.parameters())])
-    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
-    assert results[1][0].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_products_are_the_large_1x1_convolutions_of_channels_last_layers():
-    def products(channels_last):
-        torch.manual_seed(0)
-        net = ResNet(26, stem='cifar', channels_last=channels_last)
-        return net, [name for name, module in net.named_modules() if isinstance(module, PointwiseConv2d)]
-
-    plain, none = products(False)
-    net, found = products(True)
-    last = ['layer4.0.conv3', 'layer4.0.downsample.0', 'layer4.1.conv1', 'layer4.1.conv3']
-    assert (none, products(4)[1], found) == ([], [], last)
-    assert all(map(torch.equal, plain.state_dict().values(), net.state_dict().values()))
-    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    for expected, actual in zip(run(plain.double(), images, None), run(net.double(), images, None), strict=True):
-        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_groups_of_neighbours_are_the_groups_of_the_release():

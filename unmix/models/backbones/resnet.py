@@ -8,7 +8,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
-from unmix.models.backbones.pointwise import use_products
 from unmix.models.batch_norm import SplitBatchNorm, group_samples, ungroup_samples
 from unmix.registry import MODELS
 
@@ -45,8 +44,7 @@ class ResNet(BaseModule):
         num_splits: Groups of the batch that BatchNorm treats on their own, see :class:`SplitBatchNorm`; 1 is plain.
         stem_width: Channels of the stem; None: as ``width``.
         channels_last: Memory format: True keeps weights and maps channels-last, a number only those of so many layers,
-            counted as in :meth:`forward`; their largest 1x1 convolutions become matrix products. The same results to
-            rounding, in less time; see ``docs/speed.md``.
+            counted as in :meth:`forward`. The same results to rounding, in less time; see ``docs/speed.md``.
         zero_init_residual: Whether the last BatchNorm of each residual branch starts at 0, so that the block starts as
             its shortcut.
         init_cfg: As in MMEngine, e.g. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
@@ -102,8 +100,6 @@ class ResNet(BaseModule):
         if channels_last is not False:
             for layer, module in enumerate([self.conv1, *self._stages()], start=1):
                 module.to(memory_format=self._memory_format(layer))
-                if self._memory_format(layer) is torch.channels_last:
-                    use_products(module)
 
     def _stages(self) -> list[nn.Module]:
         return [getattr(self, f'layer{i}') for i in range(1, self.num_stages + 1)]
