@@ -151,7 +151,7 @@ def record_codes(model) -> list:
     """Note the codes, in the order in which they are computed."""
     codes: list = []
     assign = model.head.assign
-    model.head.assign = lambda scores, crop: codes.append(assign(scores, crop)) or codes[-1]
+    model.head.assign = lambda *args: codes.append(assign(*args)) or codes[-1]
     return codes
 
 

@@ -44,7 +44,7 @@ class UnMix(BaseModule):
 
     def __init__(
         self,
-        mixing: dict | None = None,
+        mixing: dict[str, Any] | None = None,
         loss_weight: float = 1.0,
         replay_bn_stats: bool = False,
         lam_policy: str = 'per_pair',

@@ -1,5 +1,7 @@
 """Two networks for two groups of channels."""
 
+from typing import Any
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -24,7 +26,10 @@ class TwoBranch(BaseModule):
     """
 
     def __init__(
-        self, branch: dict, channels: tuple[int, int] = (1, 2), init_cfg: dict | list[dict] | None = None
+        self,
+        branch: dict[str, Any],
+        channels: tuple[int, int] = (1, 2),
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.channels = tuple(channels)

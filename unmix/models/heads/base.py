@@ -62,10 +62,10 @@ class BaseHead(BaseModule, ABC):
         return loss
 
     def enter(self, index: Tensor | None) -> None:
-        """Bring the rows of instances ``index`` (N,) to where loss and optimiser can reach them; before each loss.
+        """Bring the head into the form that the loss of the instances ``index`` (N,) needs; called before each loss.
 
-        It may move rows, never change what they hold: a second call, or a call for a step that is not taken, leaves
-        the training as it was. Default: nothing.
+        It may move rows to where loss and optimiser reach them, or scale weights that were loaded. A second call
+        changes nothing, and a call for a step that is not taken leaves the training as it was. Default: nothing.
         """
 
     def update(self, queries: Mapping[Any, Tensor], targets: Mapping[Any, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """Linear classifiers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import normal_init
@@ -38,7 +39,7 @@ class ClassificationHead(BaseHead):
         num_classes: int,
         std: float | None = 0.01,
         lrs: Sequence[float] | None = None,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ class DeepClusterV2Head(BaseHead):
         ValueError: If an argument is not positive.
     """
 
+    num_instances: int
     prototypes: Tensor
     bank: Tensor
     labels: Tensor
@@ -62,9 +64,9 @@ class DeepClusterV2Head(BaseHead):
         dim: int = 128,
         num_prototypes: int = 3000,
         num_heads: int = 3,
-        temperature: Temperature | dict = 0.1,
+        temperature: Temperature | dict[str, Any] = 0.1,
         kmeans_iterations: int = 10,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         sizes = dict(num_instances=num_instances, num_prototypes=num_prototypes, num_heads=num_heads)

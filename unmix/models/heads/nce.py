@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,13 +54,13 @@ class NCEHead(InstanceHead):
         num_instances: int,
         dim: int = 128,
         num_negatives: int = 4096,
-        temperature: Temperature | dict = 0.07,
+        temperature: Temperature | dict[str, Any] = 0.07,
         momentum: float = 0.5,
         form: str = 'softmax',
         bank_init: str = 'unit',
         sync: bool = True,
         negative_weights: Sequence[float] | None = None,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if num_instances < 1 or num_negatives < 1:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -38,7 +39,10 @@ class NTXentHead(BaseHead):
     """
 
     def __init__(
-        self, temperature: Temperature | dict = 0.1, gradient: str = 'full', init_cfg: dict | None = None
+        self,
+        temperature: Temperature | dict[str, Any] = 0.1,
+        gradient: str = 'full',
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if gradient not in ('full', 'query_only'):

@@ -75,14 +75,14 @@ class SwAVHead(BaseHead):
         self,
         dim: int = 128,
         num_prototypes: int = 3000,
-        temperature: Temperature | dict = 0.1,
+        temperature: Temperature | dict[str, Any] = 0.1,
         epsilon: float = 0.05,
         sinkhorn_iterations: int = 3,
         queue_size: int = 0,
         queue_start: int = 0,
         queue_push: str = 'once_clean',
         freeze_steps: int = 0,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if queue_push not in QUEUE_PUSHES:
@@ -108,16 +108,9 @@ class SwAVHead(BaseHead):
         """The loss of features that tell nothing apart, ln(K): where a collapsed training stays."""
         return math.log(self.prototypes.out_features)
 
-    def init_weights(self) -> None:
-        """Initialise, and bring the prototypes to unit length."""
-        super().init_weights()
+    def enter(self, index: Tensor | None) -> None:
+        """Bring prototypes that come from elsewhere, such as a checkpoint of the release, to unit length, in place."""
         self.after_step()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        key = f'{prefix}prototypes.weight'
-        if key in state_dict:  # the released code saves them as the optimiser has left them
-            state_dict[key] = unit_rows(state_dict[key])
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -214,7 +207,7 @@ class SwAVHead(BaseHead):
         """Return the loss of the even crops ``query`` and the odd crops ``target``, (N, V, D) or (N, D), unit rows."""
         return self.terms(query, self.prepare(target)).sum()
 
-    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+    def update(self, queries: Mapping[Any, Tensor], targets: Mapping[Any, Tensor]) -> None:
         """Push the first crop of the queries and that of the targets."""
         if not self.queue_in_use:
             return

@@ -1,5 +1,7 @@
 """Distance between whitened features."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,7 +42,7 @@ class WMSEHead(CosineHead):
         draws: int = 1,
         eps: float = 0.0,
         normalize: bool = True,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(normalize, init_cfg)
         if draws < 1 or not 0 <= eps < 1:

@@ -1,5 +1,7 @@
 """A projector for each branch."""
 
+from typing import Any
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ class TwoBranchNeck(BaseModule):
         neck: Config of the necks, of the dimensions of one branch.
     """
 
-    def __init__(self, neck: dict, init_cfg: dict | list[dict] | None = None) -> None:
+    def __init__(self, neck: dict[str, Any], init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None) -> None:
         super().__init__(init_cfg)
         self.necks = nn.ModuleList(MODELS.build(dict(neck)) for _ in range(2))
 
