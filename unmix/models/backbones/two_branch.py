@@ -11,7 +11,7 @@ from unmix.registry import MODELS
 
 @MODELS.register_module()
 class TwoBranch(BaseModule):
-    """Two encoders of the same kind: one sees the first channel(s) of an image, the other one the rest (CMC).
+    """Two encoders of one architecture: one sees the first channels of an image, the other one the rest (CMC).
 
     Args:
         branch: Config of the encoders; each is built with its own ``in_channels``.

@@ -96,7 +96,7 @@ class AlignUniformHead(InfoNCEHead):
 
     @property
     def chance_loss(self) -> float:
-        """The loss of features that are all the same."""
+        """Loss of features that are the same for all images."""
         return self.weights['contrast'] * math.log(self.queue.size + 1)
 
     @full_precision

@@ -72,10 +72,10 @@ class BaseHead(BaseModule, ABC):
         """Move the state by one micro-batch; queries and targets are the clean ones, by view. Default: no state."""
 
     def after_step(self) -> None:
-        """Move what moves with the optimiser: called once after each of its steps. Default: nothing."""
+        """Update what depends on the optimiser; called once after each of its steps. Default: nothing."""
 
     def follow(self, optimizer: Optimizer) -> None:
-        """Learn which optimiser trains the head, before the first step. Default: it does not matter.
+        """Take note of the optimiser that trains the head, before the first step. Default: nothing.
 
         Raises:
             ValueError: If the head cannot be trained with it.
@@ -87,11 +87,11 @@ class BaseHead(BaseModule, ABC):
 
     @property
     def chance_loss(self) -> float | None:
-        """The loss of features that tell nothing apart, where a collapsed training stays. Default: None, not known."""
+        """Loss of features that are the same for all images, as after a collapse. Default: None, unknown."""
         return None
 
     def health(self, features: Tensor) -> dict[str, Tensor]:
-        """Return scalars that tell how the state stands to unit ``features`` (N, D). Default: none.
+        """Return scalar statistics of the state and unit ``features`` (N, D). Default: none.
 
         They are logged by :class:`HealthHook`, which calls this now and then, outside of the step.
         """

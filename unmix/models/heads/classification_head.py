@@ -14,7 +14,7 @@ from unmix.registry import MODELS
 
 @MODELS.register_module()
 class ClassificationHead(BaseHead):
-    """Linear layer and cross-entropy against labels; or several layers, one a learning rate, on the same features.
+    """Linear layer and cross-entropy against labels, or one such layer per learning rate on the same features.
 
     Weights start at N(0, 0.01), the bias at 0, as in the linear evaluation of
     `MoCo <https://arxiv.org/abs/1911.05722>`_ (Sec. 4.1; the values are the released code's).

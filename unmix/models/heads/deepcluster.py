@@ -83,7 +83,7 @@ class DeepClusterV2Head(BaseHead):
 
     @property
     def chance_loss(self) -> float:
-        """The loss of features that tell nothing apart, ln(K)."""
+        """Loss of features that are the same for all images, ln(K)."""
         return math.log(self.prototypes.shape[1])
 
     @full_precision
@@ -102,7 +102,7 @@ class DeepClusterV2Head(BaseHead):
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Note the features of crops 0 and 1."""
+        """Store the features of crops 0 and 1."""
         (query,), (index,) = queries.values(), targets.values()
         index = check_index(concat_all_gather(index), self.num_instances)
         self.bank.index_copy_(1, index, concat_all_gather(query[:, :2]).transpose(0, 1).to(self.bank.dtype))

@@ -50,7 +50,7 @@ class InfoNCEHead(BaseHead):
 
     @property
     def chance_loss(self) -> float | None:
-        """The loss of features that tell nothing apart, ln(K + 1): where a collapsed training stays."""
+        """Loss of features that are the same for all images, ln(K + 1)."""
         return math.log(self.queue.size + 1)
 
     @full_precision

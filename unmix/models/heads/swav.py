@@ -21,7 +21,7 @@ QUEUE_PUSHES = ('once_clean', 'every_call')
 
 
 class Look(NamedTuple):
-    """What the loss sees of some crops.
+    """Scores, predictions and code of some crops.
 
     Attributes:
         scores: Similarity to the prototypes (N, V, K).
@@ -34,7 +34,7 @@ class Look(NamedTuple):
     code: Tensor
 
     def flip(self, dim: int) -> 'Look':
-        """Return what the loss sees of the batch in reverse order along ``dim`` 0; codes turn with their batch."""
+        """Return the same of the batch in reverse order (``dim`` is 0)."""
         return Look(*(x.flip(dim) for x in self))
 
 
@@ -105,21 +105,21 @@ class SwAVHead(BaseHead):
 
     @property
     def chance_loss(self) -> float:
-        """The loss of features that tell nothing apart, ln(K): where a collapsed training stays."""
+        """Loss of features that are the same for all images, ln(K)."""
         return math.log(self.prototypes.out_features)
 
     def enter(self, index: Tensor | None) -> None:
-        """Bring prototypes that come from elsewhere, such as a checkpoint of the release, to unit length, in place."""
+        """Scale prototypes that were loaded or cast to unit length, in place."""
         self.after_step()
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Bring the prototypes back to unit length, in place."""
+        """Scale the prototypes to unit length, in place."""
         self.prototypes.weight.copy_(unit_rows(self.prototypes.weight))
 
     @property
     def frozen(self) -> bool:
-        """Whether the prototypes do not learn in this step."""
+        """Whether the prototypes stay as they are in this step."""
         return self.step.count < self.freeze_steps
 
     def scores(self, features: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class SwAVHead(BaseHead):
         return self.scores(features)
 
     def look(self, features: Tensor, crop: int, pushed: Sequence[Tensor] = ()) -> Look:
-        """Return what the loss sees of crops (N, V, D) or (N, D), unit rows; the first is crop 0 or 1 of the image.
+        """Return scores, predictions and code of crops (N, V, D) or (N, D), unit rows; the first is crop 0 or 1.
 
         ``pushed`` is that of :meth:`assign`.
         """
@@ -227,11 +227,11 @@ class SwAVHead(BaseHead):
 
 @torch.no_grad()
 def unit_rows(weight: Tensor) -> Tensor:
-    """Return rows (K, D) at unit length; rows that have it to rounding stay bit for bit, so a second call is exact."""
+    """Return rows (K, D) scaled to unit length. Rows that have it within rounding are returned bit for bit."""
     length = weight.norm(dim=1, keepdim=True)
     return torch.where((length - 1).abs() <= 16 * torch.finfo(weight.dtype).eps, weight, F.normalize(weight, dim=1))
 
 
 def _crops(features: Tensor) -> Tensor:
-    """Return features of crops (N, V, D), of a single one also if given as (N, D)."""
+    """Return features as (N, V, D); (N, D) is one crop."""
     return features[:, None] if features.ndim == 2 else features

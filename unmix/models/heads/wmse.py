@@ -16,7 +16,7 @@ from unmix.utils.rng import generator
 
 @MODELS.register_module()
 class WMSEHead(CosineHead):
-    """Distance of directions after each view has been whitened in random sub-batches.
+    """Squared distance of directions, after each view is whitened in random sub-batches.
 
     ``loss = mean over draws of (2 - 2 mean_n cos(w(q)_n, w(t)_n))`` (`W-MSE <https://arxiv.org/abs/2007.06346>`_, Eq.
     6), where a draw is a partition of the images, of all ranks, into sub-batches, the same for query and target, and

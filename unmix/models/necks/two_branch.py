@@ -11,7 +11,7 @@ from unmix.registry import MODELS
 
 @MODELS.register_module()
 class TwoBranchNeck(BaseModule):
-    """Project either half of the features of :class:`TwoBranch` by a neck of its own: (N, 2 * in) -> (N, 2 * out).
+    """Project each half of the features of :class:`TwoBranch` by its own neck: (N, 2 * in) -> (N, 2 * out).
 
     Args:
         neck: Config of the necks, of the dimensions of one branch.
