@@ -15,8 +15,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from unmix.checkpoint.files import save_checkpoint
 from unmix.checkpoint.load import load_from_local
+from unmix.checkpoint.save import save_checkpoint
 from unmix.engine.registered_types import refuse_unregistered
 from unmix.registry import MODELS
 from unmix.utils.clock import Clock, read_clock
@@ -93,7 +93,7 @@ def write_capture(capture: dict[str, Any], work_dir: str | Path) -> Path:
         OSError: If it cannot be written.
     """
     path = Path(work_dir, 'captures', f'iter_{capture["clock"]["iteration"] + 1}_rank_{capture["rank"]}.pth')
-    save_checkpoint(capture, str(path))
+    save_checkpoint(capture, str(path), allow_nonfinite=True)
     return path
 
 

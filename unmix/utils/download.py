@@ -1,10 +1,8 @@
 """Downloads from http(s) addresses: a file is whole and right under its name, or it is not there."""
 
 import os
-import shutil
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from mmengine.logging import print_log
 
 from unmix.utils.digest import file_sha256
+from unmix.utils.files import free_mib
 from unmix.version import __version__
 
 HOME = 'UNMIX_HOME'
@@ -90,13 +89,10 @@ def fetch(
 
 def not_written(target: Path, error: OSError) -> OSError:
     """Return the error to raise where a file cannot be written; it says what to do."""
-    free = 0.0
-    with suppress(OSError):
-        free = shutil.disk_usage(target.parent).free / 2**20
     return OSError(
         error.errno,
-        f'{target} could not be written: {error.strerror or error}; {free:.1f} MiB are free there. Make room, or name '
-        'another folder: UNMIX_HOME, or --directory',
+        f'{target} could not be written: {error.strerror or error}; {free_mib(target.parent):.1f} MiB are free there. '
+        'Make room, or name another folder: UNMIX_HOME, or --directory',
     )
 
 

@@ -1,25 +1,120 @@
-"""Writes checkpoints, at once or in the background, and takes back what was noted about those that failed."""
+"""Saving: what is finite, at once or in the background; what was noted about a file that failed is taken back.
+
+:func:`save_checkpoint` is what MMEngine calls for each checkpoint (:mod:`unmix.compat`), :class:`CheckpointWriter` what
+:class:`unmix.checkpoint.hook.CheckpointHook` has it written by.
+"""
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import Tensor
 
-from unmix.checkpoint.files import write_checkpoint, writing_by
-from unmix.checkpoint.latest import PASSING, name_latest
+from unmix.checkpoint.files import write_checkpoint
+from unmix.checkpoint.latest import PASSING, name_latest, newest_whole
 from unmix.utils.dist import agreed
 
 _OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')
 _OF_HUB = ('keep_ckpt_ids', 'last_ckpt', PASSING, 'best_')  # how names begin
+
+
+Writer = Callable[[io.BytesIO, str], None]
+_mmengine_save = mmengine_checkpoint.save_checkpoint
+_writer: ContextVar[Writer] = ContextVar('writer', default=write_checkpoint)
+
+
+@contextmanager
+def writing_by(writer: Writer) -> Iterator[None]:
+    """Have ``writer`` write the checkpoints that are saved in this context."""
+    token = _writer.set(writer)
+    try:
+        yield
+    finally:
+        _writer.reset(token)
+
+
+def save_checkpoint(
+    checkpoint: dict,
+    filename: str,
+    file_client_args: dict | None = None,
+    backend_args: dict | None = None,
+    allow_nonfinite: bool = False,
+) -> None:
+    """Stand in for MMEngine's function of this name: local files are sealed and written by :func:`write_checkpoint`.
+
+    The whole file is in host memory once before it is written, as with MMEngine's.
+
+    Args:
+        checkpoint: What is saved.
+        filename: Where to.
+        file_client_args: As for MMEngine's function.
+        backend_args: As for MMEngine's function.
+        allow_nonfinite: Whether weights and the state of the optimiser may be NaN or infinite, as in the capture of a
+            step that has failed. No run goes on from such a file, so ``last_checkpoint`` must not name it.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ValueError: If a tensor is NaN or infinite.
+    """
+    if not allow_nonfinite:
+        refuse_nonfinite(checkpoint, filename)
+    if file_client_args is not None or backend_args is not None or '://' in str(filename):
+        return _mmengine_save(checkpoint, filename, file_client_args, backend_args)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    return _writer.get()(buffer, str(filename))
+
+
+def refuse_nonfinite(checkpoint: Any, filename: str) -> None:
+    """Check that each floating-point tensor of ``state_dict`` and ``optimizer`` is finite.
+
+    Raises:
+        ValueError: If one is not; names the first, and the checkpoint to go on from.
+    """
+    for key in ('state_dict', 'optimizer'):
+        for name, tensor in _tensors(checkpoint.get(key) if isinstance(checkpoint, Mapping) else None):
+            if _finite(tensor):
+                continue
+            try:
+                older = newest_whole(Path(filename).parent)
+            except ValueError:  # none of several is whole
+                older = None
+            start = f'Go on from {older}, the newest that is whole,' if older else 'No older one is whole: start anew'
+            raise ValueError(
+                f'checkpoint {str(filename)!r} is not written: {name} in its {key} is NaN or infinite in '
+                f'{int((~tensor.float().isfinite()).sum())} of {tensor.numel()} values. {start} with a lower '
+                'optim_wrapper.optimizer.lr, a longer warm-up, or optim_wrapper.clip_grad=dict(max_norm=1.0)'
+            )
+
+
+def _tensors(content: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:
+    """Yield all tensors of nested containers, with dotted names."""
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping | list | tuple):
+        for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
+            yield from _tensors(value, f'{name}.{key}' if name else str(key))
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all values are finite; reads the tensor once, and NaN is both its least and its greatest value."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    least, greatest = torch.aminmax(tensor.detach().float() if tensor.element_size() == 1 else tensor.detach())
+    return math.isfinite(least) and math.isfinite(greatest)
 
 
 class CheckpointWriter:
@@ -51,6 +146,9 @@ class CheckpointWriter:
 
         Yields:
             A list for the paths that are to be removed after it has been written.
+
+        Raises:
+            ValueError: If what is saved is not finite.
         """
         self.settle(runner)
         outdated: list[str] = []
@@ -63,12 +161,13 @@ class CheckpointWriter:
             outdated.clear()
             self._work = self._thread.submit(job) if self._thread else _do(job)
 
-        try:
-            with writing_by(write):
-                yield outdated
-        except OSError as error:  # of what stands beside the checkpoint: the rows of RowsOnDisk
-            self._work = Future()
-            self._work.set_exception(error)
+        with agreed():  # a checkpoint that is not finite ends the run now, on all ranks
+            try:
+                with writing_by(write):
+                    yield outdated
+            except OSError as error:  # of what stands beside the checkpoint: the rows of RowsOnDisk
+                self._work = Future()
+                self._work.set_exception(error)
         if not self._thread:
             self.settle(runner)
 
