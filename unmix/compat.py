@@ -99,7 +99,7 @@ REPLACED = {
 }
 
 
-def _replace(modules: tuple[Any, ...], *functions: Callable) -> None:
+def _replace(modules: tuple[Any, ...], *functions: Callable[..., Any]) -> None:
     """Replace functions in each module that has them under their names, since those that imported them keep theirs."""
     for module in modules:
         for function in functions:

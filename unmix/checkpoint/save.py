@@ -33,24 +33,14 @@ _OF_HUB = ('keep_ckpt_ids', 'last_ckpt', PASSING, 'best_')  # how names begin
 
 Writer = Callable[[io.BytesIO, str], None]
 _mmengine_save = mmengine_checkpoint.save_checkpoint
-_writer: ContextVar[Writer] = ContextVar('writer', default=write_checkpoint)
-
-
-@contextmanager
-def writing_by(writer: Writer) -> Iterator[None]:
-    """Have ``writer`` write the checkpoints that are saved in this context."""
-    token = _writer.set(writer)
-    try:
-        yield
-    finally:
-        _writer.reset(token)
+_writer: ContextVar[Writer] = ContextVar('writer', default=write_checkpoint)  # a CheckpointWriter sets it
 
 
 def save_checkpoint(
-    checkpoint: dict,
+    checkpoint: dict[str, Any],
     filename: str,
-    file_client_args: dict | None = None,
-    backend_args: dict | None = None,
+    file_client_args: dict[str, Any] | None = None,
+    backend_args: dict[str, Any] | None = None,
     allow_nonfinite: bool = False,
 ) -> None:
     """Stand in for MMEngine's function of this name: local files are sealed and written by :func:`write_checkpoint`.
@@ -72,10 +62,11 @@ def save_checkpoint(
     if not allow_nonfinite:
         refuse_nonfinite(checkpoint, filename)
     if file_client_args is not None or backend_args is not None or '://' in str(filename):
-        return _mmengine_save(checkpoint, filename, file_client_args, backend_args)
+        _mmengine_save(checkpoint, filename, file_client_args, backend_args)
+        return
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    return _writer.get()(buffer, str(filename))
+    _writer.get()(buffer, str(filename))
 
 
 def refuse_nonfinite(checkpoint: Any, filename: str) -> None:
@@ -133,7 +124,7 @@ class CheckpointWriter:
         self.hook, self.on_error = hook, on_error
         self.owed = False
         self._thread = ThreadPoolExecutor(1, 'checkpoint') if background else None
-        self._work: Future | None = None  # of rank 0
+        self._work: Future[None] | None = None  # of rank 0
         self._notes: _Notes | None = None  # from before the checkpoint that is being written; on all ranks
 
     @contextmanager
@@ -162,12 +153,14 @@ class CheckpointWriter:
             self._work = self._thread.submit(job) if self._thread else _do(job)
 
         with agreed():  # a checkpoint that is not finite ends the run now, on all ranks
+            token = _writer.set(write)
             try:
-                with writing_by(write):
-                    yield outdated
+                yield outdated
             except OSError as error:  # of what stands beside the checkpoint: the rows of RowsOnDisk
                 self._work = Future()
                 self._work.set_exception(error)
+            finally:
+                _writer.reset(token)
         if not self._thread:
             self.settle(runner)
 
@@ -223,7 +216,9 @@ class _Notes:
         self.hub.update_info_dict(self._of_hub)
 
 
-def _job(previous: Future | None, buffer: io.BytesIO, path: str, named_in: str | None, outdated: list[str]) -> None:
+def _job(
+    previous: Future[None] | None, buffer: io.BytesIO, path: str, named_in: str | None, outdated: list[str]
+) -> None:
     """Write a checkpoint, then name it, then remove others."""
     if previous is not None:
         previous.result()  # of the same validation; its error is not passed over
@@ -237,9 +232,9 @@ def _job(previous: Future | None, buffer: io.BytesIO, path: str, named_in: str |
             old.unlink(missing_ok=True)
 
 
-def _do(job: Callable[[], None]) -> Future:
+def _do(job: Callable[[], None]) -> Future[None]:
     """Do a job at once; the future says how it ended, as a thread's would."""
-    future: Future = Future()
+    future: Future[None] = Future()
     try:
         job()
         future.set_result(None)

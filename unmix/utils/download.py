@@ -26,12 +26,7 @@ def cache_directory() -> Path:
     return Path(home).expanduser() if home else Path(torch.hub.get_dir()) / 'checkpoints'
 
 
-def fetch(
-    url: str,
-    directory: str | Path | None = None,
-    name: str | None = None,
-    sha256: str | None = None,
-) -> Path:
+def fetch(url: str, directory: str | Path | None = None, name: str | None = None, sha256: str | None = None) -> Path:
     """Return the file of an http(s) address, which is downloaded unless it is there.
 
     The file gets its name in one step, after it was compared with the length that the server states and with
