@@ -26,7 +26,7 @@ from interleave import Goal, argument_parser, interleave, print_goals
 from peak import extra_bytes
 from pic import Batches, Ours
 
-from unmix.checkpoint.files import save_checkpoint
+from unmix.checkpoint.save import save_checkpoint
 
 
 def check_room(directory: str, num: int, dim: int) -> None:
