@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run_ranks
 
 from unmix.apis.command import build_runner
 from unmix.config import load_config
+from unmix.testing.ranks import run_ranks
 
 BASE = """
 _base_ = ['unmix::quickstart/{name}_digits.py'{fsdp}]

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from ranks import run_ranks
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,6 +12,7 @@ from unmix.models import PICHead
 from unmix.models.functional.skipped_steps import Step, StepHistory, skipped_steps
 from unmix.models.memory.recent import RecentInstances
 from unmix.registry import MODELS
+from unmix.testing.ranks import run_ranks
 
 
 def unit(*shape, seed=0):

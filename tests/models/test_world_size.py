@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from algorithms_under_test import ALGORITHMS, NUM_VIEWS
-from ranks import run_ranks, without_batch_norm
-from tolerances import assert_same, rounding
 from torch import Tensor, distributed
 from torch.overrides import TorchFunctionMode
 
 from unmix.models import BaseAlgorithm
 from unmix.registry import MODELS
+from unmix.testing.ranks import run_ranks, without_batch_norm
+from unmix.testing.tolerances import assert_same, rounding
 
 pytestmark = pytest.mark.ranks
 

@@ -1,0 +1,1 @@
+"""Check a method against what every method of this toolbox promises."""
