@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from unmix.testing.method import MethodUnderTest, Prepare, Unmix
+from unmix.testing.method import MethodUnderTest, Prepare
 from unmix.testing.promises import PROMISES
 from unmix.testing.two_ranks import check_two_ranks
 
@@ -71,8 +71,8 @@ def check_method(
     for name, (_, forms) in PROMISES.items():
         for form in forms:
             check_promise(name, method, form)
-    for form in ('plain', 'unmix') if ranks else ():
-        _run('two_ranks_equal_one_process', check_two_ranks, method, form)
+    if ranks:
+        _run('two_ranks_equal_one_process', check_two_ranks, method)
 
 
 def check_promise(name: str, method: MethodUnderTest, form: str) -> None:
@@ -81,16 +81,17 @@ def check_promise(name: str, method: MethodUnderTest, form: str) -> None:
     Raises:
         BrokenPromise: If the promise is broken.
     """
-    _run(name, PROMISES[name].check, method, form)
+    heading = f'{name} ({"with Un-Mix" if form == "unmix" else "plain"})'
+    _run(name, PROMISES[name].check, method, method.unmix if form == 'unmix' else None, heading=heading)
 
 
-def _run(name: str, check: Callable[[MethodUnderTest, Unmix], None], method: MethodUnderTest, form: str) -> None:
+def _run(name: str, check: Callable[..., None], *args: object, heading: str = '') -> None:
     title = (check.__doc__ or '').strip().splitlines()[0]
-    heading = f'{name} ({"with Un-Mix" if form == "unmix" else "plain"}): {title}'
+    message = f'{heading or name}: {title}'
     try:
         with torch.random.fork_rng(devices=[]):
-            check(method, method.unmix if form == 'unmix' else None)
+            check(*args)
     except AssertionError as error:
-        raise BrokenPromise(name, f'{heading}\n{error}') from None
+        raise BrokenPromise(name, f'{message}\n{error}') from None
     except Exception as error:
-        raise BrokenPromise(name, f'{heading}\n  seen: {type(error).__name__}: {error}') from error
+        raise BrokenPromise(name, f'{message}\n  seen: {type(error).__name__}: {error}') from error

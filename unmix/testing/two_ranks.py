@@ -103,11 +103,11 @@ def compare_ranks(parts: list[Outcome], method: MethodUnderTest, unmix: Unmix) -
     # The longest sum is a convolution's gradient, over the pixels of the batch.
     bound = rounding(method.batch_size * max(method.sizes) ** 2, method.condition)
     to_do = (
-        'Let the loss be a mean over samples. Gather features of all ranks by unmix.utils.dist where a sample meets '
-        'other samples, and before they enter a queue or a bank.'
+        '  to do: Let the loss be a mean over samples. Gather features of all ranks by unmix.utils.dist where a sample '
+        'meets other samples, and before they enter a queue or a bank.'
     )
     for key, expected in whole.losses.items():
-        assert_same((parts[0].losses[key] + parts[1].losses[key]) / 2, expected, bound, f'{to_do}\n  {key}')
+        assert_same((parts[0].losses[key] + parts[1].losses[key]) / 2, expected, bound, f'{to_do}\n  seen: {key}')
     for part in parts:
         _compare('gradient of', part.gradients, whole.gradients, bound, to_do)
         _compare('state', part.state, whole.state, bound, to_do)
@@ -117,19 +117,24 @@ def compare_ranks(parts: list[Outcome], method: MethodUnderTest, unmix: Unmix) -
 
 def _compare(kind: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], bound: float, to_do: str) -> None:
     if actual.keys() != expected.keys():
-        raise AssertionError(f'  seen: {kind} {sorted(actual.keys() ^ expected.keys())} on one side only\n  {to_do}')
+        raise AssertionError(f'  seen: {kind} {sorted(actual.keys() ^ expected.keys())} on one side only\n{to_do}')
     for key, tensor in expected.items():
-        assert_same(actual[key], tensor, bound, f'{to_do}\n  {kind} {key}')
+        assert_same(actual[key], tensor, bound, f'{to_do}\n  seen: {kind} {key}')
 
 
-def check_two_ranks(method: MethodUnderTest, unmix: Unmix) -> None:
+def check_two_ranks(method: MethodUnderTest) -> None:
     """Two processes with half the batch each have the losses, gradients and state of one with the whole batch."""
-    classes = {type(module) for module in method.build(unmix).modules()}  # unpickled, they register themselves
+    classes = {type(module) for module in method.build().modules()}  # unpickled, they register themselves
+    forms = {'plain': None, 'with Un-Mix': method.unmix}
     with tempfile.TemporaryDirectory() as directory:
-        run_ranks(_run_rank, 2, Path(directory), sorted(classes, key=repr), method, unmix, directory)
+        run_ranks(_run_rank, 2, Path(directory), sorted(classes, key=repr), method, forms, directory)
         parts = [torch.load(Path(directory) / f'{rank}.pth', weights_only=False) for rank in range(2)]
-    compare_ranks(parts, method, unmix)
+    for form, unmix in forms.items():
+        try:
+            compare_ranks([part[form] for part in parts], method, unmix)
+        except AssertionError as error:
+            raise AssertionError(f'  form: {form}\n{error}') from None
 
 
-def _run_rank(rank: int, classes: list[type], method: MethodUnderTest, unmix: Unmix, directory: str) -> None:
-    torch.save(train_half(rank, method, unmix), Path(directory) / f'{rank}.pth')
+def _run_rank(rank: int, classes: list[type], method: MethodUnderTest, forms: dict[str, Unmix], directory: str) -> None:
+    torch.save({form: train_half(rank, method, unmix) for form, unmix in forms.items()}, f'{directory}/{rank}.pth')
