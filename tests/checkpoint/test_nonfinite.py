@@ -11,10 +11,10 @@ import torch
 from engine_toy import toy_runner
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader, Runner
-from ranks import run_ranks
 
 from unmix.checkpoint.latest import find_latest_checkpoint
 from unmix.checkpoint.save import save_checkpoint
+from unmix.testing.ranks import run_ranks
 
 
 class Spoil(Hook):

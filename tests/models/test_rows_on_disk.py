@@ -6,12 +6,12 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
-from ranks import run_ranks
 from torch import distributed
 from unmix.engine.step_state import StepState
 
 from unmix.models import PICHead
 from unmix.models.memory.rows_on_disk import RowsOnDisk
+from unmix.testing.ranks import run_ranks
 
 SGD = dict(lr=0.3, momentum=0.9, weight_decay=1e-2)
 

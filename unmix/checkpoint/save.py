@@ -41,7 +41,6 @@ def save_checkpoint(
     filename: str,
     file_client_args: dict[str, Any] | None = None,
     backend_args: dict[str, Any] | None = None,
-    allow_nonfinite: bool = False,
 ) -> None:
     """Stand in for MMEngine's function of this name: local files are sealed and written by :func:`write_checkpoint`.
 
@@ -52,15 +51,12 @@ def save_checkpoint(
         filename: Where to.
         file_client_args: As for MMEngine's function.
         backend_args: As for MMEngine's function.
-        allow_nonfinite: Whether weights and the state of the optimiser may be NaN or infinite, as in the capture of a
-            step that has failed. No run goes on from such a file, so ``last_checkpoint`` must not name it.
 
     Raises:
         OSError: If the file cannot be written.
         ValueError: If a tensor is NaN or infinite.
     """
-    if not allow_nonfinite:
-        refuse_nonfinite(checkpoint, filename)
+    refuse_nonfinite(checkpoint, filename)
     if file_client_args is not None or backend_args is not None or '://' in str(filename):
         _mmengine_save(checkpoint, filename, file_client_args, backend_args)
         return
