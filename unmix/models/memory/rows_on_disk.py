@@ -68,7 +68,6 @@ class RowsOnDisk(nn.Module):
         self.register_buffer('digest', torch.zeros(32, dtype=torch.uint8))
         self._saved_version = self.tables._version
         self._previous: Path | None = None  # table of the checkpoint before, whose file may not be written yet
-        self.register_state_dict_post_hook(RowsOnDisk._save)
 
     def path(self, digest: Tensor) -> Path:
         """Return the file of the table with ``digest`` (32,)."""
@@ -100,7 +99,7 @@ class RowsOnDisk(nn.Module):
                 'to a directory on another disk',
             ) from error
 
-    def _save(self, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+    def _save_to_state_dict(self, *args: Any) -> None:
         if self.tables._version != self._saved_version:
             with self._whole('rb') as file:
                 digest = _copy(file)
@@ -113,7 +112,7 @@ class RowsOnDisk(nn.Module):
                 ):
                     _copy(file, target)
             self.digest, self._saved_version = digest.to(self.digest.device), self.tables._version
-        state_dict[f'{prefix}digest'] = self.digest
+        super()._save_to_state_dict(*args)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
