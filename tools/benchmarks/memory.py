@@ -1,15 +1,14 @@
 """What a step needs beside the state: does it grow with the queue, the bank, the table of instances?
 
-For each head with a large state, a step is made with a small one and with one sixteen times as large: losses of a query
-and a mixture, backward pass, optimiser step, update of the state. The figure is the peak of the bytes of tensors that
-are alive during the step and were not before it, in the third step, when everything that stays has been made. Compare
-with the literal forms: ``loss.py`` and ``pic.py``.
+For each head with a large state a step is taken with a small one and with one sixteen times as large: losses of a query
+and a mixture, backward pass, optimiser step, update of the state. Measured is the most bytes of tensors that are alive
+during the step and were not before it, in the third step, when all that stays has been made. Compare with the literal
+forms: ``loss.py`` and ``pic.py``.
 
 ``GOAL memory_<head>`` is the large state's figure over the small one's.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from interleave import Goal, argument_parser, print_goals
@@ -44,7 +43,7 @@ class Step:
 
     def target(self) -> Tensor:
         """Instances for heads that know them, else keys."""
-        head: Any = self.model.head
+        head = self.model.head
         if isinstance(head, InstanceHead):
             index = torch.randint(self.size, (BATCH,))
             head.enter(index)
@@ -53,16 +52,16 @@ class Step:
 
     def __call__(self) -> None:
         """Make it."""
-        head: Any = self.model.head
+        head = self.model.head
         target, (query, mixture) = self.target(), F.normalize(self.features, dim=2)
-        shared = head.shared(query)
-        loss = head(query, target) if shared is None else head(query, target, shared)
-        shared = head.shared(mixture)
-        reverse = head.terms(mixture.flip(0), target, None if shared is None else shared.flip(0))
-        loss = loss + UnMix()(0.3, [(head.terms(mixture, target, shared), reverse)])
+        shared, prepared = head.shared(mixture), head.prepare(target)
+        reverse = None if shared is None else shared.flip(0)
+        straight = head.terms(mixture, prepared, shared)
+        loss = head.terms(query, prepared, head.shared(query))
+        loss = loss + UnMix()(0.3, [(straight, head.terms(mixture.flip(0), prepared, reverse))])
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.optimizer.zero_grad()
         head.update({0: query.detach()}, {0: target})
         head.after_step()
 

@@ -201,14 +201,11 @@ class SwAVHead(BaseHead):
 
     def terms(self, query: Tensor, target: Look, shared: Look | None = None) -> Tensor:
         """Return the loss split over the V crops of the query, (V,): their codes and predictions."""
-        query_look = self.shared(query) if shared is None else shared
-        return self._swapped(query_look, target)
-
-    def _swapped(self, query: Look, target: Look) -> Tensor:
-        both = (query.code + target.code)[:, None]  # the others predict both codes; cross-entropy is linear in them
-        p, t = query.predictions, target.predictions
+        look = self.shared(query) if shared is None else shared
+        both = (look.code + target.code)[:, None]  # the others predict both codes; cross-entropy is linear in them
+        p, t = look.predictions, target.predictions
         on_query = [(target.code[:, None] * p[:, :1]).sum(2), (both * p[:, 1:]).sum(2)]
-        on_target = (query.code * t[:, 0]).sum(1) + (both * t[:, 1:]).sum((1, 2))
+        on_target = (look.code * t[:, 0]).sum(1) + (both * t[:, 1:]).sum((1, 2))
         loss = torch.cat(on_query, 1).mean(0)
         loss = torch.cat([loss[:1] + on_target.mean(), loss[1:]])
         return -loss / (2 * (p.shape[1] + t.shape[1] - 1))
