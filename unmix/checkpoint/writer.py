@@ -66,7 +66,7 @@ class CheckpointWriter:
         try:
             with writing_by(write):
                 yield outdated
-        except OSError as error:  # of what stands beside the checkpoint: the rows of RowsOnDisk
+        except OSError as error:  # RowsOnDisk has written its table, which is not part of the checkpoint file
             self._work = Future()
             self._work.set_exception(error)
         if not self._thread:
