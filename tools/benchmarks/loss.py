@@ -64,7 +64,8 @@ def moco(args: argparse.Namespace, size: int, dtype: torch.dtype, symmetric: boo
 
     def ours() -> list[Tensor]:
         losses = [head(query, key, head.shared(query)) for query, key in zip(plain, keys, strict=True)]
-        mixed = unmix(mixture, LAM, keys, head, shared=head.shared(mixture))
+        shared = head.shared(mixture)
+        mixed = unmix(LAM, [(head(mixture, key, shared), head(mixture.flip(0), key, shared.flip(0))) for key in keys])
         loss = torch.stack(losses).sum() + mixed
         head.update({}, dict(enumerate(keys)))
         return [loss.detach(), *torch.autograd.grad(loss, queries)]
@@ -81,7 +82,7 @@ def others(args: argparse.Namespace, dtype: torch.dtype) -> dict[str, dict[str, 
     spread = AlignUniformHead(args.dim, args.queue, align_weight=0.0, intra_batch=False).to(dtype)
     pairs = NTXentHead(TEMPERATURE)
     bank = NCEHead(50_000, args.dim, 4096, TEMPERATURE).to(dtype)
-    rows = bank.address(torch.arange(args.batch), 1)
+    rows = bank.address(torch.arange(args.batch))
 
     def uniformity() -> Tensor:
         squared = 2 - 2 * query @ spread.queue.features.clone().T  # of unit rows, as released

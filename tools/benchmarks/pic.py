@@ -64,7 +64,7 @@ class Ours:
         self.head.follow(self.optimizer)
         self.steps = 0
         for start in range(0, num_recent or 0, 4096):
-            self.head.address(torch.arange(start, min(start + 4096, num_recent or 0)), 0)
+            self.head.enter(torch.arange(start, min(start + 4096, num_recent or 0)))
 
     def step(self, query: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Make a step; return the loss and the gradient of the queries."""
@@ -72,10 +72,12 @@ class Ours:
         self.steps += 1
         if self.head.recent is not None:
             self.optimizer.param_groups[0]['lr'] = SGD['lr'] / self.steps
-        loss = self.head(query, self.head.address(index, 0))
         self.optimizer.zero_grad()
+        self.head.enter(index)
+        loss = self.head(query, self.head.address(index))
         loss.backward()
         self.optimizer.step()
+        self.head.after_step()
         assert query.grad is not None
         return loss.detach(), query.grad
 

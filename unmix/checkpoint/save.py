@@ -152,7 +152,7 @@ class CheckpointWriter:
             token = _writer.set(write)
             try:
                 yield outdated
-            except OSError as error:  # of what stands beside the checkpoint: the rows of RowsOnDisk
+            except OSError as error:  # RowsOnDisk has written its table, which is not part of the checkpoint file
                 self._work = Future()
                 self._work.set_exception(error)
             finally:
