@@ -7,7 +7,8 @@ import torch
 from fixtures import Golden, Recorded
 from logits import moco_logits
 from networks import build_moco, replay
-from ranks import run_ranks
+
+from unmix.testing.ranks import run_ranks
 
 pytestmark = pytest.mark.ranks
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures import Golden
-from ranks import run_ranks
 from swav_networks import build_swav, newest_first, record_unmix, replay_mixing
 
 from unmix.models import SwAVHead
 from unmix.models.heads import sinkhorn
 from unmix.models.heads.swav import Look
+from unmix.testing.ranks import run_ranks
 
 
 @pytest.mark.golden('c10_sinkhorn', 'c10_sinkhorn_[!0-9]*')

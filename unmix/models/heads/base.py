@@ -1,7 +1,7 @@
 """What every head is: a loss and its state."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -97,5 +97,9 @@ class BaseHead(BaseModule, ABC):
         """
         return {}
 
-    def saved(self) -> None:
-        """Remove what only older checkpoints need; called on rank 0 when one is saved. Default: nothing."""
+    def saved(self, kept: Iterable[Mapping[str, Tensor]]) -> None:
+        """Remove files that no checkpoint needs; called on rank 0 while one is saved. Default: nothing.
+
+        Args:
+            kept: The state dicts of the models of all other checkpoints of the run, each read when it is asked for.
+        """
