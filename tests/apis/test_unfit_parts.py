@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from unmix.apis import build_runner, load_config
-from unmix.utils.labels import check_classes
+from unmix.engine.loops.feature_loop import check_classes
 
 QUICKSTART = 'unmix::quickstart/unmix-moco_digits.py'
 

@@ -106,6 +106,7 @@ def test_mmengine_saves_and_finds_by_these_functions():
             assert getattr(module, function.__name__) is function
 
 
+@pytest.mark.slow
 def test_two_hundred_faults(tmp_path: Path, capsys: pytest.CaptureFixture):
     save(tmp_path, 1)
     newest = save(tmp_path, 2).read_bytes()

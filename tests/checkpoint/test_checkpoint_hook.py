@@ -158,6 +158,7 @@ def save_in_each_iteration(work_dir: Path) -> None:
         toy_runner(work_dir, **EACH).train()
 
 
+@pytest.mark.slow
 def test_killed_while_the_thread_writes(tmp_path: Path):
     """SIGKILL at four moments: there is always a whole checkpoint, with the weights of its iteration."""
     weights: dict[int, torch.Tensor] = {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -68,7 +69,9 @@ def training(disk: Path) -> None:
     assert (disk / 'last_checkpoint').read_text() == str(disk / 'epoch_3.pth')
     (scalars,) = disk.rglob('scalars.json')
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
-    assert [line['step'] for line in lines] == list(range(1, 601))
+    steps = [line['step'] for line in lines]
+    assert steps == sorted(set(steps))
+    assert set(range(1, 601)) - set(steps) <= set(range(201, 401))
 
 
 def rows(disk: Path) -> None:
@@ -110,6 +113,5 @@ def test_on_a_full_disk(tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert 'epoch_2.pth could not be written: No space left on device' in done.stdout
-    for name in ('.log', 'scalars.json'):
-        assert done.stdout.count(f'{name} cannot be written (No space left on device)') == 1
+    assert len(re.findall(r'Scalars cannot be written to .* \(No space left on device\)', done.stdout)) == 1
     assert 'Traceback' not in done.stdout

@@ -115,6 +115,7 @@ def test_index_imports_every_metafile() -> None:
 
 
 @pytest.mark.parametrize('metafile', METAFILES, ids=name_of)
+@pytest.mark.slow
 def test_metafile(metafile: Path) -> None:
     """One collection; each config of the folder once; numbers are the config's; no result without its source."""
     content = yaml.safe_load(metafile.read_text())

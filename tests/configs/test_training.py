@@ -17,6 +17,8 @@ from unmix.models.algorithms import MultiCropAlgorithm
 from unmix.registry import DATASETS
 from unmix.utils.rng import seeded
 
+pytestmark = pytest.mark.slow
+
 BATCH, STEPS, QUEUE = 8, 2, 40
 
 

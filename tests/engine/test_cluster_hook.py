@@ -36,6 +36,7 @@ def final(directory):
     return torch.load(directory / 'epoch_2.pth', weights_only=False)['state_dict']
 
 
+@pytest.mark.slow
 def test_interrupted_in_an_epoch_equals_uninterrupted(tmp_path):
     runner = build_runner(config(tmp_path / 'whole'))
     runner.train()

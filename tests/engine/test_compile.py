@@ -1,11 +1,13 @@
 """``compile``, MMEngine's key for ``torch.compile``."""
 
+import pytest
 import torch
 from engine_toy import toy_runner
 
 from unmix.config import load_config
 
 
+@pytest.mark.slow
 def test_a_compiled_step_trains_the_same(tmp_path):
     runners = [toy_runner(tmp_path / 'plain'), toy_runner(tmp_path / 'compiled', compile=dict(backend='eager'))]
     for runner in runners:

@@ -30,6 +30,7 @@ def digits_run(work_dir, method='unmix-moco', probe=True, epochs=2, **changes):
     return runner, hook
 
 
+@pytest.mark.slow
 def test_training_is_bit_identical_with_and_without_and_resumes(tmp_path):
     plain, _ = digits_run(tmp_path / 'plain', probe=False)
     plain.train()

@@ -99,6 +99,7 @@ def test_of_many_metrics_each_has_a_row_and_of_a_classifier_the_best_epoch_a_col
     assert rows == [[f'knn_{k}', '9.0' if k == 1 else '', f'{k}.0', f'{k}.0'] for k in range(5)]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_of_a_classifier_survives_a_resume(tmp_path):
     """The learning rate is so high that the accuracy goes up and down."""
 

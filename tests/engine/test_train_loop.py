@@ -195,6 +195,7 @@ runner.train()
 
 
 @pytest.mark.parametrize(('number', 'code', 'workers'), [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 0)])
+@pytest.mark.slow
 def test_signal_to_a_process(tmp_path, number, code, workers):
     command = [sys.executable, '-c', SCRIPT, str(tmp_path), str(Path(__file__).parent), str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

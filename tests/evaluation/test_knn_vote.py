@@ -46,8 +46,15 @@ def test_metric_is_the_accuracy():
     assert EuclideanKNN(5)(Features(bank, labels), Features(features, truth)) == {'top1': pytest.approx(hits / 0.3)}
 
 
+def test_equally_near_neighbours_count_by_label_whatever_the_order():
+    bank, labels = torch.ones(8, 2), torch.tensor([3, 1, 2, 1, 3, 3, 2, 0])
+    for order in (slice(None), torch.arange(7, -1, -1)):
+        predicted, neighbours = knn_vote(torch.zeros(1, 2), bank[order], labels[order], k=3)
+        assert (predicted.tolist(), neighbours.tolist()) == ([1], [[0, 1, 1]])
+
+
 @pytest.mark.parametrize('change', [dict(k=0), dict(bank=torch.randn(60, 3)), dict(bank_labels=torch.zeros(3).long())])
 def test_what_does_not_fit_is_refused(change):
     features, bank, labels = data()
-    with pytest.raises(ValueError, match=r'kNN: k='):
+    with pytest.raises(ValueError, match=r'kNN: (k|features)'):
         knn_vote(**(dict(features=features, bank=bank, bank_labels=labels) | change))

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from fixtures import matches
 HERE = Path(__file__).parent
 
 
+@cache
 def markers() -> list[list[str]]:
     """The patterns of each ``@pytest.mark.golden`` beside this file."""
     return [

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from unmix.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 
 def read_keys(golden: Golden) -> dict:
     return json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())

@@ -89,6 +89,7 @@ def check_network(golden: Golden, backbone: dict, neck: dict, names: Mapping[str
 
 
 @pytest.mark.golden('c06_resnet*_cifar_unmix*')
+@pytest.mark.slow
 def test_cifar_resnet(golden: Golden) -> None:
     keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
     names = {name: cifar_name(name) for name, _ in keys['tensors_in_fill_order']}
@@ -102,6 +103,7 @@ def test_cifar_resnet(golden: Golden) -> None:
 
 
 @pytest.mark.golden('c06_tv_*')
+@pytest.mark.slow
 def test_torchvision_resnet(golden: Golden) -> None:
     keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
     shapes = {moco_name(name): shape for name, shape in keys['tensors_in_fill_order']}

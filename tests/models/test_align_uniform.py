@@ -69,16 +69,16 @@ def test_uniformity_is_the_formula():
     across = [torch.exp(-t * (q - u).square().sum()) for q in x for u in queue]
     torch.testing.assert_close(uniform(x, t), torch.stack(inside).mean().log(), rtol=0, atol=1e-12)
     expected = torch.stack(inside + across).mean().log()
-    torch.testing.assert_close(head.terms(x, x)['uniform'], expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(head.parts(x, x)['uniform'], expected, rtol=0, atol=1e-12)
     head.scope = 'global'
-    torch.testing.assert_close(head.terms(x, x)['uniform'], expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(head.parts(x, x)['uniform'], expected, rtol=0, atol=1e-12)
 
 
 def test_large_scales_do_not_underflow():
     head = AlignUniformHead(dim=2, queue_size=1, t=100.0)
     head.queue.features = torch.tensor([[-1.0, 0.0]])
     x = torch.tensor([[1.0, 0.0]])
-    assert head.terms(x, x)['uniform'].item() == pytest.approx(-400)
+    assert head.parts(x, x)['uniform'].item() == pytest.approx(-400)
 
 
 def test_a_batch_of_one_has_no_pairs_inside():
@@ -86,7 +86,7 @@ def test_a_batch_of_one_has_no_pairs_inside():
     query = unit(1, 4)
     alone = AlignUniformHead(dim=4, queue_size=7, intra_batch=False).double()
     alone.queue.features = head.queue.features
-    assert head.terms(query, query)['uniform'] == alone.terms(query, query)['uniform']
+    assert head.parts(query, query)['uniform'] == alone.parts(query, query)['uniform']
 
 
 def test_collapsed_features_have_the_chance_loss():

@@ -8,6 +8,7 @@ from algorithms_under_test import ALGORITHMS
 from torch.nn import functional as F
 
 from unmix.models import DeepClusterV2Head
+from unmix.models.algorithms.base import MIXTURE
 from unmix.models.heads.deepcluster import IGNORED
 from unmix.registry import MODELS
 
@@ -51,11 +52,15 @@ def test_head_is_the_formula():
 
 
 def test_bank_holds_the_last_features_by_index():
-    model = clustered().eval()
+    model = clustered()
     index = torch.tensor([7, 2, 11])
     inputs = [crop[:3] for crop in images(1)]
     before = model.head.bank.clone()
+    for module in model.modules():
+        module.training = module is model  # BatchNorm is in evaluation mode, so each crop can be encoded on its own
     model.loss(inputs, index)
+    assert torch.equal(model.head.bank, before)
+    model.after_step()
     for crop in range(2):
         torch.testing.assert_close(model.head.bank[crop, index], model.encode(inputs[crop]), rtol=0, atol=1e-12)
     others = [i for i in range(NUM_IMAGES) if i not in index]
@@ -85,10 +90,12 @@ def test_unmix_gives_both_labels_their_share():
     model = clustered(unmix=dict(type='UnMix')).eval()
     index = torch.arange(NUM_IMAGES)
     head, index = model.head, torch.arange(NUM_IMAGES)
-    record = []
-    model.unmix.register_forward_pre_hook(lambda unmix, args: record.append(args[:2]))
+    record = {}
+    model.unmix.register_forward_pre_hook(lambda unmix, args: record.update(lam=args[0]))
+    encode_all = model.encode_all
+    model.encode_all = lambda views: record.setdefault('queries', encode_all(views))
     loss = model.loss(images(1), index)['loss_unmix']
-    (mixture, lam), labels = record[0], head.labels
+    mixture, lam, labels = record['queries'][MIXTURE], record['lam'], head.labels
     assert mixture.shape == (NUM_IMAGES, 1, 8)
     expected = 0.0
     for h in range(len(labels)):
@@ -100,9 +107,10 @@ def test_unmix_gives_both_labels_their_share():
 
 def test_collapsed_features_have_the_chance_loss():
     head = DeepClusterV2Head(num_instances=5, dim=4, num_prototypes=3, num_heads=2)
-    head.prototypes = F.normalize(torch.ones(2, 3, 4), dim=2)
+    head.prototypes = F.normalize(torch.ones(2, 3, 4, dtype=torch.float64), dim=2)
     head.labels = torch.zeros(2, 5, dtype=torch.long)
-    assert head(F.normalize(torch.ones(5, 4), dim=1), torch.arange(5)).item() == pytest.approx(head.chance_loss)
+    same = F.normalize(torch.ones(5, 4, dtype=torch.float64), dim=1)
+    assert head(same, torch.arange(5)).item() == pytest.approx(head.chance_loss, rel=1e-12)
     assert head.chance_loss == math.log(3)
 
 

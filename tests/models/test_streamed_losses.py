@@ -39,7 +39,8 @@ def test_unmix_moco_is_the_released_form(temperature, queue_size):
     )
     expected = torch.autograd.grad(theirs, [*queries, mixture])
     base = sum(head(query, key, head.shared(query)) for query, key in zip(queries, keys, strict=True))
-    ours = base + UnMix()(mixture, 0.3, keys, head, shared=head.shared(mixture))
+    shared, reverse = head.shared(mixture), mixture.flip(0)
+    ours = base + UnMix()(0.3, [(head(mixture, key, shared), head(reverse, key, shared.flip(0))) for key in keys])
     head.update({}, dict(enumerate(keys)))  # in place, before the backward pass
     torch.testing.assert_close(ours, theirs, **EXACT)
     for one, other in zip(torch.autograd.grad(ours, [*queries, mixture]), expected, strict=True):

@@ -17,7 +17,9 @@ UNMIX = dict(type='UnMix')
 def build(head=None, **changes):
     torch.manual_seed(0)
     config = ALGORITHMS['swav']
-    return MODELS.build(dict(config, **changes, head=dict(config['head'], **(head or {})))).double()
+    model = MODELS.build(dict(config, **changes, head=dict(config['head'], **(head or {})))).double()
+    model.head.enter(None)  # prototypes of unit length in float64
+    return model
 
 
 def crops(seed=0, size=6, sizes=(8, 8)):
@@ -64,7 +66,7 @@ def test_prototypes_stay_put_while_frozen_and_learn_after():
     model = build(head=dict(freeze_steps=2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(4):
-        before = F.normalize(model.head.prototypes.weight.detach(), dim=1)
+        before = model.head.prototypes.weight.detach().clone()
         model.loss(crops(step))['loss_base'].backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -86,7 +88,8 @@ def test_queue_is_used_when_full_and_holds_the_first_crops():
                 expected = sinkhorn(torch.cat([queue, scores]), head.epsilon)[len(queue) :]
                 torch.testing.assert_close(head.assign(scores, crop), expected, rtol=0, atol=1e-12)
                 history[crop].append(encoded[crop][:, 0])
-        model.train().loss(crops(step))
+        model.training = True  # BatchNorm stays in evaluation mode
+        model.loss(crops(step))
         model.after_step()
         assert head.queued == min(6 * (step + 1), 12)
     for queue, past in zip(head.queues, history, strict=True):

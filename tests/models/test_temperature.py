@@ -23,7 +23,8 @@ from unmix.models import (
     SwAVHead,
 )
 from unmix.models.functional import bank_chunks, bank_lse, eager_gradient, own_similarity, pair_cross_entropy
-from unmix.models.heads import noise_contrast
+from unmix.models.heads.instances import InstanceHead
+from unmix.models.layers import noise_contrast
 from unmix.registry import MODELS
 from unmix.testing.ranks import run_ranks
 
@@ -156,10 +157,13 @@ def build(name, temperature):
     if isinstance(head, InfoNCEHead):
         head.queue.features.copy_(unit(40, D, seed=4))
     targets = [unit(*shape, seed=1), unit(*shape, seed=2)]
-    if hasattr(head, 'address') or name == 'DeepClusterV2':
+    if head.num_instances is not None:
         targets = [torch.randperm(50)[:N], torch.randperm(50)[:N]]
-    if hasattr(head, 'address'):  # the second batch of the recent instances pushes out some of the first: one only
-        targets = [head.address(index, 7) for index in (targets[:1] if name == 'PIC, recent' else targets)]
+    if isinstance(head, InstanceHead):  # a second batch of recent instances would push out some of the first: one only
+        targets = targets[:1] if name == 'PIC, recent' else targets
+        for index in targets:
+            head.enter(index)
+        targets = [head.address(index) for index in targets]
     return head, formula, unit(*shape, seed=3).requires_grad_(), targets
 
 
@@ -183,13 +187,16 @@ def test_loss_and_gradients_are_those_of_the_literal_formula(name, kind, unmix):
     assert parameter in dict(head.named_parameters())
     shared = head.shared(query)
     if unmix:
-        ours = UnMix()(query, 0.3, targets, head, shared=shared)
+        reverse, reversed_shared = query.flip(0), None if shared is None else shared.flip(0)
+        prepared = [head.prepare(target) for target in targets]
+        terms = [(head.terms(query, t, shared), head.terms(reverse, t, reversed_shared)) for t in prepared]
+        ours = UnMix()(0.3, terms)
         literal = sum(
             0.3 * formula(head, query, target, temperature) + 0.7 * formula(head, query.flip(0), target, temperature)
             for target in targets
         )
     else:
-        ours = head(query, targets[0]) if shared is None else head(query, targets[0], shared)
+        ours = head.terms(query, head.prepare(targets[0]), shared).sum()
         literal = formula(head, query, targets[0], temperature)
     torch.testing.assert_close(ours, literal, **EXACT)
     for one, other in zip(gradients(ours, head, query), gradients(literal, head, query), strict=True):

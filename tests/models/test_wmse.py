@@ -61,6 +61,7 @@ def test_wmse_draws_once_a_step():
     model.head.permutations = lambda size: drawn.append(permutations(size)) or drawn[-1]
     model.loss(x)
     model.head(*torch.randn(2, 6, 2, dtype=torch.float64))
+    model.after_step()
     model.loss(x)
     assert (drawn[0] == drawn[1]).all()
     assert (drawn[1] != drawn[2]).any()

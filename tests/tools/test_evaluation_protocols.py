@@ -14,6 +14,8 @@ from unmix.evaluation import extraction, feature_cache
 from unmix.models import ClassificationHead
 from unmix.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 FROZEN, QUICKSTART = 'unmix::benchmarks/frozen-resnet8_digits.py', 'unmix::quickstart/unmix-moco_digits.py'
 FEW = """_base_ = 'unmix::benchmarks/frozen-resnet8_digits.py'

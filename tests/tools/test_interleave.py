@@ -11,6 +11,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tools/benchmarks'))
 import interleave as bench
 
+pytestmark = pytest.mark.slow
+
 
 def busy(seconds):
     end = time.process_time() + seconds

@@ -18,6 +18,8 @@ import pic_disk
 from unmix.models import AlignUniformHead, InfoNCEHead, NCEHead, PICHead
 from unmix.models.functional import bank_chunks
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('symmetric', [False, True])
 def test_both_forms_of_the_loss_are_the_same(symmetric):

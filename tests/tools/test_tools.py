@@ -104,6 +104,7 @@ def test_mixed_precision_on_cpu(tmp_path):
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
 
 
+@pytest.mark.slow
 def test_print_config(tmp_path):
     output = run(tmp_path, 'misc/print_config.py', QUICKSTART, '--cfg-options', 'train_dataloader.batch_size=32')
     assert 'batch_size=32' in output

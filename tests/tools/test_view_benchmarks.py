@@ -16,6 +16,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize('setting', ['cifar', 'jpeg224'])
+@pytest.mark.slow
 def test_views_are_timed_against_torchvision(setting, monkeypatch, capsys):
     import views
 

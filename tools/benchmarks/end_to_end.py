@@ -48,7 +48,7 @@ def variants(images: np.ndarray, width: int, batch_size: int, channels_last: int
         own = recipe('moco', width, channels_last, bf16)
         own.model.data_preprocessor = load_config(RECIPES['moco']).model.data_preprocessor
         ours, batches = Ours(own), again(our_loader(images, batch_size))
-        steps[f'ours{suffix}'] = lambda ours=ours, batches=batches: ours.model.train_step(next(batches), ours.wrapper)
+        steps[f'ours{suffix}'] = lambda ours=ours, batches=batches: ours.train(next(batches))
     for name, form in (('script', 'script'), ('plain script', 'plain')):
         twin, pairs = Literal(cfg, ours.model, form), again(loader(images, batch_size))
         steps[name] = lambda twin=twin, pairs=pairs: twin.step(list(next(pairs)))

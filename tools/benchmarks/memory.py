@@ -1,26 +1,24 @@
 """What a step needs beside the state: does it grow with the queue, the bank, the table of instances?
 
-For each head with a large state a step is made with a small one and with one sixteen times as large: hold on to the
-state before the step as :class:`FiniteLossHook` does, losses of a query and a mixture, backward pass, optimiser step,
-update of the state. Measured is the most bytes of tensors that are alive during the step and were not before it, in the
-third step, when all that stays has been made. Compare with the literal forms: ``loss.py`` and ``pic.py``.
+For each head with a large state a step is taken with a small one and with one sixteen times as large: losses of a query
+and a mixture, backward pass, optimiser step, update of the state. Measured is the most bytes of tensors that are alive
+during the step and were not before it, in the third step, when all that stays has been made. Compare with the literal
+forms: ``loss.py`` and ``pic.py``.
 
 ``GOAL memory_<head>`` is the large state's figure over the small one's.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from interleave import Goal, argument_parser, print_goals
-from mmengine.optim import OptimWrapper
 from peak import extra_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
-from unmix.engine.step_state import StepState
 
 from unmix.mixing import UnMix
 from unmix.models import AlignUniformHead, BaseHead, InfoNCEHead, NCEHead, PICHead, QueueNCEHead
+from unmix.models.heads.instances import InstanceHead
 
 BATCH, DIM, FACTOR = 64, 128, 16
 CASES: Mapping[str, tuple[int, Callable[[int], BaseHead]]] = {
@@ -41,30 +39,31 @@ class Step:
         self.model.head = head
         self.features = nn.Parameter(torch.randn(2, BATCH, DIM))
         self.optimizer = torch.optim.SGD([self.features, *head.parameters()], lr=0.1, momentum=0.9)
-        if isinstance(head, PICHead):
-            head.follow(self.optimizer)
-        self.state = StepState(self.model, OptimWrapper(self.optimizer))
+        head.follow(self.optimizer)
 
     def target(self) -> Tensor:
         """Instances for heads that know them, else keys."""
-        head: Any = self.model.head
-        if hasattr(head, 'address'):
-            return head.address(torch.randint(self.size, (BATCH,)), 0)
+        head = self.model.head
+        if isinstance(head, InstanceHead):
+            index = torch.randint(self.size, (BATCH,))
+            head.enter(index)
+            return head.address(index)
         return F.normalize(torch.randn(BATCH, DIM), dim=1)
 
     def __call__(self) -> None:
         """Make it."""
-        self.state.hold()
-        head: Any = self.model.head
+        head = self.model.head
         target, (query, mixture) = self.target(), F.normalize(self.features, dim=2)
-        shared = head.shared(query)
-        loss = head(query, target) if shared is None else head(query, target, shared)
-        loss = loss + UnMix()(mixture, 0.3, [target], head, shared=head.shared(mixture))
-        head.update({0: query.detach()}, {0: target})
-        self.state.learn()
+        shared, prepared = head.shared(mixture), head.prepare(target)
+        reverse = None if shared is None else shared.flip(0)
+        straight = head.terms(mixture, prepared, shared)
+        loss = head.terms(query, prepared, head.shared(query))
+        loss = loss + UnMix()(0.3, [(straight, head.terms(mixture.flip(0), prepared, reverse))])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        head.update({0: query.detach()}, {0: target})
+        head.after_step()
 
 
 def measure(build: Callable[[int], BaseHead], size: int, seed: int) -> tuple[int, int]:

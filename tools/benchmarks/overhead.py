@@ -7,9 +7,9 @@ hand, by our loop, by our loop with the monitor. So all meet the same machine.
   from one running generator, the order from PyTorch's ``RandomSampler``: nothing could be resumed.
 * our loop: ``TrainLoop`` with the default hooks (schedules, logging, progress), and random numbers that are each a
   function of what they are for. Over the one by hand: ``exact_state_overhead``.
-* with the monitor: ``FiniteLossHook`` holds on to the state before each step and looks at each loss; ``HealthHook``
-  looks at the features of every tenth of these steps here, and counts by its interval in the config (50). Over our loop
-  without the two: ``monitor_overhead``.
+* with the monitor: ``TrainStep`` watches for losses and gradients that are not finite; ``HealthHook`` looks at the
+  features of every tenth of these steps here, and counts by its interval in the config (50). Over our loop without the
+  two: ``monitor_overhead``.
 
 Measured is the process's CPU time of each step, on one thread; the values are medians of the ratios of neighbouring
 steps, less 1.
@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader
 from unmix.config import load_config
 from unmix.datasets import collate
 from unmix.datasets.transforms import batch_views
-from unmix.engine.hooks import FiniteLossHook, HealthHook
+from unmix.engine.hooks import HealthHook
 from unmix.registry import DATASETS, MODELS
 
 GOAL = 0.03
@@ -73,6 +73,7 @@ class HandLoop:
                 self.batches = iter(self.loader)
                 batch = next(self.batches)
             self.model.train_step(batch, self.wrapper)
+            self.model.after_step()
 
 
 class Turns(Hook):
@@ -89,9 +90,6 @@ class Turns(Hook):
         """Find the hooks, which by now have begun."""
         if not self.rows:
             (self.health,) = (hook for hook in runner.hooks if isinstance(hook, HealthHook))
-            (self.finite,) = (hook for hook in runner.hooks if isinstance(hook, FiniteLossHook))
-            self.guard = {name: vars(runner.optim_wrapper)[name] for name in ('update_params', 'step')}
-            self.state = self.finite._state
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Note the last step, and prepare the next one."""
@@ -101,9 +99,7 @@ class Turns(Hook):
         look = monitored and runner.iter // 2 % LOOK_EVERY == 0
         self.kind = LOOK if look else MONITOR if monitored else LOOP
         self.health.interval = int(look)
-        self.finite._state = self.state if monitored else None
-        for name, guarded in self.guard.items():
-            setattr(runner.optim_wrapper, name, guarded if monitored else guarded.__wrapped__)
+        runner.train_loop.step.watch = monitored
         if not monitored:
             start = time.process_time()
             self.hand.step()

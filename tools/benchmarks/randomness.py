@@ -90,7 +90,12 @@ def per_step(rounds: int) -> tuple[float, float]:
     model = MODELS.build(cfg.model)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = dict(inputs=[torch.rand(BATCH, 1, 16, 16) * 255] * 2, index=torch.arange(BATCH))
-    step = least_us(lambda: model.train_step(batch, wrapper), 5, rounds)
+
+    def train() -> None:
+        model.train_step(batch, wrapper)
+        model.after_step()
+
+    step = least_us(train, 5, rounds)
     return step, least_us(lambda: reseed_step(0, 34567, 0), 1000, rounds)
 
 

@@ -61,8 +61,13 @@ class Ours:
         self.model.generator = lambda purpose, *key: draws[purpose]
 
     def step(self, views: list[Tensor]) -> None:
-        """Make a training step."""
-        self.model.train_step(dict(inputs=views), self.wrapper)
+        """Take a training step on views."""
+        self.train(dict(inputs=views))
+
+    def train(self, batch: dict[str, Any]) -> None:
+        """Take a training step on a batch of the loader."""
+        self.model.train_step(batch, self.wrapper)
+        self.model.after_step()
 
 
 class Literal:

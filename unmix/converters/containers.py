@@ -96,13 +96,7 @@ def wrap(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Any]:
 
 
 def write(content: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a file of the kind that its suffix names.
-
-    Args:
-        content: All of it, for files that hold more than tensors.
-        tensors: The tensors alone, for those that do not.
-        path: Where to.
-    """
+    """Write a file of the kind that its suffix names: ``content``, or ``tensors`` alone where it holds nothing else."""
     if path.suffix == '.safetensors':
         _safetensors().save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path)
     elif path.suffix == '.pkl':
@@ -117,11 +111,7 @@ def write(content: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path)
 
 
 def _safetensors() -> Any:
-    """Import safetensors.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
+    """Import safetensors; a ValueError says how to install it."""
     try:
         from safetensors import torch as module
     except ImportError as error:

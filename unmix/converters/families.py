@@ -46,11 +46,7 @@ def names() -> list[str]:
 
 
 def find_family(name: str) -> Family:
-    """Return the family of a name.
-
-    Raises:
-        ValueError: If there is none; names the nearest ones.
-    """
+    """Return the family of a name; if there is none, a ValueError tells the nearest ones."""
     for family in (UNMIX, *FAMILIES):
         if name in (family.name, *family.aliases):
             return family
@@ -88,8 +84,7 @@ def detect(content: Any, source: str) -> Family:
         found = objections(family, tensors)
         if not found:
             return family
-        known = sum(translates(family, name) for name in tensors)
-        others.append((-known, family.name, found))
+        others.append((-sum(translates(family, name) for name in tensors), family.name, found))
     nearest = '; '.join(
         f'{name}: {", ".join(found[:3])}{", ..." if len(found) > 3 else ""}' for _, name, found in sorted(others)[:3]
     )

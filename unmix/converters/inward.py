@@ -11,7 +11,7 @@ from unmix.converters.containers import read, tensors_of
 from unmix.converters.families import detect, find_family
 from unmix.converters.family import Family, Stem
 from unmix.converters.naming import MOMENTUM
-from unmix.converters.networks import build_encoder
+from unmix.converters.networks import build_encoder, resnets_of
 from unmix.converters.proof import Proof, prove_backbones
 from unmix.converters.rules import rename_in
 
@@ -39,18 +39,12 @@ class Converted:
     @property
     def stem(self) -> Stem:
         """The stem of the backbone."""
-        backbone = self.model['backbone']
-        stem: Stem = backbone.get('branch', backbone)['stem']
+        stem: Stem = next(iter(resnets_of(self.model['backbone']).values()))['stem']
         return stem
 
 
 def read_checkpoint(source: str | Path, family: str = 'auto', stem: Stem | None = None) -> Converted:
-    """Read a file and interpret it, see :func:`interpret`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, is of another family or network, or the outputs differ.
-    """
+    """Read a file and interpret it, see :func:`interpret`; a missing file is a FileNotFoundError."""
     return interpret(read(source), str(source), family, stem)
 
 
@@ -60,8 +54,8 @@ def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None
     What follows a backbone is in no library; there names and shapes must fit, all of them.
 
     Args:
-        content: Of a file.
-        source: Its name, for messages.
+        content: Of the file ``source``.
+        source: For messages.
         family: Its family, or ``'auto'``: found by its names.
         stem: Where shapes leave a choice; None: as the checkpoint says in ``meta.model``, or as that family has it.
 

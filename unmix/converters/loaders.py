@@ -6,6 +6,7 @@ network in float64 and evaluation mode: images (N, 3, H, W) to features (N, D), 
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,10 @@ def load_torchvision(path: Path, depth: int, classes: int) -> Network:
     if not classes:
         network.fc = nn.Identity()
     if path.suffix == '.safetensors':
-        from safetensors.torch import load_file
-
-        network.load_state_dict(load_file(path))
+        load_file = importlib.import_module('safetensors.torch').load_file
     else:
-        network.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
+        load_file = partial(torch.load, map_location='cpu', weights_only=True)
+    network.load_state_dict(load_file(path))
     return network.double().eval()
 
 

@@ -118,7 +118,7 @@ def build(config: dict[str, Any], state: State, source: str) -> nn.Module:
         ValueError: If it has other tensors.
     """
     with torch.device('meta'):
-        network = MODELS.build(config)
+        network: nn.Module = MODELS.build(config)
     own = network.state_dict()
     counters = {name: torch.tensor(0) for name in own if name.endswith('num_batches_tracked')}  # PyTorch < 0.4.1
     state = counters | dict(state)

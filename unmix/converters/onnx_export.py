@@ -27,9 +27,8 @@ def write_onnx(backbone: nn.Module, channels: int, path: Path) -> Callable[[Tens
         import onnx.reference
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError as error:
-        package = str(error.name).partition('.')[0]
         raise ValueError(
-            f"ONNX needs the package {package}: pip install 'unmix[export]', or give a name in .pth or .safetensors."
+            f"ONNX needs the package {str(error.name).partition('.')[0]}: pip install 'unmix[export]', or write a .pth."
         ) from error
     torch.onnx.export(
         backbone,

@@ -13,7 +13,6 @@ from unmix.converters.families import UNMIX, find_family
 from unmix.converters.family import TORCH_SUFFIXES, Family
 from unmix.converters.inward import Converted
 from unmix.converters.loaders import TORCHVISION, missing
-from unmix.converters.naming import MOMENTUM
 from unmix.converters.networks import resnets_of, stem_settings
 from unmix.converters.onnx_export import write_onnx
 from unmix.converters.proof import Proof, compare, prove_backbones
@@ -59,12 +58,11 @@ def _no_place(name: str, tensors: list[str]) -> str:
 
 def _check_backbone(config: Mapping[str, Any], family: Family) -> None:
     """Raise if a family has no network of the form of the backbone."""
-    resnets, library = resnets_of(config), family.library
-    own = dict(width=64, in_channels=3) | next(iter(resnets.values()))
-    own = dict(stem_width=own['width'], resnets=len(resnets)) | own
+    library, resnet = family.library, next(iter(resnets_of(config).values()))
+    own = dict(stem_width=resnet.get('width', 64), width=64, in_channels=3) | resnet | dict(type=config['type'])
     stems = ('imagenet',) if library else family.stems
-    count = len([name for name in family.resnets if not name.startswith(MOMENTUM)])
-    possible: dict[str, Sequence[Any]] = dict(resnets=[count], stem=stems)
+    kind = 'ResNet' if 'backbone' in family.resnets else 'TwoBranch'
+    possible: dict[str, Sequence[Any]] = dict(type=[kind], stem=stems)
     if not family.any_width:
         possible |= dict(depth=(library or TORCHVISION).depths, width=[64], stem_width=[64], in_channels=[3])
     wrong = [

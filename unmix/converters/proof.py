@@ -44,9 +44,6 @@ def torchvision_resnet(config: Mapping[str, Any]) -> ResNet:
 
     The blocks, their order and the arithmetic are torchvision's; where a width or a stem is none that its constructors
     have, stem and stages are made anew by its own ``_make_layer``, as the codes of the papers do.
-
-    Args:
-        config: Of a backbone ``ResNet``.
     """
     block, blocks = ARCHITECTURES[config['depth']]
     width = config.get('width', 64)
@@ -102,10 +99,7 @@ def compare(
             'collapsed, or was never trained.'
         )
     elif not difference <= TOLERANCE[dtype]:
-        problem = (
-            f'outputs differ by {difference:.1e} of the largest one, more than {TOLERANCE[dtype]}. Is --stem right for '
-            'this checkpoint?'
-        )
+        problem = f'outputs differ by {difference:.1e} of the largest one, more than {TOLERANCE[dtype]}.'
     else:
         return Proof(subject, difference, dtype)
     raise ValueError(f'{source}: {subject}: {problem} Nothing was written.')

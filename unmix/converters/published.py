@@ -1,15 +1,7 @@
 """The codes of the papers. Sources: the released files, and the modules that write them."""
 
 from unmix.converters.family import Family
-from unmix.converters.naming import (
-    MOMENTUM,
-    PADDED_STEM,
-    QUEUE,
-    after,
-    both,
-    child,
-    perceptron,
-)
+from unmix.converters.naming import MOMENTUM, PADDED_STEM, QUEUE, after, both, child, perceptron
 from unmix.converters.rules import Drop, Rule
 
 # What MoCo's demo puts into a Sequential: the children of torchvision's ResNet without the max-pool.

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from typing import NamedTuple
 
 from torch import Tensor
@@ -55,27 +54,17 @@ class Drop(NamedTuple):
     reason: str
 
 
-def fill(pattern: str, values: Iterable[str]) -> str:
-    """Put ``values`` in the places of the fields of a pattern."""
-    remaining = iter(values)
-    return re.sub(r'[#*]', lambda _: next(remaining), pattern)
-
-
 def rename_in(
     tensors: Mapping[str, Tensor], rules: Iterable[Rule], drops: Iterable[Drop]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Translate their names to ours; the first rule that matches counts.
-
-    Returns:
-        The tensors, and the names that were left out with the reason.
+    """Translate their names to ours; return the tensors, and the names that were left out with the reason.
 
     Raises:
         ValueError: If two tensors get the same name, or no rule knows a name.
     """
     state, left = _rename(tensors, [(rule.inward, rule.ours, CHANGES[rule.change][0]) for rule in rules])
-    patterns = [(compile_pattern(drop.theirs), drop.reason) for drop in drops]
-    dropped = {name: next((reason for pattern, reason in patterns if pattern.fullmatch(name)), '') for name in left}
-    unknown = [name for name, reason in dropped.items() if not reason]
+    dropped = {name: drop.reason for drop in drops for name in left if compile_pattern(drop.theirs).fullmatch(name)}
+    unknown = [name for name in left if name not in dropped]
     if unknown:
         raise ValueError(
             f'{len(unknown)} tensors have names that the rules do not know: {", ".join(unknown[:4])}'
@@ -95,13 +84,13 @@ def _rename(
     state: dict[str, Tensor] = {}
     left = []
     for name, tensor in tensors.items():
-        matches = ((pattern.fullmatch(name), target, change) for pattern, target, change in rules)
-        match, target, change = next(filter(itemgetter(0), matches), (None, '', None))
-        if match is None or change is None:
+        for pattern, target, change in rules:
+            if match := pattern.fullmatch(name):
+                new = re.sub(r'[#*]', '{}', target).format(*match.groups())
+                if new in state:
+                    raise ValueError(f'Two tensors of the checkpoint become {new}; the second one is {name}.')
+                state[new] = change(tensor)
+                break
+        else:
             left.append(name)
-            continue
-        new = fill(target, match.groups())
-        if new in state:
-            raise ValueError(f'Two tensors of the checkpoint become {new}; the second one is {name}.')
-        state[new] = change(tensor)
     return state, left

@@ -8,7 +8,7 @@ import torchvision
 
 from unmix.datasets.arrays import ArrayDataset, is_train
 from unmix.datasets.base import Pipeline
-from unmix.datasets.download import fetch_if_missing
+from unmix.datasets.download import read_torchvision
 from unmix.registry import DATASETS
 
 
@@ -37,25 +37,7 @@ class CIFAR10(ArrayDataset):
         download: bool = True,
         pipeline: dict[str, Any] | Pipeline | None = None,
     ) -> None:
-        name, reader, train = type(self).__name__, self.reader, is_train(split)
-        root = Path(data_root).expanduser()
-        folder = root / reader.base_folder
-        files = [folder / file for file, _ in (*reader.train_list, *reader.test_list)]
-
-        def present() -> bool:
-            return all(file.is_file() for file in files)
-
-        reason = fetch_if_missing(present, lambda: reader(root, train=train, download=True), download)
-        if not present():
-            raise FileNotFoundError(
-                f'{name}: {folder} does not hold the files of the python version. {reason} Unpack '
-                f'{reader.filename} from {reader.url} into {root}, or set dataset.data_root '
-                '(--cfg-options data_root=DIR) to the folder that holds it unpacked.'
-            )
-        try:
-            data = reader(root, train=train)
-        except RuntimeError as error:  # torchvision compares the MD5 sums
-            raise ValueError(f'{name}: the files in {folder} are damaged. Delete them and start again.') from error
+        data = read_torchvision(self.reader, data_root, download, train=is_train(split))
         super().__init__(torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), data.targets, pipeline)
         self.classes = tuple(data.classes)
 

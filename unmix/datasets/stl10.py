@@ -8,7 +8,7 @@ import torchvision
 
 from unmix.datasets.arrays import ArrayDataset
 from unmix.datasets.base import Pipeline
-from unmix.datasets.download import fetch_if_missing
+from unmix.datasets.download import read_torchvision
 from unmix.registry import DATASETS
 
 SPLITS = ('train', 'test', 'unlabeled', 'train+unlabeled')
@@ -42,25 +42,7 @@ class STL10(ArrayDataset):
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f'dataset.split is {split!r}; STL-10 has {", ".join(SPLITS)}.')
-        reader = torchvision.datasets.STL10
-        root = Path(data_root).expanduser()
-        folder = root / reader.base_folder
-        files = [folder / file for file, _ in (*reader.train_list, *reader.test_list)]
-
-        def present() -> bool:
-            return all(file.is_file() for file in files)
-
-        reason = fetch_if_missing(present, lambda: reader(root, split='train', download=True), download)
-        if not present():
-            raise FileNotFoundError(
-                f'STL10: {folder} does not hold the binary files. {reason} Unpack {reader.filename} from {reader.url} '
-                f'into {root}, or set dataset.data_root (--cfg-options data_root=DIR) to the folder that holds it '
-                'unpacked.'
-            )
-        try:
-            data = reader(root, split=split)
-        except RuntimeError as error:  # torchvision compares the MD5 sums
-            raise ValueError(f'STL10: the files in {folder} are damaged. Delete them and start again.') from error
+        data = read_torchvision(torchvision.datasets.STL10, data_root, download, split=split)
         labels = None if 'unlabeled' in split else data.labels
         super().__init__(torch.from_numpy(data.data), labels, pipeline)
         self.classes = tuple(data.classes)

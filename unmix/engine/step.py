@@ -46,14 +46,13 @@ class TrainStep:
         self.reasons: list[str] = []
         self.left_out = False
         self._stepped = False
-        self._statistics: RunningStatistics | None = None
+        self._statistics = RunningStatistics(self.method)
         optimizer = optim_wrapper.optimizer if isinstance(optim_wrapper, OptimWrapper) else None
         self._hook = optimizer.register_step_post_hook(self._note) if isinstance(optimizer, Optimizer) else None
 
     def start_watching(self) -> bool:
         """Look at losses and gradients from now on; return whether that is possible with this optimiser."""
         self.watch = isinstance(self.wrapper, OptimWrapper)
-        self._statistics = RunningStatistics(self.method) if self.watch else None
         return self.watch
 
     def close(self) -> None:
@@ -64,7 +63,7 @@ class TrainStep:
     def run(self, batch: Any) -> dict[str, Tensor]:
         """Take one step; return the loss terms for the log."""
         self.failed = None
-        if self._statistics is not None:
+        if self.watch:
             self._statistics.keep()
         wrapper = self if isinstance(self.wrapper, OptimWrapper) else self.wrapper
         with watching() if self.watch else nullcontext([]) as self.reasons:
@@ -84,8 +83,7 @@ class TrainStep:
     def discard(self) -> None:
         """Forget a step that was not taken, and the gradients that were accumulated before it."""
         self.wrapper.zero_grad()
-        if self._statistics is not None:
-            self._statistics.restore()
+        self._statistics.restore()
         if isinstance(self.method, BaseAlgorithm):
             self.method.discard_step()
 

@@ -29,24 +29,3 @@ def check_labels(labels: Tensor | Sequence[Any], num_classes: int | None, source
             )
             raise ValueError(f'{source}: labels reach from {smallest} to {largest}; expected {expected}.')
     return labels
-
-
-def check_classes(tested: Any, known: Any) -> None:
-    """Check that a label means the same class in two data sets, as far as both have names of classes.
-
-    Args:
-        tested: Data set that is evaluated.
-        known: Data set whose labels its images are compared with.
-
-    Raises:
-        ValueError: If a class of the one evaluated is missing in the other, or has another number there.
-    """
-    ours, theirs = (list(getattr(dataset, 'classes', None) or ()) for dataset in (tested, known))
-    if ours and theirs and ours != theirs[: len(ours)]:
-        number, name = next((i, c) for i, c in enumerate(ours) if i >= len(theirs) or theirs[i] != c)
-        other = repr(theirs[number]) if number < len(theirs) else 'none'
-        raise ValueError(
-            f'Label {number} is the class {name!r} of {len(ours)} in the data that are evaluated, but {other} of '
-            f'{len(theirs)} in those to compare with (bank_dataloader). ImageFolder numbers its sub-folders in the '
-            'order of their names: let both data_root have the same ones, or give both the same dataset.class_list.'
-        )

@@ -1,5 +1,6 @@
 """The order of the images, and with it the seed of their augmentations."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence, Sized
 from operator import attrgetter
 from typing import NamedTuple
@@ -51,36 +52,32 @@ def one_run(keys: Sequence[SampleKey]) -> tuple[int, int]:
     return runs.pop()
 
 
-@DATA_SAMPLERS.register_module()
-class EpochSampler(Sampler[SampleKey]):
-    """Yield a :class:`SampleKey` for each image of this rank's share, in an order that is a function of (seed, epoch).
-
-    The shares are those of MMEngine's ``DefaultSampler``: rank r takes every world_size-th image, from the r-th on.
+class KeySampler(Sampler[SampleKey]):
+    """Yield a :class:`SampleKey` for each of the :meth:`indices` of an epoch, from any of them on.
 
     Args:
         dataset: The data set.
-        shuffle: Whether each epoch has its own order; without, the order is that of the data set.
         seed: The same on all ranks; None: one that the ranks agree on.
-        round_up: Whether the first images come again at the end, so that all ranks have as many.
+
+    Attributes:
+        num_samples: Images of a whole epoch on this rank; a subclass sets it.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
+    num_samples: int
+
+    def __init__(self, dataset: Sized, seed: int | None) -> None:
         self.rank, self.world_size = get_dist_info()
         self.dataset = dataset
-        self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.start = 0
-        size = len(dataset)
-        per_rank = -(-size // self.world_size) if round_up else len(range(self.rank, size, self.world_size))
-        self.num_samples = per_rank
-        self.total_size = per_rank * self.world_size if round_up else size
+
+    @abstractmethod
+    def indices(self) -> np.ndarray:
+        """Return the images (num_samples,) of this rank in the current epoch, in order."""
 
     def __iter__(self) -> Iterator[SampleKey]:
-        size = len(self.dataset)
-        order = generator('order', self.seed, self.epoch).permutation(size) if self.shuffle else np.arange(size)
-        share = np.resize(order, self.total_size)[self.rank :: self.world_size]  # np.resize repeats
-        return (SampleKey(index, self.epoch, self.seed) for index in share[self.start :].tolist())
+        return (SampleKey(index, self.epoch, self.seed) for index in self.indices()[self.start :].tolist())
 
     def __len__(self) -> int:
         """Return the images of a whole epoch on this rank, wherever this one starts."""
@@ -100,6 +97,34 @@ class EpochSampler(Sampler[SampleKey]):
         if not 0 <= num_samples <= self.num_samples:
             raise ValueError(
                 f'An epoch has {self.num_samples} images on this process, so it cannot be resumed after {num_samples}. '
-                'Resume with the data set, batch size and number of processes of the checkpoint.'
+                'Resume with the data set, sampler, batch size and number of processes of the checkpoint.'
             )
         self.start = num_samples
+
+
+@DATA_SAMPLERS.register_module()
+class EpochSampler(KeySampler):
+    """Yield a :class:`SampleKey` for each image of this rank's share, in an order that is a function of (seed, epoch).
+
+    The shares are those of MMEngine's ``DefaultSampler``: rank r takes every world_size-th image, from the r-th on.
+
+    Args:
+        dataset: The data set.
+        shuffle: Whether each epoch has its own order; without, the order is that of the data set.
+        seed: The same on all ranks; None: one that the ranks agree on.
+        round_up: Whether the first images come again at the end, so that all ranks have as many.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
+        super().__init__(dataset, seed)
+        self.shuffle = shuffle
+        size = len(dataset)
+        per_rank = -(-size // self.world_size) if round_up else len(range(self.rank, size, self.world_size))
+        self.num_samples = per_rank
+        self.total_size = per_rank * self.world_size if round_up else size
+
+    def indices(self) -> np.ndarray:
+        """Return every world_size-th image of the epoch's order; with ``round_up`` it begins again at its end."""
+        size = len(self.dataset)
+        order = generator('order', self.seed, self.epoch).permutation(size) if self.shuffle else np.arange(size)
+        return np.resize(order, self.total_size)[self.rank :: self.world_size]  # np.resize repeats

@@ -1,12 +1,10 @@
 """Windows that slide over a random order of the images, so that an image comes often for a while and then rests."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Sized
 
 import numpy as np
-from mmengine.dist import get_dist_info, sync_random_seed
-from torch.utils.data import Sampler
 
-from unmix.datasets.samplers.epoch_sampler import SampleKey
+from unmix.datasets.samplers.epoch_sampler import KeySampler
 from unmix.registry import DATA_SAMPLERS
 from unmix.utils.rng import generator
 
@@ -14,7 +12,7 @@ RESHUFFLES = ('pass', 'wrap', 'never')
 
 
 @DATA_SAMPLERS.register_module()
-class SlidingWindowSampler(Sampler[SampleKey]):
+class SlidingWindowSampler(KeySampler):
     """Yield in epoch e a window of the images, in random order (`PIC <https://arxiv.org/abs/2006.14618>`_, Sec. 3.3).
 
     An epoch is a window. With the images of this rank (every world_size-th) in random orders one after the other, the
@@ -46,8 +44,7 @@ class SlidingWindowSampler(Sampler[SampleKey]):
         compat: str | None = None,
         seed: int | None = None,
     ) -> None:
-        self.rank, self.world_size = get_dist_info()
-        self.dataset = dataset
+        super().__init__(dataset, seed)
         self.share = len(dataset) // self.world_size  # the same on all ranks
         self.window, self.stride = window // self.world_size, stride // self.world_size
         if not 0 < self.window <= self.share:
@@ -66,14 +63,12 @@ class SlidingWindowSampler(Sampler[SampleKey]):
             )
         self.reshuffle = reshuffle
         self.modulus = self.window if compat == 'released' else self.share
-        self.seed = sync_random_seed() if seed is None else seed
-        self.epoch = 0
-        self.start = 0
+        self.num_samples = self.window
 
-    def __iter__(self) -> Iterator[SampleKey]:
+    def indices(self) -> np.ndarray:
+        """Return the images of the window of this epoch, in an order of its own."""
         window = self.positions(self.epoch)[self.permutation('window', self.epoch, self.window)]
-        indices = self.rank + self.world_size * window
-        return (SampleKey(index, self.epoch, self.seed) for index in indices[self.start :].tolist())
+        return self.rank + self.world_size * window
 
     def positions(self, epoch: int) -> np.ndarray:
         """Return the images of a window, as numbers in this rank's share, in the order of the pass."""
@@ -94,25 +89,3 @@ class SlidingWindowSampler(Sampler[SampleKey]):
     def permutation(self, purpose: str, number: int, size: int) -> np.ndarray:
         """Return the order of pass ``number``, or of window ``number``."""
         return generator(purpose, self.seed, self.rank, number).permutation(size)
-
-    def __len__(self) -> int:
-        """Return the images of a whole window on this rank, wherever this one starts."""
-        return self.window
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begin a window, at its first image."""
-        self.epoch = epoch
-        self.start = 0
-
-    def set_start(self, num_samples: int) -> None:
-        """Leave out the first ``num_samples`` images of this rank in the current window, and in no later one.
-
-        Raises:
-            ValueError: If a window has fewer.
-        """
-        if not 0 <= num_samples <= self.window:
-            raise ValueError(
-                f'A window has {self.window} images on this process, so it cannot be resumed after {num_samples}. '
-                'Resume with the sampler, batch size and number of processes of the checkpoint.'
-            )
-        self.start = num_samples

@@ -152,4 +152,4 @@ def _per_image(values: np.ndarray) -> Tensor:
 @lru_cache
 def _centres(size: int) -> Tensor:
     """Coordinates (size,) of the pixels' centres along one side, which is [-1, 1]."""
-    return (2 * torch.arange(size) + 1) / size - 1
+    return (2 * torch.arange(size, dtype=torch.float32) + 1) / size - 1

@@ -19,7 +19,6 @@ from unmix.evaluation.metrics import Features
 from unmix.registry import LOOPS, METRICS, MODELS
 from unmix.utils.digest import file_sha256
 from unmix.utils.dist import unwrap
-from unmix.utils.labels import check_classes
 from unmix.utils.rng import seeded
 
 
@@ -156,6 +155,27 @@ class FeatureLoop(BaseLoop):
             self.runner.call_hook(f'before_{self.mode}_iter', batch_idx=i, data_batch=batch)
             yield batch
             self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=i, data_batch=batch, outputs=None)
+
+
+def check_classes(tested: Any, known: Any) -> None:
+    """Check that a label means the same class in two data sets, as far as both have names of classes.
+
+    Args:
+        tested: Data set that is evaluated.
+        known: Data set whose labels its images are compared with.
+
+    Raises:
+        ValueError: If a class of the one evaluated is missing in the other, or has another number there.
+    """
+    ours, theirs = (list(getattr(dataset, 'classes', None) or ()) for dataset in (tested, known))  # may have no names
+    if ours and theirs and ours != theirs[: len(ours)]:
+        number, name = next((i, c) for i, c in enumerate(ours) if i >= len(theirs) or theirs[i] != c)
+        other = repr(theirs[number]) if number < len(theirs) else 'none'
+        raise ValueError(
+            f'Label {number} is the class {name!r} of {len(ours)} in the data that are evaluated, but {other} of '
+            f'{len(theirs)} in those to compare with (bank_dataloader). ImageFolder numbers its sub-folders in the '
+            'order of their names: let both data_root have the same ones, or give both the same dataset.class_list.'
+        )
 
 
 def _identity(dataloader: DataLoader | dict) -> Any:

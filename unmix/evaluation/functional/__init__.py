@@ -1,7 +1,6 @@
 """Pure functions behind the metrics."""
 
-from unmix.evaluation.functional.knn import knn_neighbours, knn_predict, knn_scores
-from unmix.evaluation.functional.knn_vote import knn_vote
+from unmix.evaluation.functional.knn import knn_neighbours, knn_predict, knn_scores, knn_vote
 from unmix.evaluation.functional.logistic_regression import (
     LogisticRegression,
     feature_statistics,

@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification. Shapes: M features, N in the bank, D dimensions, C classes."""
+"""k-nearest-neighbour classification. Shapes: M features, N in the bank, D dimensions, C classes."""
 
 import math
 
@@ -64,6 +64,20 @@ def knn_predict(
     return scores.sort(dim=1, descending=True, stable=True).indices
 
 
+def knn_vote(features: Tensor, bank: Tensor, bank_labels: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
+    """Classify each feature by the majority of its nearest neighbours, by Euclidean distance, in a labelled bank.
+
+    The monitor of htdt's `W-MSE <https://arxiv.org/abs/2007.06346>`_ repository. Of classes with equally many
+    neighbours the smallest wins. Arguments, of rows of any length, and errors are those of :func:`knn_scores`.
+
+    Returns:
+        Classes (M,), and the neighbours' labels (M, min(k, N)), nearest first.
+    """
+    similarity, labels = knn_neighbours(features, bank, bank_labels, k, euclidean=True)
+    votes = class_scores(similarity, labels, math.inf, int(bank_labels.max()) + 1)
+    return votes.sort(dim=1, descending=True, stable=True).indices[:, 0], labels
+
+
 @torch.no_grad()
 def knn_neighbours(
     features: Tensor,
@@ -72,11 +86,12 @@ def knn_neighbours(
     k: int,
     num_classes: int | None = None,
     chunk_size: int | None = None,
+    euclidean: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return similarity and label of the k nearest in the bank, both (M, min(k, N)), nearest first.
 
     Of equally near ones the smallest label comes first, so the first j columns are the j nearest. Arguments and errors
-    are those of :func:`knn_scores`.
+    are those of :func:`knn_scores`; with ``euclidean`` the similarity is the negative distance, of rows of any length.
     """
     _check(features, bank, bank_labels, k, num_classes, chunk_size)
     order = bank_labels.argsort(stable=True)  # smallest label first: the rule for ties
@@ -85,7 +100,8 @@ def knn_neighbours(
     labels = bank_labels.new_empty(len(features), k)
     for start in range(0, len(features), chunk_size := chunk_size or max(1, _BLOCK // len(bank))):
         chunk = slice(start, start + chunk_size)
-        similarity[chunk], neighbours = _nearest(features[chunk] @ bank.T, k, order)
+        near = torch.cdist(features[chunk], bank).neg_() if euclidean else features[chunk] @ bank.T
+        similarity[chunk], neighbours = _nearest(near, k, order)
         labels[chunk] = bank_labels[neighbours]
     by_label = labels.argsort(dim=1, stable=True)
     similarity, by_similarity = similarity.gather(1, by_label).sort(dim=1, descending=True, stable=True)
@@ -93,7 +109,10 @@ def knn_neighbours(
 
 
 def class_scores(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
-    """Return the scores (M, C) that neighbours (M, k) of these similarities and labels give."""
+    """Return the scores (M, C) that neighbours (M, k) of these similarities and labels give.
+
+    At the temperature ``math.inf`` all neighbours weigh alike: the scores are their numbers.
+    """
     scores = similarity.new_zeros(len(similarity), num_classes)
     return scores.scatter_add_(1, labels, (similarity / temperature).exp())
 

@@ -1,9 +1,8 @@
 """Metrics: kNN and linear classifiers on frozen features, accuracy of a classifier."""
 
 from unmix.evaluation.metrics.accuracy import Accuracy
-from unmix.evaluation.metrics.euclidean_knn import EuclideanKNN
 from unmix.evaluation.metrics.features import Features
-from unmix.evaluation.metrics.knn import KNN
+from unmix.evaluation.metrics.knn import KNN, EuclideanKNN
 from unmix.evaluation.metrics.linear_probe import LinearProbe
 from unmix.evaluation.metrics.linear_training import LinearTraining
 

@@ -1,7 +1,9 @@
-"""Accuracy of a weighted k-nearest-neighbour classifier."""
+"""Accuracy of k-nearest-neighbour classifiers."""
 
+import math
 from collections.abc import Sequence
 from itertools import product
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,6 +33,9 @@ class KNN:
         ValueError: If there is no k or no temperature.
     """
 
+    euclidean: ClassVar[bool] = False
+    tops: ClassVar[tuple[int, ...]] = (1, 5)
+
     def __init__(
         self,
         k: int | Sequence[int] = 200,
@@ -50,20 +55,15 @@ class KNN:
         num_classes = int(max(bank.labels.max(), test.labels.max())) + 1
         for temperature in self.temperature:
             check_temperature(temperature, test.features.dtype)
+        queries, others = (x if self.euclidean else F.normalize(x, dim=1) for x in (test.features, bank.features))
         similarity, labels = knn_neighbours(
-            F.normalize(test.features, dim=1),
-            F.normalize(bank.features, dim=1),
-            bank.labels,
-            max(self.k),
-            num_classes,
-            self.chunk_size,
+            queries, others, bank.labels, max(self.k), num_classes, self.chunk_size, self.euclidean
         )
         results: dict[str, float] = {}
         for k, temperature in product(self.k, self.temperature):
             rank = _ranks(similarity[:, :k], labels[:, :k], temperature, num_classes, test.labels)
-            accuracies = {
-                top: 100.0 * (rank < top).double().mean().item() for top in (1, 5) if top == 1 or num_classes > 5
-            }
+            tops = [top for top in self.tops if top == 1 or num_classes > top]
+            accuracies = {top: 100.0 * (rank < top).double().mean().item() for top in tops}
             results |= {f'{self._prefix(k, temperature)}top{top}': value for top, value in accuracies.items()}
         return results
 
@@ -71,6 +71,25 @@ class KNN:
         if len(self.k) == len(self.temperature) == 1:
             return ''
         return f'{self.name}_{k}' + (f'_t{temperature:g}' if len(self.temperature) > 1 else '') + '/'
+
+
+@METRICS.register_module()
+class EuclideanKNN(KNN):
+    """Accuracy of the majority of the Euclidean neighbours, on features as they are, see :func:`knn_vote`; top 1 only.
+
+    Args:
+        k: Number of neighbours, or several.
+        name: Prefix of the results, as in :class:`KNN`.
+
+    Raises:
+        ValueError: If there is no k.
+    """
+
+    euclidean = True
+    tops = (1,)
+
+    def __init__(self, k: int | Sequence[int] = 5, name: str = 'knn') -> None:
+        super().__init__(k, math.inf, name=name)
 
 
 def _ranks(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int, truth: Tensor) -> Tensor:
