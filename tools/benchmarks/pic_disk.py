@@ -9,8 +9,8 @@ are read from the disk, and as many are written. The learning rate changes each 
 * disk, cached: the operating system caches as much of the table as fits into memory.
 * disk, cold: the table is removed from the cache before the rounds (Linux).
 
-It also prints the times to create, save and load the table, and how the process's memory grows: ``anonymous`` is its
-own memory, ``file`` counts cached pages of the table, which the system takes back when it needs them.
+It also prints the times to create, save and load the table, and the process's own memory after each (Linux); pages of
+the table that the system caches are not counted.
 """
 
 import argparse
@@ -27,24 +27,16 @@ from peak import extra_bytes
 from pic import Batches, Ours
 
 
-def resident() -> dict[str, int]:
-    """Return the process's memory in bytes: its own, and of files (Linux)."""
-    lines = [line.split() for line in Path('/proc/self/status').read_text().splitlines()]
-    names = {'RssAnon:': 'anonymous', 'RssFile:': 'file'}
-    return {names[line[0]]: 1024 * int(line[1]) for line in lines if line and line[0] in names}
-
-
 def measure(args: argparse.Namespace, directory: str) -> tuple[list[Goal], dict]:
     """Time the step and everything that handles the whole table."""
-    whole: dict[str, dict[str, float]] = {}
-    goals, seconds = [], {}
+    goals, seconds, whole = [], {}, {}
 
     def timed(name: str, call: Callable[[], Any]) -> Any:
-        before, cpu, wall = resident(), time.process_time(), time.perf_counter()
+        cpu, wall = time.process_time(), time.perf_counter()
         result = call()
-        row: dict[str, float] = dict(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
-        whole[name] = row | {kind: size - before[kind] for kind, size in resident().items()}
-        print(name, ', '.join(f'{key} {value:.4g}' for key, value in whole[name].items()), '(s, bytes)', flush=True)
+        row = whole[name] = dict(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
+        (memory,) = [line.split()[1] for line in Path('/proc/self/status').open() if line.startswith('RssAnon')]
+        print(f'{name}: {row["cpu"]:.1f} s cpu, {row["wall"]:.1f} s wall, then {memory} kB of own memory', flush=True)
         return result
 
     disk = timed('create', lambda: Ours(args.size, args.dim, args.recent, rows_dir=directory))
@@ -55,18 +47,16 @@ def measure(args: argparse.Namespace, directory: str) -> tuple[list[Goal], dict]
         if state == 'cold':
             os.fsync(file)
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        ratios = timed(f'rounds, {state}', lambda: interleave(steps, args.rounds, args.threads, seed=args.seed))
+        ratios = interleave(steps, args.rounds, args.threads, seed=args.seed)
         ratios.print('memory', state)
         seconds[state] = ratios.to_dict()
         for clock in ('cpu', 'wall'):
             flat = ratios.ratio('disk', 'memory', args.threads[0], clock)
-            print(f'disk over memory, {state}, {clock}: {flat}')
             goals.append(Goal(f'pic_disk_{state}_{clock}', flat.median, 1.15, at_most=True))
     extra = {name: extra_bytes(step) for name, step in steps.items()}
     print(f'extra tensors of a step, bytes: {extra}')
     state_dict = timed('save', disk.head.state_dict)
     sizes = {path.suffix: path.stat().st_size for path in Path(directory).iterdir()}
-    steps['disk']()
     timed('load', lambda: disk.head.load_state_dict(state_dict))
     return goals, dict(seconds=seconds, whole=whole, extra=extra, sizes=sizes)
 

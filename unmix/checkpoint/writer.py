@@ -66,7 +66,7 @@ class CheckpointWriter:
         try:
             with writing_by(write):
                 yield outdated
-        except OSError as error:  # RowsOnDisk has written its table, which is not part of the checkpoint file
+        except OSError as error:  # the state dict cannot be made: RowsOnDisk writes its table then
             self._work = Future()
             self._work.set_exception(error)
         if not self._thread:
