@@ -35,7 +35,8 @@ def measure(args: argparse.Namespace, directory: str) -> tuple[list[Goal], dict]
         cpu, wall = time.process_time(), time.perf_counter()
         result = call()
         row = whole[name] = dict(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
-        (memory,) = [line.split()[1] for line in Path('/proc/self/status').open() if line.startswith('RssAnon')]
+        status = Path('/proc/self/status').read_text()
+        memory = status.partition('RssAnon:')[2].split()[0]
         print(f'{name}: {row["cpu"]:.1f} s cpu, {row["wall"]:.1f} s wall, then {memory} kB of own memory', flush=True)
         return result
 
