@@ -5,8 +5,6 @@ import math
 
 import pytest
 import torch
-from ranks import run_ranks
-from tolerances import assert_same, rounding
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,6 +12,8 @@ from unmix.models import PICHead
 from unmix.models.functional.skipped_steps import Step, StepHistory, skipped_steps
 from unmix.models.memory.recent import RecentInstances
 from unmix.registry import MODELS
+from unmix.testing.ranks import run_ranks
+from unmix.testing.tolerances import assert_same, rounding
 
 
 def unit(*shape, seed=0):

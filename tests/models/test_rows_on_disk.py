@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
-from ranks import run_ranks
 from torch import distributed
 
 from unmix.models import PICHead
 from unmix.models.memory.rows_on_disk import RowsOnDisk
+from unmix.testing.ranks import run_ranks
 
 
 def build(rows_dir=None):
