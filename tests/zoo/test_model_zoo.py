@@ -24,8 +24,7 @@ from unmix.converters import read_checkpoint
 from unmix.converters.networks import below
 from unmix.converters.proof import torchvision_resnet
 from unmix.datasets import Digits
-from unmix.evaluation.metrics import KNN
-from unmix.evaluation.metrics.features import Features
+from unmix.evaluation import KNN, Features
 from unmix.models.pretrained import load_pretrained
 from unmix.registry import MODELS
 from unmix.utils import download as download_module

@@ -1,9 +1,7 @@
-"""Names for contents."""
+"""Digest of a file."""
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 
 def file_sha256(path: str | Path) -> str:
@@ -13,9 +11,3 @@ def file_sha256(path: str | Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def content_key(content: Any) -> str:
-    """Return 16 hexadecimal digits for plain containers, numbers and strings; equal contents have equal digits."""
-    text = json.dumps(content, sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unmix.engine.loops.frozen_model import eval_mode, statistics_of_rank_zero
+from unmix.evaluation import Features
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
-from unmix.evaluation.metrics import Features
 from unmix.registry import LOOPS, METRICS, MODELS
 from unmix.utils.digest import file_sha256
 from unmix.utils.dist import unwrap
