@@ -14,7 +14,7 @@ from unmix.evaluation import EuclideanKNN, Features, knn_vote
 from unmix.models import BYOL
 from unmix.models.algorithms import byol
 from unmix.registry import MODELS, PARAM_SCHEDULERS
-from unmix.utils import Clock
+from unmix.utils.clock import Clock
 
 
 @pytest.mark.golden('c06_htdt*')

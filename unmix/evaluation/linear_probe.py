@@ -1,7 +1,7 @@
 """Linear classifier on frozen features: softmax regression, solved to the optimum by L-BFGS."""
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -173,7 +173,7 @@ def _solve(
 ) -> tuple[Tensor, Tensor]:
     weight = inputs.new_zeros(inputs.shape[1], num_classes).requires_grad_()
     bias = inputs.new_zeros(num_classes).requires_grad_()
-    solver = torch.optim.LBFGS(
+    solver: Any = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iter,
         history_size=10,
@@ -189,7 +189,7 @@ def _solve(
         return loss
 
     with torch.enable_grad():
-        solver.step(objective)  # type: ignore[no-untyped-call]
+        solver.step(objective)
     return weight.detach(), bias.detach()
 
 

@@ -1,4 +1,4 @@
-"""Where the weights of a model are, and a verified file of them."""
+"""Download and verification of weights."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ MIRROR = 'UNMIX_MIRROR'
 
 
 def download(name: str, directory: str | Path | None = None) -> Path:
-    """Return a file with the weights of a model, whose SHA-256 is that of its metafile.
+    """Return a file with the weights of a model; its SHA-256 is that of the metafile.
 
-    What lies in the package, the cache or a mirror directory is taken from there, without a network.
+    Files in the package, the cache or a mirror directory need no network.
 
     Args:
         name: As :func:`unmix.list_models` gives it.
