@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from interleave import Goal, argument_parser, interleave, print_goals
 from literal.views import loader
+from measure import Goal, argument_parser, interleave, print_goals
 from mmengine.runner import Runner
 from twins import RECIPES, Literal, Ours, recipe
 

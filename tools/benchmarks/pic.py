@@ -2,28 +2,30 @@
 
 Forward and backward pass of B x D queries and one step of SGD with momentum and weight decay on N x D weights:
 
-* literal: all weights normalised, a table of logits (B, N), cross-entropy, a dense gradient, ``torch.optim.SGD``.
-* full: :class:`PICHead`: the same numbers without normalised weights and without logits; the gradient is dense.
-* recent: :class:`PICHead` with ``num_recent``, a learning rate that changes each step, ids that are drawn from all
-  instances, so that nearly all of a batch enter and leave; of the weights outside a step touches those of its batch.
+* literal: all weights are normalised, a table of logits (B, N), cross-entropy, a dense gradient, ``torch.optim.SGD``.
+* full: :class:`PICHead`, the same numbers without normalised weights and without logits; the gradient is dense.
+* recent: :class:`PICHead` with ``num_recent`` (sizes from a million on). The learning rate changes each step. Ids are
+  drawn from all instances, so nearly all of a batch enter and leave; a step touches K weights and those of its batch.
+* disk, with ``--rows-dir DIR``: recent instances, all other rows in a file in DIR, against a step in memory with as
+  many instances as there are recent ones. ImageNet-22k is ``--sizes 14197122``, which takes 14.5 GB there.
 
-Before the timing, losses, gradients of the queries and weights after three steps are compared in float64, to 1e-12;
-that recent classes are the dense training on the same loss is a test of its own (tests/models/test_pic.py). The extra
-memory is the peak of the tensors that are alive during the step, beside weights and momentum.
+First, losses, gradients of the queries and weights after three steps are compared in float64, to 1e-12. (That recent
+classes are the dense training on the same loss is tested in tests/models/test_pic.py.) Extra memory is the peak of the
+tensors that are alive during the step, without weights and momentum.
 """
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from interleave import Goal, argument_parser, interleave, print_goals
-from peak import extra_bytes
+from measure import Goal, argument_parser, extra_megabytes, interleave, print_goals
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmix.models import PICHead
 
-SGD = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)
+SGD: dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)
 TEMPERATURE = 0.2
 Step = Callable[[], tuple[Tensor, Tensor]]
 
@@ -41,7 +43,7 @@ class Literal:
         logits = torch.einsum('nd,kd->nk', query, F.normalize(self.weight, dim=1)) / TEMPERATURE
         loss = F.cross_entropy(logits, index)
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         assert query.grad is not None
         return loss.detach(), query.grad
@@ -50,21 +52,14 @@ class Literal:
 class Ours:
     """Our head with its optimiser."""
 
-    def __init__(
-        self,
-        num: int,
-        dim: int,
-        num_recent: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        rows_dir: str | None = None,
-    ) -> None:
-        options = dict(num_recent=num_recent, max_phases=131072 if num_recent else 1, rows_dir=rows_dir)
-        self.head = PICHead(num, dim, TEMPERATURE, **options).to(dtype)
+    def __init__(self, num: int, dim: int, num_recent: int | None = None, rows_dir: str | None = None) -> None:
+        phases = 131072 if num_recent else 1
+        self.head = PICHead(num, dim, TEMPERATURE, num_recent=num_recent, max_phases=phases, rows_dir=rows_dir)
         self.optimizer = torch.optim.SGD(self.head.parameters(), **SGD)
         self.head.follow(self.optimizer)
         self.steps = 0
         for start in range(0, num_recent or 0, 4096):
-            self.head.address(torch.arange(start, min(start + 4096, num_recent or 0)), 0)
+            self.head.enter(torch.arange(start, min(start + 4096, num_recent or 0)))
 
     def step(self, query: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Make a step; return the loss and the gradient of the queries."""
@@ -72,24 +67,19 @@ class Ours:
         self.steps += 1
         if self.head.recent is not None:
             self.optimizer.param_groups[0]['lr'] = SGD['lr'] / self.steps
-        loss = self.head(query, self.head.address(index, 0))
         self.optimizer.zero_grad()
-        loss.backward()
+        self.head.enter(index)
+        loss = self.head(query, self.head.address(index))
+        torch.autograd.backward(loss)
         self.optimizer.step()
+        self.head.after_step()
         assert query.grad is not None
         return loss.detach(), query.grad
 
 
-class Batches:
-    """Queries and ids, new ones for each step."""
-
-    def __init__(self, num: int, batch: int, dim: int, dtype: torch.dtype = torch.float32) -> None:
-        self.num, self.batch = num, batch
-        self.query = F.normalize(torch.randn(batch, dim, dtype=torch.float64), dim=1).to(dtype)
-
-    def of(self, form: Literal | Ours) -> Step:
-        """Return the step of a form with the next batch."""
-        return lambda: form.step(self.query, torch.randint(self.num, (self.batch,)))
+def timed(form: Literal | Ours, num: int, query: Tensor) -> Step:
+    """Return the step of a form on a new batch of ids."""
+    return lambda: form.step(query, torch.randint(num, (len(query),)))
 
 
 def check(dim: int, seed: int) -> None:
@@ -99,42 +89,43 @@ def check(dim: int, seed: int) -> None:
         AssertionError: If they differ.
     """
     torch.manual_seed(seed)
-    ours = Ours(5000, dim, dtype=torch.float64)
+    ours = Ours(5000, dim)
+    ours.head.double()
     literal = Literal(ours.head.weight.detach())
     for _ in range(3):
-        query, index = Batches(5000, 64, dim, torch.float64).query, torch.randint(5000, (64,))
+        query, index = F.normalize(torch.randn(64, dim, dtype=torch.float64), dim=1), torch.randint(5000, (64,))
         for one, other in zip(ours.step(query, index), literal.step(query, index), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(ours.head.weight, literal.weight, rtol=1e-12, atol=1e-12)
     print('float64: losses, gradients and weights are those of the literal form, to 1e-12')
 
 
-def measure(args: argparse.Namespace, num: int, batch: int, rounds: int, recent: bool) -> tuple[list[Goal], dict]:
-    """Time the forms with ``num`` instances; with ``recent`` also ours over the recent ones, here and with fewer."""
+def measure(args: argparse.Namespace, num: int) -> tuple[list[Goal], dict[str, Any]]:
+    """Time the forms with ``num`` instances; return goals, seconds and extra memory."""
     torch.manual_seed(args.seed)
-    batches, full = Batches(num, batch, args.dim), Ours(num, args.dim)
-    literal = Literal(full.head.weight.detach())
-    steps = {'literal': batches.of(literal), 'full': batches.of(full)}
-    if recent:
-        few = Batches(args.recent, batch, args.dim)
-        steps['recent'] = batches.of(Ours(num, args.dim, args.recent))
-        steps[f'recent, N={args.recent}'] = few.of(Ours(args.recent, args.dim, args.recent))
-    ratios = interleave(steps, rounds, args.threads, seed=args.seed)
-    ratios.print('literal', f'N={num}, batch {batch}')
-    memory = {name: extra_bytes(step) for name, step in steps.items()}
-    print('extra memory, MB: ' + ', '.join(f'{name} {size / 1e6:.1f}' for name, size in memory.items()))
-    threads, label = args.threads[0], f'{num / 1e6:.2f}m' if num >= 10**6 else f'{num // 1000}k'
-    goals = [
-        Goal(f'pic_full_{label}', ratios.ratio('literal', 'full', threads).median, 2.5),
-        Goal(f'pic_full_{label}_memory', memory['full'] / memory['literal'], 0.4, at_most=True),
-    ]
-    if recent:
-        flat = ratios.ratio('recent', f'recent, N={args.recent}', threads)
-        goals += [
-            Goal('pic_sampled', ratios.ratio('literal', 'recent', threads).median, 50),
-            Goal('pic_sampled_flat', flat.median, 1.15, at_most=True),
-        ]
-    return goals, dict(seconds=ratios.to_dict(), memory=memory)
+    large = num >= 10**6 or args.rows_dir is not None  # the literal form needs 6 GB
+    query = F.normalize(torch.randn(64 if large else 256, args.dim), dim=1)
+    steps: dict[str, Step] = {}
+    if args.rows_dir is None:
+        full = Ours(num, args.dim)
+        steps['literal'] = timed(Literal(full.head.weight.detach()), num, query)
+        steps['full'] = timed(full, num, query)
+    recent, few = 'recent' if args.rows_dir is None else 'disk', f'recent, N={args.recent}'
+    if large:
+        steps[recent] = timed(Ours(num, args.dim, args.recent, args.rows_dir), num, query)
+        steps[few] = timed(Ours(args.recent, args.dim, args.recent), args.recent, query)
+    ratios = interleave(steps, min(args.rounds, 3) if large else args.rounds, args.threads, seed=args.seed)
+    ratios.print(next(iter(steps)), f'N={num}, batch {len(query)}')
+    memory, label = extra_megabytes(steps), f'{num / 1e6:.2f}m' if num >= 10**6 else f'{num // 1000}k'
+    goals = []
+    if args.rows_dir is None:
+        goals.append(Goal(f'pic_full_{label}', ratios.ratio('literal', 'full').median, 2.5))
+        goals.append(Goal(f'pic_full_{label}_memory', memory['full'] / memory['literal'], 0.4, at_most=True))
+    if large:
+        goals.append(Goal(f'pic_{recent}_flat', ratios.ratio(recent, few).median, 1.15, at_most=True))
+    if 'recent' in steps:
+        goals.append(Goal('pic_sampled', ratios.ratio('literal', 'recent').median, 50))
+    return goals, dict(seconds=ratios.seconds, memory=memory)
 
 
 def main() -> None:
@@ -143,13 +134,14 @@ def main() -> None:
     parser.add_argument('--dim', type=int, default=128, help='feature dimension D (default 128)')
     parser.add_argument('--sizes', type=int, nargs='+', default=[50_000, 200_000, 1_281_167], help='instances N')
     parser.add_argument('--recent', type=int, default=65536, help='recent instances K (default 65536)')
+    parser.add_argument('--rows-dir', help='measure rows on disk, in this directory')
     args = parser.parse_args()
     torch.set_num_threads(args.threads[0])
     check(args.dim, args.seed)
-    goals, details = [], {}
+    goals: list[Goal] = []
+    details = {}
     for num in args.sizes:
-        large = num >= 10**6  # the literal form needs 6 GB
-        found, details[str(num)] = measure(args, num, 64 if large else 256, min(args.rounds, 3 if large else 99), large)
+        found, details[str(num)] = measure(args, num)
         goals += found
     print_goals(goals, args.json, **details)
 

@@ -20,7 +20,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from interleave import Goal, argument_parser, interleave, print_goals
+from measure import Goal, argument_parser, interleave, print_goals
 from twins import Literal, Ours, recipe
 
 

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 import view_peers
-from interleave import Goal, argument_parser, interleave, print_goals
+from measure import Goal, argument_parser, interleave, print_goals
 from PIL import Image
 from sklearn.datasets import load_sample_images
 

@@ -13,7 +13,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from unmix.checkpoint.latest import PASSING
-from unmix.checkpoint.writer import CheckpointWriter
+from unmix.checkpoint.save import CheckpointWriter
 from unmix.registry import HOOKS
 from unmix.utils.accumulation import between_steps
 from unmix.utils.files import leftovers
@@ -28,7 +28,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     A checkpoint is written beside its place, brought to the disk and renamed; then ``last_checkpoint`` names it; then
     those that ``max_keep_ckpts`` and ``save_best`` make obsolete are removed, and what a signal or the time had saved
     in between. MMEngine removes them first. Rank 0 writes, and all ranks learn how it ended. Temporary files that a
-    killed run has left are removed before training.
+    killed run has left are removed before training. A checkpoint that holds NaN or infinity is not written, and ends
+    the run (:func:`unmix.checkpoint.save.refuse_nonfinite`).
 
     Args:
         interval_minutes: Also save ``iter_N.pth`` when so much time has passed since the last checkpoint, at the end of

@@ -1,4 +1,4 @@
-"""What steps of SGD do to a weight that gets no gradient, made up for later, all at once.
+"""Steps of SGD without a gradient, applied to a weight later and all at once.
 
 Without gradient a step with learning rate eta, weight decay lambda and momentum mu maps a weight and its momentum
 linearly, the same for each coordinate: ``(w, v) <- A (w, v)``, ``A = [[1 - eta lambda, -eta mu], [lambda, mu]]``.

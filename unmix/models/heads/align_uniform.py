@@ -1,6 +1,7 @@
 """Alignment and uniformity."""
 
 import math
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank
@@ -75,8 +76,8 @@ class AlignUniformHead(InfoNCEHead):
         intra_batch: bool = True,
         scope: str = 'rank',
         contrast_weight: float = 0.0,
-        temperature: Temperature | dict = 0.07,
-        init_cfg: dict | None = None,
+        temperature: Temperature | dict[str, Any] = 0.07,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(dim, queue_size, temperature, init_cfg)
         if not (align_weight or uniform_weight or contrast_weight):
@@ -95,8 +96,8 @@ class AlignUniformHead(InfoNCEHead):
 
     @property
     def chance_loss(self) -> float:
-        """The loss of features that are all the same."""
-        return self.weights['contrast'] * super().chance_loss
+        """Loss of features that are the same for all images."""
+        return self.weights['contrast'] * math.log(self.queue.size + 1)
 
     @full_precision
     def shared(self, query: Tensor) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Classification of instances."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -49,7 +49,6 @@ class PICHead(InstanceHead):
         max_phases: See :class:`StepHistory`; with ``num_recent`` only.
         rows_dir: Directory for the weights of the instances that are not recent, if memory has no room for them; see
             :class:`RowsOnDisk`, also for checkpoints. None: in memory, as buffers.
-        rows_kept: How many checkpoints the directory keeps the weights of.
 
     Attributes:
         weight: (num_instances or num_recent, D), starts at N(0, 0.01).
@@ -71,7 +70,6 @@ class PICHead(InstanceHead):
         weight_grad_scale: float = 1.0,
         max_phases: int = 65536,
         rows_dir: str | None = None,
-        rows_kept: int = 3,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -85,7 +83,7 @@ class PICHead(InstanceHead):
         self.temperature, self.weight_grad_scale = build_temperature(temperature), weight_grad_scale
         if rows_dir is not None and num_recent is None:
             raise ValueError(f'head.rows_dir is {rows_dir!r}, but only the rows outside of head.num_recent go to disk.')
-        self.rows = None if rows_dir is None else RowsOnDisk(rows_dir, num_instances, dim, INIT_STD, rows_kept)
+        self.rows = None if rows_dir is None else RowsOnDisk(rows_dir, num_instances, dim, INIT_STD)
         if self.rows is None:
             weight, velocity = INIT_STD * torch.randn(num_instances, dim), None
         else:
@@ -136,10 +134,11 @@ class PICHead(InstanceHead):
         if self.recent is not None:
             self.recent.advance()
 
-    def saved(self) -> None:
-        """Remove the tables of old checkpoints from the disk."""
+    def saved(self, kept: Iterable[Mapping[str, Tensor]]) -> None:
+        """Remove the tables on the disk that no checkpoint needs."""
         if self.rows is not None:
-            self.rows.prune()
+            key = 'head.rows.digest'
+            self.rows.prune(state_dict[key] for state_dict in kept if key in state_dict)
 
     def _of_crops(self, function: Callable[..., Tensor], query: Tensor, target: Tensor | None = None) -> Tensor:
         """Return a function (N, V) of queries (N, V, D), and their classes, and the weights; only large crops teach."""

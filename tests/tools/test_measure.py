@@ -9,7 +9,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tools/benchmarks'))
-import interleave as bench
+import measure as bench
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,8 @@
-"""Timing of variants side by side: in turns, in shuffled order, so that all of them meet the same machine.
+"""What the benchmarks share: timing of variants side by side, extra memory, goals.
 
-A round gives each variant one turn. What other processes do to the machine hits neighbours alike, so what counts is the
-ratio within a round; its median over the rounds is the value, its least and greatest are the range. Used by the
-benchmarks of this folder; a goal becomes a line ``GOAL <name> <ratio> <target> PASS|FAIL``.
+A round gives each variant one turn, in shuffled order. Other processes on the machine disturb neighbouring turns alike,
+so the result is the ratio within a round: the median over the rounds, and their range. A goal is printed as a line
+``GOAL <name> <ratio> <target> PASS|FAIL``.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 
 class Spread(NamedTuple):
@@ -33,35 +34,30 @@ class Spread(NamedTuple):
 
 
 class Ratios:
-    """Seconds of each variant in each round.
+    """Timings of all variants.
 
     Attributes:
-        seconds: Of a call in each round, by number of threads, clock (``'cpu'``: of all threads of the process;
+        seconds: Seconds of a call in each round, by number of threads, clock (``'cpu'``: of all threads of the process;
             ``'wall'``) and variant.
     """
 
     def __init__(self, seconds: Mapping[int, Mapping[str, Mapping[str, Sequence[float]]]]) -> None:
         self.seconds = seconds
 
-    def ratio(self, slow: str, fast: str, threads: int = 1, clock: str = 'cpu') -> Spread:
-        """Return how many times as long ``slow`` takes as ``fast``."""
-        rounds = self.seconds[threads][clock]
+    def ratio(self, slow: str, fast: str, threads: int | None = None, clock: str = 'cpu') -> Spread:
+        """Return the time of ``slow`` over that of ``fast``; ``threads`` is by default the first number of threads."""
+        rounds = self.seconds[threads or next(iter(self.seconds))][clock]
         ratios = [a / b for a, b in zip(rounds[slow], rounds[fast], strict=True)]
         return Spread(statistics.median(ratios), min(ratios), max(ratios))
 
     def print(self, baseline: str, title: str = '') -> None:
-        """Print each variant and number of threads: milliseconds, and how many times as fast as ``baseline``."""
+        """Print milliseconds of each variant, and the time of ``baseline`` over its time."""
         print(f'\n{title:28s} threads    cpu ms   wall ms   {baseline} over it: cpu, wall')
         for threads, clocks in self.seconds.items():
             for name in clocks['cpu']:
                 cpu, wall = (1e3 * statistics.median(clocks[clock][name]) for clock in ('cpu', 'wall'))
                 ratios = [self.ratio(baseline, name, threads, clock) for clock in ('cpu', 'wall')]
                 print(f'{name:28s} {threads:7d} {cpu:9.2f} {wall:9.2f}   {ratios[0]}, {ratios[1]}')
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all seconds, for a JSON file."""
-        return {str(threads): {clock: dict(rows) for clock, rows in clocks.items()}
-                for threads, clocks in self.seconds.items()}  # fmt: skip
 
 
 def interleave(
@@ -73,15 +69,15 @@ def interleave(
 ) -> Ratios:
     """Time ``variants`` in turns.
 
-    Each is called once to warm up, for each number of threads; the garbage collector runs between the turns, not in
-    them. An accelerator is waited for.
+    Each variant is called once to warm up, for each number of threads. The garbage collector runs between turns only.
+    A turn ends when the accelerator has finished.
 
     Args:
         variants: What to call, by name.
         rounds: Number of rounds.
-        threads: Numbers of threads; all rounds are made with each of them, one after the other.
-        min_seconds: Length of a turn: a variant that is shorter is called several times in it.
-        seed: Of the order of the turns.
+        threads: Numbers of threads. All rounds are run with each of them, one after the other.
+        min_seconds: Length of a turn. A shorter variant is called several times in a turn.
+        seed: Seed of the order of the turns.
     """
     order = random.Random(seed)
     before = torch.get_num_threads()
@@ -106,9 +102,7 @@ def interleave(
 
 def _calls(variant: Callable[[], object], min_seconds: float) -> int:
     variant()
-    if not min_seconds:
-        return 1
-    return max(1, math.ceil(min_seconds / _turn(variant, 1)[1]))
+    return max(1, math.ceil(min_seconds / _turn(variant, 1)[1])) if min_seconds else 1
 
 
 def _turn(variant: Callable[[], object], calls: int) -> tuple[float, float]:
@@ -126,8 +120,32 @@ def _turn(variant: Callable[[], object], calls: int) -> tuple[float, float]:
         gc.enable()
 
 
+def extra_bytes(call: Callable[[], object]) -> int:
+    """Return the peak of the bytes of tensors, on the CPU, that are alive during ``call`` and were not before it.
+
+    PyTorch's profiler counts each allocation. It does not see buffers inside of matrix products.
+    """
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    alive = peak = 0
+    assert profiler.profiler is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return peak
+
+
+def extra_megabytes(steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the :func:`extra_bytes` of each step in MB, and print them."""
+    found = {name: extra_bytes(step) / 1e6 for name, step in steps.items()}
+    print('extra memory, MB: ' + ', '.join(f'{name} {size:.1f}' for name, size in found.items()))
+    return found
+
+
 class Goal(NamedTuple):
-    """A ratio and what it should be: at least ``target``, or at most."""
+    """A ratio and its target: the least that it should be, or with ``at_most`` the most."""
 
     name: str
     value: float
@@ -140,7 +158,7 @@ class Goal(NamedTuple):
 
 
 def print_goals(goals: Sequence[Goal], file: str | Path | None = None, **details: Any) -> None:
-    """Print a line for each goal, and write them to a JSON file, with the machine and ``details``, if one is given."""
+    """Print a line for each goal. Write the goals, the machine and ``details`` to ``file`` (JSON) if it is given."""
     print()
     for goal in goals:
         print(f'GOAL {goal.name} {goal.value:.4g} {goal.target:.4g} {"PASS" if goal.met else "FAIL"}')
@@ -154,9 +172,8 @@ def machine() -> dict[str, Any]:
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), '')
-    load = os.getloadavg() if hasattr(os, 'getloadavg') else ()
-    return dict(processor=model or platform.processor(), cores=os.cpu_count(), load=list(load), torch=torch.__version__,
-                python=platform.python_version())  # fmt: skip
+    return dict(processor=model or platform.processor(), cores=os.cpu_count(), load=os.getloadavg(),
+                torch=torch.__version__, python=platform.python_version())  # fmt: skip
 
 
 def argument_parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
@@ -164,6 +181,6 @@ def argument_parser(description: str | None, rounds: int) -> argparse.ArgumentPa
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=rounds, help=f'turns of each variant (default {rounds})')
     parser.add_argument('--threads', type=int, nargs='+', default=[1, 2], help='numbers of threads (default 1 2)')
-    parser.add_argument('--seed', type=int, default=0, help='of data and order (default 0)')
-    parser.add_argument('--json', help='also write goals, all seconds and the machine to this file')
+    parser.add_argument('--seed', type=int, default=0, help='seed of data and order (default 0)')
+    parser.add_argument('--json', help='write goals, all seconds and the machine to this file, too')
     return parser
