@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Sequence
 
 import torch
+from pooch import file_hash
 
 from unmix.config import load_config
 from unmix.converters import FAMILIES, Converted, read_checkpoint, without_heads, write_checkpoint
 from unmix.models.backbones.resnet import STEMS
 from unmix.registry import MODELS
-from unmix.utils.digest import file_sha256
 from unmix.utils.matching import check_match
 
 DESCRIPTION = """Convert a checkpoint of another code to this package's names, or back, or to a library's.
@@ -51,7 +51,7 @@ def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> 
         if args.backbone_only:
             own = {name: tensor for name, tensor in own.items() if name.startswith('backbone.')}
         check_match(own, converted.state, args.source)
-    meta = dict(source_sha256=file_sha256(args.source), family=source)
+    meta = dict(source_sha256=file_hash(args.source), family=source)
     result = write_checkpoint(converted, args.target, args.to, meta)
     print(f'{args.source} ({source}) -> {args.target} ({args.to})\n{_report(result)}')
 

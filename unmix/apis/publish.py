@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 import yaml
+from pooch import file_hash
 
 from unmix.checkpoint.load import load_from_local
 from unmix.checkpoint.save import save_checkpoint
 from unmix.config import find_config, load_config
 from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import MODELS
-from unmix.utils.digest import file_sha256
 from unmix.utils.files import atomic_path
 from unmix.utils.matching import check_match, tensors_of
 from unmix.version import __version__
@@ -71,7 +71,7 @@ def publish_model(
     with tempfile.TemporaryDirectory(dir=directory, prefix='.publish-') as temporary:
         file = Path(temporary) / 'weights.pth'
         save_checkpoint(content, str(file))
-        digest = file_sha256(file)
+        digest = file_hash(file)
         target = directory / f'{path.stem}_{content["meta"]["date"]}-{digest[:8]}.pth'
         os.replace(file, target)
     if metafile.is_file():
