@@ -29,19 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unmix.config.check import suggest
 
     words = sys.argv[1:] if arguments is None else list(arguments)
-    with reader_may_leave():
-        if not words or words[0] not in COMMANDS:
-            parser = _parser()
-            unknown = parser.parse_args(words).command
-            if unknown is not None:
-                parser.error(f'there is no command {unknown!r}. {suggest(unknown, COMMANDS)}')
-            parser.print_help()
-            return
-        command = pkgutil.resolve_name(COMMANDS[words[0]][0])
-        run_tool(partial(command, words[1:], prog=f'unmix {words[0]}'))
-
-
-def _parser() -> argparse.ArgumentParser:
     listed = '\n'.join(f'  {name:10}{what}' for name, (_, what) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog='unmix',
@@ -52,4 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action='version', version=f'unmix {__version__}')
     parser.add_argument('command', nargs='?', help=argparse.SUPPRESS)
-    return parser
+    with reader_may_leave():
+        name = words[0] if words and words[0] in COMMANDS else parser.parse_args(words).command
+        if name is None:
+            parser.print_help()
+        elif name not in COMMANDS:
+            parser.error(f'there is no command {name!r}. {suggest(name, COMMANDS)}')
+        else:
+            run_tool(partial(pkgutil.resolve_name(COMMANDS[name][0]), words[1:], prog=f'unmix {name}'))

@@ -87,7 +87,14 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     Raises:
         PermissionError: If the work dir cannot be written to.
     """
-    check_writable(cfg.work_dir)
+    try:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cfg.work_dir):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f'The work dir {cfg.work_dir} cannot be written to ({error.strerror}). Give another one by --work-dir.'
+        ) from error
     named: list[tuple[Any, str]] = [(cfg, 'load_from'), (cfg.get('model'), 'pretrained')]
     for node, key in named:
         if isinstance(node, Config | ConfigDict) and str(node.get(key)).startswith('unmix::'):
@@ -97,22 +104,6 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     init_cpu_distributed(cfg)
     runner: Runner | FlexibleRunner = (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
     return runner
-
-
-def check_writable(directory: str) -> None:
-    """Create ``directory`` and a file in it.
-
-    Raises:
-        PermissionError: If either fails.
-    """
-    try:
-        os.makedirs(directory, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise PermissionError(
-            f'The work dir {directory} cannot be written to ({error.strerror}). Give another one by --work-dir.'
-        ) from error
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -30,9 +30,8 @@ def list_entries(arguments: Sequence[str] | None = None, prog: str | None = None
         names = [path.relative_to(config_root()).with_suffix('').as_posix() for path in config_files()]
         lines = [name for name in names if fnmatchcase(name, pattern)]
     else:
-        models = [entry for _, entry in sorted(entries().items()) if entry.weights or not args.pretrained]
-        names = [entry.name for entry in models]
-        lines = list(_table([_row(entry) for entry in models if fnmatchcase(entry.name, pattern)]))
+        names, found = zoo.list_models(pretrained=args.pretrained), entries()
+        lines = list(_table([_row(found[name]) for name in names if fnmatchcase(name, pattern)]))
     if not lines:
         parts = {part for name in names for part in re.split('[-_/]', name)}
         hint = suggest(args.pattern.strip('*'), {*names, *parts}, f"'{parser.prog}' without a pattern prints all.")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from unmix.utils.files import atomic_path
 from unmix.version import __version__
 
 
+@dataclass
 class FeatureCache:
     """Keep the features of frozen networks in files, one per network and data set: ``directory/KEY.pt``.
 
@@ -29,8 +31,7 @@ class FeatureCache:
         directory: Folder of the files.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    directory: Path
 
     def collect(
         self,
@@ -49,7 +50,7 @@ class FeatureCache:
             data: Description of the data, likewise.
             dataset: The data set.
         """
-        data = dict(data=data, content=content_digest(dataset), versions=(__version__, torch.__version__))
+        data = dict(data=data, content=_content_digest(dataset), versions=(__version__, torch.__version__))
         paths = {}
         for name in encoders:
             text = json.dumps(dict(data, network=networks[name]), sort_keys=True, default=repr)
@@ -68,8 +69,8 @@ class FeatureCache:
         return features
 
 
-def content_digest(dataset: Any) -> str:
-    """Return a digest of the arrays that a data set holds (images, labels, paths), and of its length."""
+def _content_digest(dataset: Any) -> str:
+    """Digest of the arrays that a data set holds (images, labels, paths), and of its length."""
     digest = hashlib.sha256(str(len(dataset)).encode())
     for name in ('images', 'labels', 'paths', 'rows'):
         array = getattr(dataset, name, None)

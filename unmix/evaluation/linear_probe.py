@@ -1,6 +1,7 @@
 """Linear classifier on frozen features: softmax regression, solved to the optimum by L-BFGS."""
 
 import warnings
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ SMALL = 2**22  # features times classes up to which scikit-learn on the host is 
 
 
 @METRICS.register_module()
+@dataclass(eq=False)
 class LinearProbe:
     """Accuracy of L2-penalised softmax regression on standardised features.
 
@@ -39,34 +41,24 @@ class LinearProbe:
         ValueError: If labels_per_class or draws is not positive, or both l2 and C are given.
     """
 
-    def __init__(
-        self,
-        l2: float | None = None,
-        C: float | None = None,
-        standardize: bool = True,
-        labels_per_class: int | None = None,
-        draws: int = 5,
-        seed: int = 0,
-        max_iter: int = 100,
-        tolerance: float = 1e-7,
-        solver: str = 'torch',
-        name: str | None = None,
-    ) -> None:
-        if draws < 1 or (labels_per_class is not None and labels_per_class < 1):
-            raise ValueError(f'LinearProbe: labels_per_class={labels_per_class}, draws={draws}; both are at least 1.')
-        if l2 is not None and C is not None:
-            raise ValueError(f'LinearProbe: l2={l2} and C={C}; the one follows from the other, give one of them.')
-        few = labels_per_class is not None
-        self.l2 = (1e-2 if few else 1e-4) if l2 is None else l2
-        self.C = C
-        self.standardize = standardize
-        self.labels_per_class = labels_per_class
-        self.draws = draws
-        self.seed = seed
-        self.max_iter = max_iter
-        self.tolerance = tolerance
-        self.solver = solver
-        self.name = name or (f'linear_{labels_per_class}_per_class' if few else 'linear')
+    l2: float | None = None
+    C: float | None = None
+    standardize: bool = True
+    labels_per_class: int | None = None
+    draws: int = 5
+    seed: int = 0
+    max_iter: int = 100
+    tolerance: float = 1e-7
+    solver: str = 'torch'
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        few = self.labels_per_class
+        if self.draws < 1 or (few is not None and few < 1):
+            raise ValueError(f'LinearProbe: labels_per_class={few}, draws={self.draws}; both are at least 1.')
+        if self.l2 is not None and self.C is not None:
+            raise ValueError(f'LinearProbe: l2={self.l2} and C={self.C}; one follows from the other, give one of them.')
+        self.name = self.name or ('linear' if few is None else f'linear_{few}_per_class')
 
     def __call__(self, bank: Features, test: Features) -> dict[str, float]:
         """Return ``top1`` in percent."""
@@ -85,11 +77,12 @@ class LinearProbe:
 
     def _accuracy(self, bank: Features, test: Features, rows: Tensor | slice) -> float:
         labels, (mean, std) = bank.labels[rows], feature_statistics(bank.features)
+        l2 = (1e-4 if self.labels_per_class is None else 1e-2) if self.l2 is None else self.l2
         classifier = fit_logistic_regression(
             bank.features[rows],
             labels,
             num_classes=int(max(bank.labels.max(), test.labels.max())) + 1,
-            l2=self.l2 if self.C is None else 1 / (2 * self.C * len(labels)),
+            l2=l2 if self.C is None else 1 / (2 * self.C * len(labels)),
             statistics=(mean, std) if self.standardize else (torch.zeros_like(mean), torch.ones_like(std)),
             max_iter=self.max_iter,
             tolerance=self.tolerance,
