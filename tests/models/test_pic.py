@@ -478,6 +478,7 @@ def test_accumulated_gradients_are_refused():
     (dict(temperature=-1.0), 'head.temperature is -1'),
     (dict(num_recent=10), 'head.num_recent is 10'),
     (dict(num_recent=4, sharded=True), 'head.sharded is for the softmax over all'),
+    (dict(rows_dir='rows'), r"head\.rows_dir is 'rows', but only the rows outside of head\.num_recent"),
 ])  # fmt: skip
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

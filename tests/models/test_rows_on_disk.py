@@ -154,11 +154,6 @@ def test_ranks_have_the_same_rows_and_one_of_them_writes(tmp_path):
     assert not (tmp_path / 'not-to-be-written-to').exists()
 
 
-def test_rows_on_disk_want_recent_classes(tmp_path):
-    with pytest.raises(ValueError, match=r'head\.rows_dir is .*, but only the rows outside of head\.num_recent'):
-        PICHead(9, rows_dir=str(tmp_path))
-
-
 def test_a_table_without_room_is_refused(tmp_path):
     with pytest.raises(OSError, match=r'head\.rows_dir=.* has no room for its .* It needs 7450580\.6 GiB'):
         RowsOnDisk(str(tmp_path), 10**13, 100, std=0.01)

@@ -46,7 +46,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         ValueError: If ``on_write_error`` is another word, or checkpoints are not to be local files.
     """
 
-    keep_ckpt_ids: deque
+    keep_ckpt_ids: deque[Any]
     file_backend: Any
 
     def __init__(
@@ -80,7 +80,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 runner.logger.info(f'Removing {path}, which a killed run had begun to write')
                 path.unlink(missing_ok=True)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Let no two checkpoints be written at a time, whoever saves this one. Rank 0 only."""
         self.writer.wait()
 
@@ -89,7 +89,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         return self.writer.owed or super().every_n_epochs(runner, n, start)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Save if the number of iterations or the time says so."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
@@ -152,7 +152,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             outdated += [str(Path(folder, name)) for name in names for folder in {self.out_dir, runner.work_dir}]
             yield outdated
 
-    def _save(self, runner: Runner, name: str, meta: dict, by_epoch: bool) -> None:
+    def _save(self, runner: Runner, name: str, meta: dict[str, Any], by_epoch: bool) -> None:
         runner.save_checkpoint(
             self.out_dir,
             name,

@@ -44,14 +44,14 @@ class StepRemainder(Hook):
         """Let rank 0 know the gradients of all ranks; call it on every rank, before ``save_checkpoint``."""
         self._collected = None if between_steps(runner.optim_wrapper) else gather_object(_gradients(runner), dst=0)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add what is left over."""
         if self._collected is None and not between_steps(runner.optim_wrapper):
             self._collected = [_gradients(runner)]
         checkpoint[KEY] = dict(gradients=self._collected or [], world_size=get_world_size())
         self._collected = None
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember what was left over; if the run is to go on from there, compare the two.
 
         Raises:
@@ -120,7 +120,7 @@ def batches_done(runner: Runner, steps: int) -> int:
     return done
 
 
-def follow_seed(runner: Runner, dataloader: DataLoader, built_with: int) -> None:
+def follow_seed(runner: Runner, dataloader: DataLoader[Any], built_with: int) -> None:
     """Let the sampler follow the Runner's seed, which a resumed checkpoint has changed after the sampler was built."""
     samplers: list[Any] = [dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None)]
     for sampler in samplers:

@@ -152,7 +152,7 @@ class CheckpointWriter:
             token = _writer.set(write)
             try:
                 yield outdated
-            except OSError as error:  # RowsOnDisk has written its table, which is not part of the checkpoint file
+            except OSError as error:  # the state dict cannot be made: RowsOnDisk writes its table then
                 self._work = Future()
                 self._work.set_exception(error)
             finally:

@@ -245,6 +245,7 @@ def no_parameter_moves_while_gradients_accumulate(method: MethodUnderTest, unmix
     replace(model.head, after_step=watched)
     backward(model.loss(method.views(), method.index))
     before = copied(dict(model.named_parameters()))
+    calls.clear()  # a head may call it in enter
     model.after_step(stepped=False)
     moved = differing(before, dict(model.named_parameters()))
     to_do = 'Move parameters (prototypes, momentum encoder) in head.after_step or move_momentum_encoder only.'
@@ -257,6 +258,7 @@ def no_parameter_moves_while_gradients_accumulate(method: MethodUnderTest, unmix
             return  # a head may refuse accumulation, by name
         raise
     optimizer.step()
+    calls.clear()
     model.after_step()
     require(len(calls) == 1, f'{len(calls)} calls of head.after_step in an optimiser step', 'one call', ADVICE_COMMIT)
 

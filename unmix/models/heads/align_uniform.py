@@ -103,12 +103,12 @@ class AlignUniformHead(InfoNCEHead):
     def shared(self, query: Tensor) -> Tensor | None:
         """Return the log-sum-exps (N, 2) over the queue, of InfoNCE's logits and of ``-t * distance^2``, if used."""
         # ||q - u||^2 = 2 - 2 q.u, of unit rows
-        parts = dict(
-            contrast=lambda: bank_lse(query, self.queue.features, 1 / read_temperature(self.temperature)),
-            uniform=lambda: bank_lse(query, self.queue.features, 2 * self.t) - 2 * self.t,
-        )
-        used = [part() if self.weights[name] else query.new_zeros(len(query)) for name, part in parts.items()]
-        return torch.stack(used, 1)
+        negatives = far = query.new_zeros(len(query))
+        if self.weights['contrast']:
+            negatives = bank_lse(query, self.queue.features, 1 / read_temperature(self.temperature))
+        if self.weights['uniform']:
+            far = bank_lse(query, self.queue.features, 2 * self.t) - 2 * self.t
+        return torch.stack([negatives, far], 1)
 
     @full_precision
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
