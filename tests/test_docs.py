@@ -1,11 +1,22 @@
-"""Every method has its page and recipes with twins; links, paths, commands and figures of the texts are true."""
+"""Every method has its page and recipes with twins; links, names, paths, commands and figures are true."""
 
+import importlib
+import inspect
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from mmengine.runner import get_priority
+from test_layout import LEVELS
+
+from unmix.checkpoint.resume import StepRemainder
+from unmix.compat import CHANGES, REPLACED
+from unmix.config import load_config
+from unmix.models import BaseHead
+from unmix.registry import HOOKS
 
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(path.parent for path in (ROOT / 'configs').glob('*/metafile.yml') if path.parent.name != 'quickstart')
@@ -99,3 +110,134 @@ def test_commands_name_files_that_exist(text: Path) -> None:
 def test_python_blocks_are_python(text: Path) -> None:
     for block in re.findall(r'^```python\n(.*?)^```', text.read_text(), re.MULTILINE | re.DOTALL):
         compile(block, name_of(text), 'exec')
+
+
+# What the texts say of the code. The changelog tells of names that are gone.
+SAYS = [text for text in TEXTS if text.name != 'CHANGELOG.md']
+
+
+def spans(text: str) -> set[str]:
+    """Return what stands in single backticks, outside of code blocks."""
+    return set(
+        re.findall(r'(?<!`)`([^`\n]+)`(?!`)', re.sub(r'^\s*```.*?^\s*```', '', text, flags=re.MULTILINE | re.DOTALL))
+    )
+
+
+def resolve(module: str, name: str) -> None:
+    """Import a module and look a dotted name up in it; an attribute may be annotated only.
+
+    Raises:
+        ImportError, AttributeError: If it is not there.
+    """
+    found: Any = importlib.import_module(module)
+    for part in name.split('.') if name else ():
+        if inspect.ismodule(found) and not hasattr(found, part):
+            found = importlib.import_module(f'{found.__name__}.{part}')
+        elif part not in getattr(found, '__annotations__', {}):
+            found = getattr(found, part)
+
+
+def wrong_names(text: str) -> list[str]:
+    """Return the names in a text, written as ``unmix.some.thing``, that cannot be imported."""
+    wrong = []
+    for span in sorted(spans(text)):
+        name = re.fullmatch(r'(unmix(?:\.[A-Za-z_]\w*)+)(?:\(.*\))?', span)
+        if name and name[1] not in CONFIG_KEYS:
+            try:
+                resolve('unmix', name[1].removeprefix('unmix.'))
+            except (ImportError, AttributeError):
+                wrong.append(name[1])
+    return wrong
+
+
+def wrong_links(text: str, folder: Path) -> list[str]:
+    """Return links whose text is a name, or a file's name, that is not in the source file that they lead to."""
+    wrong = []
+    for name, target in re.findall(r'\[`([\w.]+)`\]\(([^)\s#]+\.py)\)', text):
+        path = (folder / target).resolve()
+        if name in (path.name, path.parent.name) or not path.is_relative_to(ROOT / 'unmix'):
+            continue
+        module = '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+        try:
+            resolve(module, '' if name == module else name)
+        except (ImportError, AttributeError):
+            wrong.append(f'{name} in {target}')
+    return wrong
+
+
+def wrong_paths(text: str) -> list[str]:
+    """Return paths of this project, in single backticks, where nothing is."""
+    paths = [span for span in spans(text) if re.fullmatch(r'(?:unmix|tests|tools|docs|configs)/[\w./-]+', span)]
+    return sorted(path for path in paths if 'NAME' not in path and not (ROOT / path).exists() and path not in MADE)
+
+
+CONFIG_KEYS = {'unmix.loss_weight', 'unmix.replay_bn_stats', 'unmix.lam_policy'}  # of a model
+MADE = {'unmix/.mim'}  # by an install
+
+
+@pytest.mark.parametrize('text', SAYS, ids=name_of)
+def test_names_of_the_code_exist(text: Path) -> None:
+    content = text.read_text()
+    assert wrong_names(content) == []
+    assert wrong_links(content, text.parent) == []
+    assert wrong_paths(content) == []
+
+
+def test_a_name_that_is_gone_is_found() -> None:
+    docs = ROOT / 'docs'
+    assert wrong_names('`unmix.models.MoCo`, `unmix.get_model(name)`, `unmix.models.BaseAlgorithm.head`') == []
+    assert wrong_names('see `unmix.models.Journal` and `unmix.journal`') == ['unmix.journal', 'unmix.models.Journal']
+    assert wrong_links('[`Gone`](../unmix/engine/step.py), [`TrainStep.run`](../unmix/engine/step.py)', docs) == [
+        'Gone in ../unmix/engine/step.py'
+    ]
+    assert wrong_paths('`unmix/journal.py`, `unmix/engine/step.py`') == ['unmix/journal.py']
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """Return the rows of the first table under a heading, without its head, as cells."""
+    section = text.split(f'\n## {heading}\n')[1].split('\n## ')[0]
+    rows = [line for line in section.splitlines() if line.startswith('|')]
+    return [[cell.strip() for cell in row.strip('|').split('|')] for row in rows[2:]]
+
+
+ARCHITECTURE = (ROOT / 'docs' / 'architecture.md').read_text()
+
+
+def test_architecture_lists_what_a_head_is_asked_for() -> None:
+    stated = [re.match(r'`(\w+)', row[0])[1] for row in table(ARCHITECTURE, 'The interface of a head')]
+    assert sorted(stated) == sorted(name for name in vars(BaseHead) if not name.startswith('_'))
+
+
+def test_architecture_lists_the_hooks_in_their_order() -> None:
+    """MMEngine keeps the order of the config among hooks of one priority."""
+    runtime = load_config('_base_/default_runtime.py')
+    configured = [hook['type'] for hook in [*runtime.default_hooks.values(), *runtime.custom_hooks]]
+    ranked = sorted(configured, key=lambda name: get_priority(HOOKS.get(name).priority))
+    stated = {row[0].strip('`'): row[1] for row in table(ARCHITECTURE, 'Hooks')}
+    assert [name for name in stated if name in configured] == ranked
+    for name, priority in stated.items():
+        hook = StepRemainder if name == 'StepRemainder' else HOOKS.get(name)
+        assert get_priority(hook.priority) == get_priority(priority), f'{name} has the priority {hook.priority}'
+
+
+def test_architecture_lists_the_rooms() -> None:
+    stated = {name for row in table(ARCHITECTURE, 'Rooms') for name in re.findall(r'`(\w+)`', row[0])} - {'unmix'}
+    modules = {path.stem for path in (ROOT / 'unmix').glob('*.py')} - {'__init__', 'version'}
+    assert stated == modules | {path.parent.name for path in (ROOT / 'unmix').glob('*/__init__.py')}
+    levels = re.search(r'```\n(registry, .*?)```', ARCHITECTURE, re.DOTALL)[1].splitlines()
+    assert [set(line.split(', ')) for line in levels] == LEVELS
+
+
+def test_architecture_lists_the_changes_of_mmengine() -> None:
+    section = ARCHITECTURE.split('\n## What changes in MMEngine\n')[1]
+    assert len(table(ARCHITECTURE, 'What changes in MMEngine')) == len(CHANGES)
+    assert all(f'`{name}`' in section for name in REPLACED)
+
+
+@pytest.mark.parametrize('text', SAYS, ids=name_of)
+def test_configs_are_shown_as_they_are(text: Path) -> None:
+    """A block that begins with the path of a config of this project is that file, less its docstring."""
+    for path, block in re.findall(
+        r'^```python\n# (configs/\S+\.py)\n(.*?)^```', text.read_text(), re.MULTILINE | re.DOTALL
+    ):
+        assert block.strip() == re.sub(r'^""".*?"""', '', (ROOT / path).read_text(), flags=re.DOTALL).strip(), path
