@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pooch import file_hash
 
 import unmix
 from unmix.cli import COMMANDS, main
 from unmix.config import load_config
-from unmix.utils.digest import file_sha256
 from unmix.zoo.index import entries
 
 
@@ -106,7 +106,7 @@ def test_download_brings_weights_and_a_config_that_stands_alone(tmp_path, monkey
     main(['download', 'moco_digits', '--directory', 'here'])
     config, weights = map(Path, capsys.readouterr().out.split())
     assert sorted(Path('here').iterdir()) == sorted([config, weights])
-    assert file_sha256(weights) == entries()['moco_digits'].sha256
+    assert file_hash(weights) == entries()['moco_digits'].sha256
     assert '_base_' not in config.read_text()
     assert load_config(str(config)).to_dict() == load_config('moco_digits').to_dict()
     state = torch.load(weights)['state_dict']

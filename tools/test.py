@@ -4,7 +4,7 @@ python tools/test.py configs/quickstart/unmix-moco_digits.py work_dirs/unmix-moc
 """
 
 from unmix.apis.command import run_tool
-from unmix.apis.evaluate import evaluate
+from unmix.apis.train import evaluate
 
 if __name__ == '__main__':
     run_tool(evaluate)

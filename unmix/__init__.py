@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unmix.apis.features import extract_features
     from unmix.zoo import get_model, list_models
 
-# Imported when they are used: networks take a second.
+# Imported on first use: networks take a second.
 _LATER = {'extract_features': 'unmix.apis.features', 'get_model': 'unmix.zoo', 'list_models': 'unmix.zoo'}
 
 

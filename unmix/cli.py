@@ -1,4 +1,4 @@
-"""The command ``unmix``: everything by name, from any directory, whatever kind of install it is."""
+"""The command ``unmix``; it works in any directory, from a checkout and from an installed package."""
 
 import argparse
 import pkgutil
@@ -8,11 +8,11 @@ from functools import partial
 
 from unmix.version import __version__
 
-# By name: the function, which takes the arguments and the command's name in messages, and what it does.
+# By name: the function of arguments and name in messages, and its description.
 COMMANDS = {
     'train': ('unmix.apis.train:train', 'pre-train, or train a classifier, by a config'),
-    'test': ('unmix.apis.evaluate:evaluate', 'evaluate a checkpoint by the protocol of a config'),
-    'features': ('unmix.apis.features_command:features', 'write the features of a folder of images to a file'),
+    'test': ('unmix.apis.train:evaluate', 'evaluate a checkpoint by the protocol of a config'),
+    'features': ('unmix.apis.features:features', 'write the features of a folder of images to a file'),
     'list': ('unmix.apis.zoo_commands:list_entries', 'models of the zoo with their figures, or configs'),
     'download': ('unmix.apis.zoo_commands:download', 'weights and config of a model'),
     'convert': ('unmix.apis.convert:convert', 'checkpoints of other codes, and for other libraries'),
@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; an error that the user can mend is one message, and the exit status is not 0.
+    """Run a command; an error that the user can correct is one message, and the exit status is not 0.
 
     Raises:
         SystemExit: After an error, ``--help`` and ``--version``.
@@ -29,19 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unmix.config.check import suggest
 
     words = sys.argv[1:] if arguments is None else list(arguments)
-    with reader_may_leave():
-        if not words or words[0] not in COMMANDS:
-            parser = _parser()
-            unknown = parser.parse_args(words).command
-            if unknown is not None:
-                parser.error(f'there is no command {unknown!r}. {suggest(unknown, COMMANDS)}')
-            parser.print_help()
-            return
-        command = pkgutil.resolve_name(COMMANDS[words[0]][0])
-        run_tool(partial(command, words[1:], prog=f'unmix {words[0]}'))
-
-
-def _parser() -> argparse.ArgumentParser:
     listed = '\n'.join(f'  {name:10}{what}' for name, (_, what) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog='unmix',
@@ -52,4 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action='version', version=f'unmix {__version__}')
     parser.add_argument('command', nargs='?', help=argparse.SUPPRESS)
-    return parser
+    with reader_may_leave():
+        name = words[0] if words and words[0] in COMMANDS else parser.parse_args(words).command
+        if name is None:
+            parser.print_help()
+        elif name not in COMMANDS:
+            parser.error(f'there is no command {name!r}. {suggest(name, COMMANDS)}')
+        else:
+            run_tool(partial(pkgutil.resolve_name(COMMANDS[name][0]), words[1:], prog=f'unmix {name}'))

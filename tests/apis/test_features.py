@@ -10,9 +10,8 @@ from PIL import Image
 
 import unmix
 from unmix.apis.command import run_tool
-from unmix.apis.evaluate import evaluate
-from unmix.apis.features import evaluation_pipeline, extract_features
-from unmix.apis.features_command import features
+from unmix.apis.features import evaluation_pipeline, extract_features, features
+from unmix.apis.train import evaluate
 from unmix.config import load_config
 from unmix.registry import MODELS
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from foreign import randomise
+from pooch import file_hash
 
 from unmix.apis.convert import convert
 from unmix.apis.publish import publish_model
@@ -16,7 +17,6 @@ from unmix.converters import express, interpret
 from unmix.converters.containers import wrap
 from unmix.converters.families import UNMIX, objections
 from unmix.registry import MODELS
-from unmix.utils.digest import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools' / 'model_converters'
@@ -45,7 +45,7 @@ def test_convert_says_what_it_did(weights, tmp_path, monkeypatch, capsys):
     content = torch.load(tmp_path / 'ours.pth', weights_only=True)
     assert all(torch.equal(content['state_dict'][name], weights[name]) for name in weights)
     assert content['meta']['family'] == 'moco'
-    assert content['meta']['source_sha256'] == file_sha256(tmp_path / 'theirs.pth')
+    assert content['meta']['source_sha256'] == file_hash(tmp_path / 'theirs.pth')
 
     convert(['unmix', str(tmp_path / 'ours.pth'), str(tmp_path / 'b.pth'), '--backbone-only'])
     assert 'left out' in capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_publish_strips_names_and_registers(weights, tmp_path, monkeypatch, caps
     run('publish_model.py', monkeypatch, config, tmp_path / 'epoch_150.pth', tmp_path / 'zoo', '--url', 'https://x/y/')
     (file,) = (tmp_path / 'zoo').iterdir()
     assert capsys.readouterr().out.strip() == str(file)
-    digest = file_sha256(file)
+    digest = file_hash(file)
     assert file.name == f'{NAME}_20260102-{digest[:8]}.pth'
     content = torch.load(file, weights_only=True)
     assert content.keys() == {'meta', 'state_dict'}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fixtures import Golden
 
-from unmix.evaluation.functional.knn import knn_scores
+from unmix.evaluation import knn_scores
 
 
 @pytest.mark.golden('c07_*')

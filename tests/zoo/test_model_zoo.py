@@ -15,6 +15,7 @@ from file_server import FileServer, serving
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from PIL import Image
+from pooch import file_hash
 from torch import Tensor, nn
 
 import unmix
@@ -24,12 +25,10 @@ from unmix.converters import read_checkpoint
 from unmix.converters.networks import below
 from unmix.converters.proof import torchvision_resnet
 from unmix.datasets import Digits
-from unmix.evaluation.metrics import KNN
-from unmix.evaluation.metrics.features import Features
+from unmix.evaluation import KNN, Features
 from unmix.models.pretrained import load_pretrained
 from unmix.registry import MODELS
 from unmix.utils import download as download_module
-from unmix.utils.digest import file_sha256
 from unmix.zoo import find_model
 
 ROOT = Path(__file__).parents[2]
@@ -238,7 +237,7 @@ def publish(folder: Path, server: FileServer, content: dict | None = None) -> Pa
         file = folder / 'content.pth'
         metafile = config.with_name('metafile.yml')
         text = re.sub(r' {4}Weights:(.*\n)*', '', metafile.read_text())
-        metafile.write_text(f'{text}    Weights: {server.url}/x.pth\n    SHA256: {file_sha256(file)}\n')
+        metafile.write_text(f'{text}    Weights: {server.url}/x.pth\n    SHA256: {file_hash(file)}\n')
     server.content = file.read_bytes()
     return file
 
@@ -257,7 +256,7 @@ def test_an_own_model_comes_once_and_then_from_the_cache(own: FileServer, tmp_pa
     weights = torch.load(tmp_path / 'epoch_1.pth')['state_dict']
     assert all(torch.equal(tensor, weights[f'backbone.{name}']) for name, tensor in model.state_dict().items())
     (file,) = (tmp_path / 'cache').iterdir()
-    assert file.name == f'{MODEL}_20260102-{file_sha256(file)[:8]}.pth'
+    assert file.name == f'{MODEL}_20260102-{file_hash(file)[:8]}.pth'
     assert unmix.zoo.download(MODEL) == file
     assert own.requests == [None, None]
     assert unmix.zoo.download(MODEL, tmp_path / 'elsewhere') == tmp_path / 'elsewhere' / file.name

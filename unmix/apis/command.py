@@ -1,4 +1,4 @@
-"""What the tools share: arguments, the Runner, and errors that a user can act on."""
+"""Common parts of the tools: arguments, the Runner, and errors that a user can correct."""
 
 import argparse
 import os
@@ -19,18 +19,18 @@ from unmix.engine.launch import init_cpu_distributed
 from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
 
-# Errors whose message says what to do; everything else is a defect and keeps its traceback.
+# Errors whose message says what to do; any other is a defect and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
 
 
 class Options(DictAction):
-    """MMEngine's ``KEY=VALUE ...``, which says what is wrong with a word that is none."""
+    """MMEngine's ``KEY=VALUE ...``, with a message for a word that has another form."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Parse the words.
 
         Raises:
-            ValueError: If one has no ``=``, or no key.
+            ValueError: If a word has no ``=``, or no key.
         """
         wrong = [word for word in values if word.partition('=')[0] in ('', word)]
         if wrong:
@@ -42,7 +42,7 @@ class Options(DictAction):
 
 
 def argument_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
-    """Arguments that every tool with a Runner has, as OpenMMLab users know them; ``prog`` is its name in messages."""
+    """Return the arguments of every tool with a Runner, named as in OpenMMLab; ``prog`` is its name in messages."""
     parser = argparse.ArgumentParser(
         prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,14 +80,21 @@ def configure(args: argparse.Namespace) -> Config:
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
-    """Build the Runner of a config, or its FlexibleRunner if it has a ``strategy``, on whatever devices there are.
+    """Build the Runner of a config, or the FlexibleRunner if it has a ``strategy``, on the devices of this machine.
 
-    Weights named ``unmix::NAME`` are fetched first, so that results can say which file it was.
+    Weights named ``unmix::NAME`` are downloaded first, so that results can name their file.
 
     Raises:
         PermissionError: If the work dir cannot be written to.
     """
-    check_writable(cfg.work_dir)
+    try:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cfg.work_dir):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f'The work dir {cfg.work_dir} cannot be written to ({error.strerror}). Give another one by --work-dir.'
+        ) from error
     named: list[tuple[Any, str]] = [(cfg, 'load_from'), (cfg.get('model'), 'pretrained')]
     for node, key in named:
         if isinstance(node, Config | ConfigDict) and str(node.get(key)).startswith('unmix::'):
@@ -95,27 +102,12 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     if cfg.get('num_threads'):
         torch.set_num_threads(cfg.num_threads)
     init_cpu_distributed(cfg)
-    return FlexibleRunner.from_cfg(cfg) if cfg.get('strategy') else Runner.from_cfg(cfg)
-
-
-def check_writable(directory: str) -> None:
-    """Create ``directory`` and a file in it.
-
-    Raises:
-        PermissionError: If either fails.
-    """
-    try:
-        os.makedirs(directory, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise PermissionError(
-            f'The work dir {directory} cannot be written to ({error.strerror}). Give another one by --work-dir.'
-        ) from error
+    runner: Runner | FlexibleRunner = (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
+    return runner
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; an error that the user can mend becomes one message on stderr and exit status 1.
+    """Run a tool; an error that the user can correct becomes one message on stderr and exit status 1.
 
     ``UNMIX_DEBUG=1`` in the environment shows the traceback.
     """
@@ -137,7 +129,7 @@ def _message(error: Exception) -> str:
 
 @contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """Say nothing where the reader of the output has had enough, as ``head`` has."""
+    """Exit without a message where the reader of the output has closed it, as ``head`` does."""
     try:
         try:
             yield

@@ -4,26 +4,26 @@ import argparse
 from collections.abc import Sequence
 
 import torch
+from pooch import file_hash
 
 from unmix.config import load_config
 from unmix.converters import FAMILIES, Converted, read_checkpoint, without_heads, write_checkpoint
 from unmix.models.backbones.resnet import STEMS
 from unmix.registry import MODELS
-from unmix.utils.digest import file_sha256
 from unmix.utils.matching import check_match
 
 DESCRIPTION = """Convert a checkpoint of another code to this package's names, or back, or to a library's.
 
-What is read is compared with torchvision's network, what is written is loaded by the library that it is for: both must
-compute what the network here computes, or nothing is written. Without the library, the report says "not proved".
+A checkpoint that is read must give the outputs of torchvision's network, and a file that is written those of its
+library, or nothing is written. Without the library, the report says "not proved".
 
 %(prog)s auto checkpoint_0199.pth.tar mocov2.pth
 %(prog)s unmix work_dirs/NAME/epoch_200.pth resnet50.pth --to torchvision --backbone-only
 """
 
 
-def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """Return the arguments of the command; ``prog`` is its name in messages."""
+def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Convert a checkpoint; ``prog`` is the name of the command in messages. After an error nothing is written."""
     listed = '\n'.join(f'  {", ".join((family.name, *family.aliases))}: {family.source}' for family in FAMILIES)
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -40,11 +40,24 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument('--backbone-only', action='store_true', help='leave out projector, momentum encoder and head')
     parser.add_argument('--config', help='refuse a checkpoint that is not, tensor for tensor, of this config')
-    return parser
+    args = parser.parse_args(arguments)
+    converted = read_checkpoint(args.source, args.family, args.stem)
+    source = converted.family.name
+    if args.backbone_only:
+        converted = without_heads(converted)
+    if args.config is not None:
+        with torch.device('meta'):
+            own = MODELS.build(load_config(args.config).model).state_dict()
+        if args.backbone_only:
+            own = {name: tensor for name, tensor in own.items() if name.startswith('backbone.')}
+        check_match(own, converted.state, args.source)
+    meta = dict(source_sha256=file_hash(args.source), family=source)
+    result = write_checkpoint(converted, args.target, args.to, meta)
+    print(f'{args.source} ({source}) -> {args.target} ({args.to})\n{_report(result)}')
 
 
-def report(converted: Converted) -> str:
-    """Say what was proved, what was not, and what was left out, by reason."""
+def _report(converted: Converted) -> str:
+    """Return what was proved, what was not, and which tensors were left out, by reason."""
     networks = ', '.join(f'{name} {config["type"]}' for name, config in converted.model.items())
     lines = [
         f'{len(converted.state)} tensors: {networks}, stem {converted.stem}',
@@ -57,26 +70,3 @@ def report(converted: Converted) -> str:
         shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
         lines.append(f'left out {len(names)} ({reason}): {shown}')
     return '\n'.join(lines)
-
-
-def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Run the command; ``prog`` is its name in messages.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the checkpoint, or an argument, is not as expected; nothing is written then.
-    """
-    args = argument_parser(prog).parse_args(arguments)
-    converted = read_checkpoint(args.source, args.family, args.stem)
-    source = converted.family.name
-    if args.backbone_only:
-        converted = without_heads(converted)
-    if args.config is not None:
-        with torch.device('meta'):
-            own = MODELS.build(load_config(args.config).model).state_dict()
-        if args.backbone_only:
-            own = {name: tensor for name, tensor in own.items() if name.startswith('backbone.')}
-        check_match(own, converted.state, args.source)
-    meta = dict(source_sha256=file_sha256(args.source), family=source)
-    result = write_checkpoint(converted, args.target, args.to, meta)
-    print(f'{args.source} ({source}) -> {args.target} ({args.to})\n{report(result)}')

@@ -1,9 +1,12 @@
-"""Features of a folder of images."""
+"""Features of a folder of images: function and command."""
 
+import argparse
+import importlib.util
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mmengine.config import Config
@@ -12,18 +15,27 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.utils.data import DataLoader
 
-from unmix.checkpoint.load import load_from_local
 from unmix.config import load_config
 from unmix.datasets import ImageFolder, collate
 from unmix.engine.loops.frozen_model import eval_mode
 from unmix.evaluation.extraction import Encoder, collect_features
-from unmix.models.pretrained import check_backbone
 from unmix.registry import DATASETS, MODELS
-from unmix.utils.matching import check_match, tensors_of
+from unmix.utils.files import atomic_path
+from unmix.utils.matching import check_match
 from unmix.zoo.index import find_model
+from unmix.zoo.models import below, read_weights
 from unmix.zoo.weights import download
 
 RESIZE = 8 / 7  # of the crop: 256 to 224, as everywhere on ImageNet
+SUFFIXES = ('.npz', '.parquet')
+DESCRIPTION = """Write the features of all images below a folder to a file.
+
+%(prog)s unmix-moco_digits images/ --out features.npz
+%(prog)s work_dirs/NAME/epoch_200.pth images/ --config moco/NAME --out features.parquet
+
+The file holds paths, features and, where sub-folders are classes, labels and classes; images are prepared as the config
+prepares those that it evaluates on. A .parquet file has a row per image: path, feature, label and class.
+"""
 
 
 @DefaultScope.overwrite_default_scope('unmix')  # another toolbox's may be the default
@@ -38,22 +50,23 @@ def extract_features(
     num_workers: int | None = None,
     device: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the features of all images below a folder, as ``tools/test.py`` takes them.
+    """Return the features of all images below a folder, as ``tools/test.py`` computes them.
 
-    Images are prepared as the config prepares those that it evaluates on, and not augmented. For a data set of images
-    of one size, and for grey ones, they are brought to that size and to grey.
+    Images are not augmented; they are prepared as the config prepares those that it evaluates on. If those all have
+    one size, or are grey, the images are resized to it, or converted to grey.
 
     Args:
         model: Name of a model of the zoo, a checkpoint, or a network: one of :func:`unmix.get_model`, an algorithm, or
             any module that takes normalised images (N, C, H, W) to features (N, ...).
         folder: As for :class:`unmix.datasets.ImageFolder`: at least two sub-folders and no image beside them are
             classes, all else is unlabelled.
-        config: Path or name of the model's config; a name of the zoo and what ``get_model`` returns know it.
+        config: Path or name of the model's config; not needed for names of the zoo and networks of ``get_model``.
         stage: ``'backbone'``, or ``'neck'`` for the projection. None: as in the config's evaluation.
         size: Side of the centre crop, out of images of 8/7 of that on their shorter side. None: as the config has it.
         batch_size: None: the config's for evaluation.
         num_workers: Likewise.
-        device: A network is moved there. None: where it is, and a model from a file on the accelerator if there is one.
+        device: Where the network is moved to. None: a network stays, a model from a file goes to the accelerator if
+            there is one.
 
     Returns:
         ``paths`` (N,), relative to the folder, in order; ``features`` (N, D) float32; with classes also ``labels``
@@ -61,8 +74,8 @@ def extract_features(
 
     Raises:
         FileNotFoundError: If there is no such folder, checkpoint or config, or no image.
-        ValueError: If an image cannot be read, there is no such model, a checkpoint does not fit, or the config does
-            not say how images are evaluated.
+        ValueError: If an image cannot be read, there is no such model, a checkpoint does not fit, or the config has no
+            pipeline for evaluation.
     """
     cfg = load_config(str(config or _config_of(model)))
     evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
@@ -82,7 +95,7 @@ def extract_features(
         collate_fn=collate,
     )
     with eval_mode(network):
-        # Folders need not have labels, so the index stands for them.
+        # A folder may have no labels; collect_features needs some, so it gets the index.
         rows = collect_features((dict(batch, label=batch['index']) for batch in loader), {'': encode})
     assert rows is not None
     found = dict(
@@ -94,10 +107,10 @@ def extract_features(
 
 
 def _encoder(network: Any, cfg: Config, stage: str, device: Any) -> Encoder:
-    """Return what maps a batch of images to features.
+    """Return the function from a batch of images to features.
 
     Raises:
-        ValueError: If a network that is no algorithm is to give another stage than its output.
+        ValueError: If the stage is not ``'backbone'`` and the network is no algorithm.
     """
     preprocessor = getattr(network, 'data_preprocessor', None)
     if preprocessor is None:
@@ -112,16 +125,16 @@ def _encoder(network: Any, cfg: Config, stage: str, device: Any) -> Encoder:
 
 
 def _config_of(model: str | Path | nn.Module) -> str:
-    """Return the config of a model that says it by itself.
+    """Return the config of a name of the zoo or of a network of ``get_model``.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the model is another one.
     """
     if isinstance(model, nn.Module):
         known = getattr(model, 'pretrained_cfg', None)
         if known is None or 'config' not in known:
             raise ValueError(f'How images are prepared for this {type(model).__name__} is not known; give its config.')
-        return known['config']
+        return str(known['config'])
     file = Path(model).expanduser()
     if not _is_file(model):
         return str(find_model(str(model)).config)
@@ -138,26 +151,25 @@ def _is_file(model: str | Path) -> bool:
 
 
 def _load(model: str | Path, cfg: Config, stage: str) -> nn.Module:
-    """Build what the features are made by, and load its weights from a checkpoint or the zoo."""
+    """Build the network that computes the features, and load its weights from a checkpoint or the zoo."""
     file = Path(model).expanduser() if _is_file(model) else download(str(model))
-    checkpoint = load_from_local(str(file), map_location='cpu')
-    settings = cfg.model.to_dict()
-    if stage == 'backbone' and settings['type'] != 'Classifier':  # the rest is not needed, and banks are large
-        settings = dict(type='Classifier') | {key: settings.get(key) for key in ('backbone', 'data_preprocessor')}
-    network = MODELS.build(settings)
-    parts = ('backbone.',) if stage == 'backbone' else ('backbone.', 'neck.')
+    state = read_weights(file, cfg.model.backbone, str(file))
+    parts: tuple[str, ...] = ('',)
+    if stage == 'backbone':  # the rest is not needed, and banks are large
+        network, state = MODELS.build(cfg.model.backbone), below(state, 'backbone.')
+    else:
+        network, parts = MODELS.build(cfg.model), ('backbone.', 'neck.')
     own, state = (
         {name: tensor for name, tensor in tensors.items() if name.startswith(parts)}
-        for tensors in (network.state_dict(), tensors_of(checkpoint, str(file)))
+        for tensors in (network.state_dict(), state)
     )
-    check_backbone(settings['backbone'], checkpoint, str(file))
     check_match(own, state, str(file))
     network.load_state_dict(state, strict=False)
-    return network
+    return cast(nn.Module, network)
 
 
 def _evaluated(cfg: Config) -> dict[str, Any]:
-    """Return the config of the data set that a config evaluates on, without what takes a part of it; {} for none."""
+    """Return the config of the data set that a config evaluates on, out of wrappers such as subsets; {} for none."""
     dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset:
         dataset = dataset['dataset']
@@ -165,7 +177,7 @@ def _evaluated(cfg: Config) -> dict[str, Any]:
 
 
 def evaluation_pipeline(cfg: Config, size: int | None = None) -> dict[str, Any] | None:
-    """Return the config of the pipeline that gives an image of a folder the form in which a config evaluates images.
+    """Return the config of the pipeline that prepares an image of a folder as a config prepares those it evaluates on.
 
     Raises:
         ValueError: If the config evaluates nothing, or not single views, and there is no ``size``.
@@ -190,3 +202,50 @@ def evaluation_pipeline(cfg: Config, size: int | None = None) -> dict[str, Any] 
 
 def _view(*transforms: dict[str, Any]) -> dict[str, Any]:
     return dict(type='SingleView', transforms=[*transforms])
+
+
+def features(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Write features to a file, whole or not at all; ``prog`` is the name of the command in messages.
+
+    Raises:
+        ValueError: If the file ends neither in .npz nor in .parquet, or pyarrow is missing for the latter.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('model', help="a model of the zoo ('unmix list --pretrained'), or a checkpoint")
+    parser.add_argument('folder', help='images at any depth; two or more sub-folders are classes')
+    parser.add_argument('--out', required=True, metavar='FILE', help='.npz or .parquet')
+    parser.add_argument('--config', help='of a checkpoint: path, or name of one of this project')
+    parser.add_argument('--stage', choices=['backbone', 'neck'], help="default: as in the config's evaluation")
+    parser.add_argument('--size', type=int, help='side of the centre crop (default: as in the config)')
+    parser.add_argument('--batch-size', type=int, help='default: as in the config')
+    parser.add_argument('--num-workers', type=int, help='default: as in the config')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    args = vars(parser.parse_args(arguments))
+    out = Path(args.pop('out'))
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f'--out is {out}; expected a file that ends in {" or ".join(SUFFIXES)}.')
+    if out.suffix == '.parquet' and importlib.util.find_spec('pyarrow') is None:
+        raise ValueError(f"{out} needs pyarrow: pip install 'unmix[parquet]', or let --out end in .npz.")
+    found = extract_features(args.pop('model'), args.pop('folder'), **args)
+    with atomic_path(out) as temporary:
+        if out.suffix == '.npz':
+            np.savez(temporary, **dict[str, Any](found))
+        else:
+            _write_parquet(found, temporary)
+    labelled = f', {len(found["classes"])} classes' if 'classes' in found else ', no labels'
+    print(f'{out}: {len(found["paths"])} images, features of width {found["features"].shape[1]}{labelled}')
+
+
+def _write_parquet(found: dict[str, np.ndarray], path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = found['features']
+    vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.reshape(-1)), rows.shape[1])
+    columns = dict(path=pyarrow.array(found['paths']), feature=vectors)
+    if 'labels' in found:
+        names = pyarrow.array(found['classes'][found['labels']])
+        columns |= {'label': pyarrow.array(found['labels']), 'class': names}
+    parquet.write_table(pyarrow.table(columns), path)

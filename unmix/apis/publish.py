@@ -1,4 +1,4 @@
-"""A training's checkpoint as a file to hand out, and its entry in the metafile."""
+"""Make a file to publish from a checkpoint, with its entry in the metafile."""
 
 import argparse
 import os
@@ -11,21 +11,20 @@ from typing import Any
 
 import torch
 import yaml
+from pooch import file_hash
 
 from unmix.checkpoint.load import load_from_local
 from unmix.checkpoint.save import save_checkpoint
 from unmix.config import find_config, load_config
 from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import MODELS
-from unmix.utils.digest import file_sha256
 from unmix.utils.files import atomic_path
 from unmix.utils.matching import check_match, tensors_of
 from unmix.version import __version__
 
-DESCRIPTION = """Make a checkpoint of a training one to hand out: CONFIG_DATE-SHA256.pth, weights without the optimiser.
+DESCRIPTION = """Make a file to publish from a checkpoint: CONFIG_DATE-SHA256.pth, weights without the optimiser.
 
-Its address and digest are written to the entry of the config in the metafile.yml beside it, if there is one, where the
-model zoo finds them.
+If a metafile.yml is beside the config, the config's entry gets the address and digest, where the model zoo reads them.
 
 python tools/model_converters/publish_model.py unmix::moco/NAME.py work_dirs/NAME/epoch_200.pth weights
 """
@@ -44,12 +43,12 @@ def publish_model(
     Args:
         config: Path, or ``unmix::...``.
         checkpoint: Of a training of this config.
-        directory: Where the file goes.
-        url: Where it will be found, without its name; None: in ``directory``, which the metafile then names from the
-            folder of its index on if it is below that one.
+        directory: Folder of the file.
+        url: Address of the folder where it will be published. None: ``directory``; the metafile then has a path
+            relative to the folder of its index, if ``directory`` is below that folder.
         backbone_only: Leave out all that follows the backbone.
-        classifier: Checkpoint of a linear evaluation on this backbone. Its classifier takes the place of what followed
-            the backbone, so that the file is one of a :class:`Classifier`.
+        classifier: Checkpoint of a linear evaluation on this backbone. Its classifier replaces all that follows the
+            backbone, so that the file is one of a :class:`Classifier`.
 
     Returns:
         The file.
@@ -61,8 +60,9 @@ def publish_model(
     """
     path = find_config(config)
     metafile = path.with_name('metafile.yml')
-    if metafile.is_file():
-        _entry(metafile.read_text(encoding='utf-8'), path.stem, metafile)  # complain before anything is written
+    text = metafile.read_text(encoding='utf-8') if metafile.is_file() else ''
+    text += '' if text.endswith('\n') or not text else '\n'
+    start, end = _entry(text, path.stem, metafile) if text else (0, 0)
     content = _weights(config, path.stem, checkpoint, backbone_only or classifier is not None)
     if classifier is not None:
         _add_classifier(content, classifier, checkpoint)
@@ -71,17 +71,19 @@ def publish_model(
     with tempfile.TemporaryDirectory(dir=directory, prefix='.publish-') as temporary:
         file = Path(temporary) / 'weights.pth'
         save_checkpoint(content, str(file))
-        digest = file_sha256(file)
+        digest = file_hash(file)
         target = directory / f'{path.stem}_{content["meta"]["date"]}-{digest[:8]}.pth'
         os.replace(file, target)
-    if metafile.is_file():
+    if text:
         address = f'{url.rstrip("/")}/{target.name}' if url else _address(target, metafile, path.stem)
-        write_entry(metafile, path.stem, address, digest)
+        with atomic_path(metafile) as place:
+            written = f'    Weights: {address}\n    SHA256: {digest}\n'
+            place.write_text(text[:start] + written + text[end:], encoding='utf-8')
     return target
 
 
 def _address(file: Path, metafile: Path, name: str) -> str:
-    """Return the path of a file from the folder of the model index on, which ``Config`` counts from, or its URI."""
+    """Return the path of a file relative to the folder of the model index, as ``Config`` is, or else its URI."""
     models = yaml.safe_load(metafile.read_text(encoding='utf-8'))['Models']
     config = Path(next(model for model in models if model['Name'] == name).get('Config', f'{name}.py'))
     root = metafile.resolve().parents[len(config.parts) - 1]
@@ -90,7 +92,7 @@ def _address(file: Path, metafile: Path, name: str) -> str:
 
 
 def _weights(config: str, name: str, checkpoint: str, backbone_only: bool) -> dict[str, Any]:
-    """Return the weights of a checkpoint that is one of the config, and what is worth knowing of their training."""
+    """Return the weights of a checkpoint, checked against the config, with ``meta`` on their training."""
     content = load_from_local(checkpoint, map_location='cpu')
     state = tensors_of(content, checkpoint)
     model = load_config(config).model
@@ -111,7 +113,7 @@ def _weights(config: str, name: str, checkpoint: str, backbone_only: bool) -> di
 
 
 def _add_classifier(content: dict[str, Any], classifier: str, checkpoint: str) -> None:
-    """Add the classifier of a linear evaluation, which must have been trained on the very same backbone."""
+    """Add the classifier of a linear evaluation on exactly this backbone."""
     found = tensors_of(load_from_local(classifier, map_location='cpu'), classifier)
     own = content['state_dict']
     for name, tensor in own.items():
@@ -132,39 +134,25 @@ def _add_classifier(content: dict[str, Any], classifier: str, checkpoint: str) -
     content['meta']['model']['head'] = dict(type='ClassificationHead', in_dim=in_dim, num_classes=num_classes)
 
 
-def _entry(text: str, name: str, metafile: Path) -> re.Match[str]:
-    """Return the place of the weights in the entry of a model."""
+def _entry(text: str, name: str, metafile: Path) -> tuple[int, int]:
+    """Return where the lines of the weights in the entry of a model begin and end."""
     pattern = rf'^  - Name: {re.escape(name)}\n(?:(?!  - Name:).*\n)*?(    Weights:.*\n(?:    SHA256:.*\n)?)'
-    match = re.search(pattern, text if text.endswith('\n') else text + '\n', re.MULTILINE)
+    match = re.search(pattern, text, re.MULTILINE)
     if match is None:
         names = [model['Name'] for model in yaml.safe_load(text).get('Models', [])]
         raise ValueError(
             f'{metafile} has no entry "- Name: {name}" with "Weights:"; add one. It has {", ".join(names)}.'
         )
-    return match
-
-
-def write_entry(metafile: Path, name: str, address: str, digest: str) -> None:
-    """Write where the weights of a model are, and their digest, to its entry; all else stays as it is.
-
-    Raises:
-        ValueError: If there is no such entry.
-    """
-    text = metafile.read_text(encoding='utf-8')
-    text = text if text.endswith('\n') else text + '\n'
-    start, end = _entry(text, name, metafile).span(1)
-    text = f'{text[:start]}    Weights: {address}\n    SHA256: {digest}\n{text[end:]}'
-    with atomic_path(metafile) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+    return match.span(1)
 
 
 def publish(arguments: Sequence[str] | None = None) -> None:
-    """Run the command."""
+    """Run ``publish_model`` with arguments of the command line."""
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='path of a config, or unmix::METHOD/NAME')
     parser.add_argument('checkpoint', help='checkpoint of a training of this config')
-    parser.add_argument('directory', help='where the file goes')
-    parser.add_argument('--url', help='where the file will be found, without its name (default: the directory)')
+    parser.add_argument('directory', help='folder of the file')
+    parser.add_argument('--url', help='where the folder will be published (default: the directory)')
     parser.add_argument('--backbone-only', action='store_true', help='leave out all that follows the backbone')
     parser.add_argument('--classifier', help='checkpoint of a linear evaluation on this backbone, to be put with it')
     args = parser.parse_args(arguments)

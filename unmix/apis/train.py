@@ -1,26 +1,30 @@
-"""The command that trains."""
+"""The commands that train and that evaluate a checkpoint."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from unmix.apis.command import argument_parser, build_runner, configure
 from unmix.config import use_amp
 from unmix.engine.launch import resume_after_restart
 
-DESCRIPTION = """Pre-train (or train) by a config, then evaluate.
+TRAIN = """Pre-train (or train) by a config, then evaluate.
 
 %(prog)s configs/quickstart/unmix-moco_digits.py
 %(prog)s quickstart/unmix-moco_digits --cfg-options model.unmix.loss_weight=0.5
 """
+EVALUATE = """Evaluate a checkpoint by the test protocol of a config (its validation protocol if it has no other).
+
+%(prog)s configs/quickstart/unmix-moco_digits.py work_dirs/unmix-moco_digits/epoch_150.pth
+%(prog)s benchmarks/knn-resnet50_in1k work_dirs/unmix-mocov2/epoch_200.pth
+
+The result is a table and ``results.json`` beside the checkpoint (or in --work-dir).
+"""
 
 
 def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Run the command; ``prog`` is its name in messages.
-
-    Raises:
-        OSError: If the config or a checkpoint does not exist, or the work dir cannot be written to.
-        ValueError: If the config, an option or a checkpoint is not as expected.
-    """
-    parser = argument_parser(DESCRIPTION, prog)
+    """Train; ``prog`` is the name of the command in messages."""
+    parser = argument_parser(TRAIN, prog)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -43,3 +47,28 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
     runner.train()
     if cfg.get('test_cfg') is not None:
         runner.test()
+
+
+def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Evaluate a checkpoint; ``prog`` is the name of the command in messages.
+
+    Raises:
+        ValueError: If the config has no test protocol and no validation protocol.
+    """
+    parser = argument_parser(EVALUATE, prog)
+    parser.add_argument('checkpoint', help='checkpoint of a model of this config, or unmix::NAME of the model zoo')
+    args = parser.parse_args(arguments)
+    folder = Path(args.checkpoint).absolute().parent
+    if args.work_dir is None and os.path.isfile(args.checkpoint) and os.access(folder, os.W_OK):
+        args.work_dir = str(folder)
+    cfg = configure(args)
+    cfg.load_from = args.checkpoint
+    stage = 'val' if cfg.get('test_cfg') is None else 'test'
+    missing = [key for key in (f'{stage}_cfg', f'{stage}_dataloader', f'{stage}_evaluator') if cfg.get(key) is None]
+    if missing:
+        raise ValueError(
+            f'{cfg.filename} has no test protocol: {" and ".join(missing)} missing. Take a base of '
+            'configs/_base_/datasets, which have all three, or a config of configs/benchmarks.'
+        )
+    runner = build_runner(cfg)
+    getattr(runner, stage)()

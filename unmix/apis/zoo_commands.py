@@ -1,7 +1,6 @@
 """The commands on the model zoo."""
 
 import argparse
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -10,6 +9,7 @@ from pathlib import Path
 from unmix import zoo
 from unmix.apis.command import reader_may_leave
 from unmix.config import config_files, config_root, load_config
+from unmix.config.check import suggest
 from unmix.utils.files import atomic_path
 from unmix.zoo.index import Entry, entries
 
@@ -17,11 +17,7 @@ COLUMNS = ('NAME', 'DATA', 'EPOCHS', 'PUBLISHED', 'OURS', 'WEIGHTS')
 
 
 def list_entries(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Print the models of the zoo as a table, or the names of the configs; ``prog`` is the command's name in messages.
-
-    Raises:
-        ValueError: If none matches.
-    """
+    """Print the models of the zoo, or the names of the configs; ``prog`` is the name of the command in messages."""
     parser = argparse.ArgumentParser(
         prog=prog, description='Models of the zoo: top-1 accuracy as published and as measured here, and weights.'
     )
@@ -34,13 +30,11 @@ def list_entries(arguments: Sequence[str] | None = None, prog: str | None = None
         names = [path.relative_to(config_root()).with_suffix('').as_posix() for path in config_files()]
         lines = [name for name in names if fnmatchcase(name, pattern)]
     else:
-        models = [entry for _, entry in sorted(entries().items()) if entry.weights or not args.pretrained]
-        names = [entry.name for entry in models]
-        lines = list(_table([_row(entry) for entry in models if fnmatchcase(entry.name, pattern)]))
+        names, found = zoo.list_models(pretrained=args.pretrained), entries()
+        lines = list(_table([_row(found[name]) for name in names if fnmatchcase(name, pattern)]))
     if not lines:
         parts = {part for name in names for part in re.split('[-_/]', name)}
-        near = difflib.get_close_matches(args.pattern.strip('*'), [*names, *sorted(parts)], n=3)
-        hint = f'Did you mean {" or ".join(near)}?' if near else f"'{parser.prog}' without a pattern prints all."
+        hint = suggest(args.pattern.strip('*'), {*names, *parts}, f"'{parser.prog}' without a pattern prints all.")
         raise ValueError(f'No name{" of a model with weights" if args.pretrained else ""} has {args.pattern!r}. {hint}')
     with reader_may_leave():
         print('\n'.join(lines))
@@ -59,7 +53,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table with columns as wide as they need; none without rows."""
+    """Yield the lines of a table, aligned by columns; none without rows."""
     table = [COLUMNS, *rows] if rows else []
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
@@ -67,12 +61,7 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def download(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Write the weights and the config of a model to a folder; ``prog`` is the command's name in messages.
-
-    Raises:
-        OSError: If the weights cannot be reached, or a file cannot be written.
-        ValueError: If there is no such model, it has no weights, or they are damaged.
-    """
+    """Write the weights and the config of a model to a folder; ``prog`` is the name of the command in messages."""
     parser = argparse.ArgumentParser(prog=prog, description='Weights of a model, verified, and its config in one file.')
     parser.add_argument('name', help="a name of 'unmix list --pretrained'")
     parser.add_argument('--directory', default='.', help='where they go (default: here)')

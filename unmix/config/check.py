@@ -1,23 +1,24 @@
-"""Refuses what MMEngine takes in silence, or only meets hours later: misspelt keys, types and arguments."""
+"""Checks of a config: MMEngine accepts, or meets only hours later, misspelt keys, types and arguments."""
 
 import difflib
 import inspect
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 from mmengine.runner import Runner
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unmix import registry as unmix_registry
-from unmix.config.arguments import arguments, expected_instead
 
-# Keys that MMEngine's builders take out of a config before they call its type, by the place in the config.
+# Keys that MMEngine's builders take out of a config before they call its type, by path or name of the registry.
 BUILDER_KEYS: dict[str, set[str]] = {
     'optim_wrapper': {'constructor', 'paramwise_cfg'},
     'hook': {'priority'},
-    'param scheduler': {'convert_to_iter_based'},
+    'parameter scheduler': {'convert_to_iter_based'},
     'loop': {'by_epoch', 'type'},
 }
 ALWAYS = {'type', '_scope_', '_delete_'}
@@ -26,34 +27,103 @@ COMPONENTS = {
     *('model', 'backbone', 'neck', 'head', 'optimizer', 'param_scheduler', 'custom_hooks', 'vis_backends'),
     *('dataset', 'pipeline', 'transforms', 'sampler', 'collate_fn', 'val_evaluator', 'test_evaluator'),
 }
-# Keys that the Runner wants all of, or none.
+# Keys of which the Runner needs all or none.
 STAGES = (
     ('train_dataloader', 'train_cfg', 'optim_wrapper'),
     ('val_dataloader', 'val_cfg', 'val_evaluator'),
     ('test_dataloader', 'test_cfg', 'test_evaluator'),
 )
-MISSPELT = 0.9  # similarity from which an unknown name is taken for a known one, misspelt
-TOP_LEVEL = {
-    'default_scope',
-    'data_root',
-    'num_threads',
-    'custom_imports',
-    'env_cfg',
-    'auto_scale_lr',
-    'compile',
-    'launcher',
-    'strategy',
+# Top-level keys that the Runner and the tools read.
+RUNNER_KEYS = {
+    *inspect.signature(Runner).parameters,
+    *('data_root', 'num_threads', 'custom_imports', 'auto_scale_lr', 'compile', 'strategy'),
 }
+MISSPELT = 0.9  # similarity from which an unknown name is taken for a known one, misspelt
+FOLLOWED = {'data_root', 'data_preprocessor'}  # variables whose change by an option load_config carries to their uses
+KINDS: dict[type, str] = {bool: 'True or False', int: 'a whole number', float: 'a number'}
+
+
+def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield ``node`` and all values below it, each with its dotted path."""
+    yield path, node
+    pairs = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in pairs:
+        yield from walk(value, f'{path}.{key}' if path else str(key))
+
+
+def dicts(node: Any) -> list[tuple[str, Any]]:
+    """Return ``node`` and all values below it that are dicts, each with its dotted path."""
+    return [(path, value) for path, value in walk(node) if isinstance(value, Mapping)]
+
+
+def suggest(name: str, valid: Iterable[str], otherwise: str = '') -> str:
+    """Return a sentence with the valid names nearest to ``name``, in upper or lower case.
+
+    Without a near one it lists the valid names, if they are 40 at most, or is ``otherwise``.
+    """
+    valid = sorted(valid)
+    by_lower = {other.lower(): other for other in valid}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    if near:
+        return f'Did you mean {" or ".join(by_lower[other] for other in near)}?'
+    return otherwise or (f'Valid are: {", ".join(valid)}.' if 0 < len(valid) <= 40 else '')
+
+
+def arguments(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return the keywords that a class or function takes, and whether it takes any others.
+
+    A class that passes ``**kwargs`` on takes its base classes' arguments.
+    """
+    classes = inspect.getmro(function) if inspect.isclass(function) else (function,)
+    found: dict[str, inspect.Parameter] = {}
+    for init in [vars(cls).get('__init__') if inspect.isclass(cls) else cls for cls in classes]:
+        if init is None or init is object.__init__:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        found = {p.name: p for p in parameters if p.kind in kinds and p.name != 'self'} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return found, False
+    return found, True
+
+
+def expected_instead(parameter: inspect.Parameter, value: Any) -> str | None:
+    """Return what an argument expects instead of ``value``; None if ``value`` may be right.
+
+    Only arguments that are numbers or switches are checked, by annotation or, without one, by their default; None and
+    tensors may be allowed beside. These take no texts, lists and dicts, and a whole number no 0.5.
+    """
+    kinds = _kinds(parameter)
+    if not kinds or not kinds <= KINDS.keys() or value is None:
+        return None
+    if not isinstance(value, str | list | tuple | Mapping) and (float in kinds or not isinstance(value, float)):
+        return None
+    expected = KINDS[max(kinds, key=list(KINDS).index)]
+    try:
+        return f'{expected}, {value} without quotes' if isinstance(value, str) and [float(value)] else expected
+    except ValueError:
+        return expected
+
+
+def _kinds(parameter: inspect.Parameter) -> set[Any]:
+    annotation, default = parameter.annotation, parameter.default
+    if annotation is parameter.empty:  # an unannotated 1 may take 0.5, and an unannotated True anything
+        return {float} if type(default) in (int, float) else set()
+    if isinstance(annotation, str):  # by ``from __future__ import annotations``
+        named = {kind.__name__: kind for kind in KINDS}
+        return {named.get(part, part) for part in annotation.replace(' ', '').split('|')} - {'None'}
+    union = get_origin(annotation) in (Union, types.UnionType)
+    return set(get_args(annotation) if union else [annotation]) - {type(None), Tensor}
 
 
 def registries() -> list[Registry]:
-    """All registries that a config can reach, ours first."""
+    """Return all registries that a config can reach, ours first."""
     modules = (unmix_registry, mmengine_registry)
     found = [value for module in modules for value in vars(module).values() if isinstance(value, Registry)]
     return sorted(found, key=lambda registry: registry.scope != 'unmix')
 
 
-def find_type(name: Any) -> tuple[Callable | None, str]:
+def find_type(name: Any) -> tuple[Callable[..., Any] | None, str]:
     """Return what ``type=name`` builds, and the name of its registry; (None, '') if no registry has it."""
     if not isinstance(name, str):
         return name, ''
@@ -64,66 +134,40 @@ def find_type(name: Any) -> tuple[Callable | None, str]:
     return None, ''
 
 
-def known_types() -> list[str]:
-    """Names of all registered types."""
-    return sorted({name for registry in registries() for name in registry.module_dict})
-
-
-def suggest(name: str, valid: Iterable[str]) -> str:
-    """Say which valid names are nearest to ``name``, in upper or lower case."""
-    valid = sorted(valid)
-    by_lower = {other.lower(): other for other in valid}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
-    if near:
-        return f'Did you mean {" or ".join(by_lower[other] for other in near)}?'
-    return f'Valid are: {", ".join(valid)}.' if 0 < len(valid) <= 40 else ''
-
-
-def walk(node: Any, path: str = '') -> Iterator[tuple[str, Mapping]]:
-    """All dicts below ``node``, each with its dotted path."""
-    if isinstance(node, Mapping):
-        yield path, node
-        for key, value in node.items():
-            yield from walk(value, f'{path}.{key}' if path else str(key))
-    elif isinstance(node, list | tuple):
-        for i, value in enumerate(node):
-            yield from walk(value, f'{path}.{i}')
-
-
-def check_config(cfg: Mapping) -> None:
+def check_config(cfg: Mapping[str, Any]) -> None:
     """Check every ``type`` in the config, its arguments, and top-level keys that nearly are the Runner's.
 
     Raises:
-        ValueError: On the first unknown type or argument, value of another kind, missing type, or misspelt top-level
+        ValueError: For the first unknown type or argument, value of another kind, missing type, or misspelt top-level
             key; it names the place, what was received and the nearest valid names.
     """
-    runner_keys = runner_arguments()
-    for path, node in walk(cfg):
-        key, used = path.rpartition('.')[2], path.partition('.')[0] in runner_keys  # else a part of something
+    for path, node in dicts(cfg):
+        key, used = path.rpartition('.')[2], path.partition('.')[0] in RUNNER_KEYS  # else a part of something
         if key.endswith('dataloader'):
             if used and node.get('dataset') is None:
                 raise ValueError(f"{path}.dataset is missing. Give one, e.g. dict(type='ImageFolder', data_root=DIR).")
             check_arguments(path, node, DataLoader, '')
         elif 'type' in node:
-            function, registry = find_type(node['type'])
+            function, registry_name = find_type(node['type'])
             if function is None:
+                known = {name for registry in registries() for name in registry.module_dict}
                 raise ValueError(
-                    f'{path}.type is {node["type"]!r}, which is not registered. {suggest(node["type"], known_types())}'
+                    f'{path}.type is {node["type"]!r}, which is not registered. {suggest(node["type"], known)}'
                 )
-            check_arguments(path, node, function, registry)
+            check_arguments(path, node, function, registry_name)
         elif used and (path.split('.')[-2] if key.isdigit() and '.' in path else key) in COMPONENTS:
             raise ValueError(
                 f'{path} has no type, only the keys {", ".join(node) or "of none"}. Add the name of what to build, '
                 f"type='...'; a base's type is lost by _delete_=True."
             )
     for key in cfg:
-        near = difflib.get_close_matches(key, runner_keys, n=1, cutoff=MISSPELT)
-        if near and key not in runner_keys:
+        near = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=MISSPELT)
+        if near and key not in RUNNER_KEYS:
             raise ValueError(f'{key}: the config has no such key. Did you mean {near[0]}?')
 
 
-def check_arguments(path: str, node: Mapping, function: Callable, registry: str) -> None:
-    """Check the keys of one dict of the config against what it is handed to, and the kinds of their values.
+def check_arguments(path: str, node: Mapping[str, Any], function: Callable[..., Any], registry: str) -> None:
+    """Check the keys and values of one dict of the config against the arguments of the function that it is passed to.
 
     Raises:
         ValueError: If ``function`` takes no such argument, or another kind of value.
@@ -141,8 +185,8 @@ def check_arguments(path: str, node: Mapping, function: Callable, registry: str)
             raise ValueError(f'{path}.{key} is {node[key]!r} ({received}); {name} expects {expected}.')
 
 
-def check_stages(cfg: Mapping) -> None:
-    """Check that what belongs together for training, validation or test is all there, or nothing of it.
+def check_stages(cfg: Mapping[str, Any]) -> None:
+    """Check that training, validation and test have all of their three keys or none.
 
     Raises:
         ValueError: If a part is missing.
@@ -157,6 +201,58 @@ def check_stages(cfg: Mapping) -> None:
             )
 
 
-def runner_arguments() -> set[str]:
-    """Top-level keys that the Runner and the tools read."""
-    return set(inspect.signature(Runner.__init__).parameters) - {'self'} | TOP_LEVEL
+def check_options(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> None:
+    """Refuse keys that ``--cfg-options`` added where nothing reads them.
+
+    Args:
+        before: The config without the options.
+        after: The config with the options; :func:`check_config` checks the arguments of types.
+        path: Dotted path of both, for the message.
+
+    Raises:
+        ValueError: It names the key and the nearest valid ones.
+    """
+    for key, value in after.items():
+        place = f'{path}.{key}' if path else str(key)
+        if key in before:
+            if isinstance(value, Mapping) and isinstance(before[key], Mapping):
+                check_options(before[key], value, place)
+            continue
+        if 'type' in after or (isinstance(value, Mapping) and 'type' in value and path):
+            continue
+        valid = set(before)
+        if not path:
+            valid = valid | RUNNER_KEYS
+        elif path.endswith('dataloader'):
+            valid = valid | arguments(DataLoader)[0].keys()
+        if key not in valid:
+            raise ValueError(f'--cfg-options {place}: the config has no such key. {suggest(str(key), valid)}')
+
+
+def check_variables(before: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse to change a variable of a config file, such as ``max_epochs``: the file used it when it was read.
+
+    Args:
+        before: The config without the options.
+        options: Values by dotted key.
+
+    Raises:
+        ValueError: It names the keys whose values came from the variable.
+    """
+    for option in options:
+        name, _, rest = option.partition('.')
+        if name not in before or name in RUNNER_KEYS | FOLLOWED:
+            continue
+        value = before[name]
+        places = [
+            path
+            for path, node in walk(before)
+            if path.partition('.')[0] not in ('', name) and type(node) is type(value) and node == value
+        ]
+        places = [path for path in places if path.rpartition('.')[2] == name] or places
+        if places:
+            keys = ' '.join(f'{path}.{rest}' if rest else path for path in places[:4])
+            raise ValueError(
+                f'--cfg-options {option}: {name} is a variable of the config file, which has used it already, so that '
+                f'a change has no effect. Set where it was used: {keys}'
+            )

@@ -1,9 +1,9 @@
-"""From what a user names to a config that can be run."""
+"""Find, read and complete a config."""
 
 import copy
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 import unmix
-from unmix.config.check import check_config, check_stages
-from unmix.config.options import check_options, check_variables
+from unmix.config.check import check_config, check_options, check_stages, check_variables, dicts
 
 
 def config_root() -> Path:
-    """Directory of the configs: the checkout's, or the copy inside an installed package.
+    """Return the directory of the configs: the checkout's, or the copy inside an installed package.
 
     Raises:
         FileNotFoundError: If neither is there.
@@ -33,11 +32,11 @@ def config_root() -> Path:
 def find_config(name: str) -> Path:
     """Return the file of a config given by path or by name.
 
-    A name is of this project's configs, from any directory: ``moco/NAME``, or ``NAME`` alone. A file of that path comes
-    first, unless the name begins with ``unmix::``. The ending ``.py`` may be left out of names.
+    Names are those of this project's configs, from any directory: ``moco/NAME``, or ``NAME`` alone, with or without
+    ``.py``. A file of that path comes first, unless the name begins with ``unmix::``.
 
     Raises:
-        FileNotFoundError: If there is none; names the nearest ones.
+        FileNotFoundError: If there is none; it names the nearest configs.
     """
     own = name.removeprefix('unmix::')
     if name == own and Path(name).expanduser().is_file():
@@ -50,7 +49,7 @@ def find_config(name: str) -> Path:
 
 
 def config_files() -> list[Path]:
-    """All configs of the project but the bases, in the order of their folders; no two have the same name."""
+    """Return all configs of the project but the bases, sorted by path; no two have the same name."""
     return sorted(path for path in config_root().rglob('*.py') if '_base_' not in path.parts)
 
 
@@ -72,29 +71,30 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
         ValueError: If it, or an option, has an unknown key, type or argument.
     """
     cfg = _read(find_config(name))
-    for node in _dicts(cfg._cfg_dict):
+    content = cfg._cfg_dict
+    for _, node in dicts(content):
         if node.get('_scope_') == 'unmix':  # set by `_base_ = 'unmix::...'`; functions do not take it
             del node['_scope_']
     if options:
-        before = copy.deepcopy(cfg._cfg_dict)
+        before = copy.deepcopy(content)
         cfg.merge_from_dict(dict(options))
-        check_options(before, cfg._cfg_dict)
+        content = cfg._cfg_dict
+        check_options(before, content)
         check_variables(before, options)
         if 'data_root' in options:
-            _move_data(cfg, before.get('data_root'), options['data_root'])
+            _move_data(content, before.get('data_root'), options['data_root'])
     if 'data_preprocessor' in cfg and 'model' in cfg:
         cfg.model.setdefault('data_preprocessor', cfg.pop('data_preprocessor'))
-    for node in _dicts(cfg._cfg_dict):
-        for key, loader in node.items():
-            if key.endswith('dataloader') and isinstance(loader, Mapping):
-                complete_loader(key, loader)
-    check_config(cfg._cfg_dict)
+    for path, node in dicts(content):
+        if path.endswith('dataloader'):
+            complete_loader(path.rpartition('.')[2], node)
+    check_config(content)
     check_stages(cfg)
     return cfg
 
 
 def _read(file: Path) -> Config:
-    """Read a config and its bases, and import what it wants imported.
+    """Read a config and its bases, and import the modules of its ``custom_imports``.
 
     Raises:
         FileNotFoundError: If a base does not exist.
@@ -119,9 +119,9 @@ def _read(file: Path) -> Config:
         ) from error
 
 
-def _move_data(cfg: Config, old: str | None, new: str) -> None:
-    """Give the data sets that were at ``old`` the place ``new``."""
-    nodes = [node for node in _dicts(cfg._cfg_dict) if node is not cfg._cfg_dict and 'data_root' in node]
+def _move_data(content: ConfigDict, old: str | None, new: str) -> None:
+    """Change the folder of the data sets at ``old`` to ``new``."""
+    nodes = [node for path, node in dicts(content) if path and 'data_root' in node]
     moved = [node for node in nodes if node['data_root'] == old]
     if not moved:
         has = f'only {", ".join(sorted({str(node["data_root"]) for node in nodes}))}' if nodes else 'none'
@@ -134,22 +134,14 @@ def _move_data(cfg: Config, old: str | None, new: str) -> None:
 
 
 def complete_loader(name: str, loader: Any) -> None:
-    """Add to a loader's config what MMEngine would choose otherwise than this project's data sets need it.
+    """Add ``collate_fn`` and ``sampler`` to a loader's config that has none.
 
-    Without ``collate_fn`` MMEngine makes lists of items, and without ``sampler`` nothing is shuffled or shared out.
+    MMEngine's defaults do not fit this project's data sets: batches are lists of items, and no sampler shuffles, or
+    divides the images among processes.
     """
     loader.setdefault('collate_fn', dict(type='collate'))
     if loader.get('batch_sampler') is None and not loader.get('sampler'):
         loader['sampler'] = dict(type='EpochSampler', shuffle=name.startswith('train'))
-
-
-def _dicts(node: Any) -> Iterator[ConfigDict]:
-    if isinstance(node, Mapping):
-        yield node
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for value in node:
-            yield from _dicts(value)
 
 
 def use_amp(cfg: Config) -> None:

@@ -13,11 +13,11 @@ import torch
 import torchvision
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
+from pooch import file_hash
 
 import unmix
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.models.algorithms import Classifier
-from unmix.utils.digest import file_sha256
 from unmix.utils.files import atomic_path
 from unmix.version import __version__
 
@@ -131,7 +131,7 @@ def _checkpoint(runner: Runner, model: Any, meta: Mapping[str, Any]) -> dict[str
 def _file(path: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return dict(file=None if path is None or str(path) == '.' else path.name, sha256=None)
-    return dict(file=path.name, sha256=file_sha256(path))
+    return dict(file=path.name, sha256=file_hash(path))
 
 
 def _dataset(loader: Any) -> dict[str, Any]:

@@ -1,14 +1,15 @@
-"""How good features are."""
+"""Evaluation of features."""
 
-from unmix.evaluation.functional import (
+from unmix.evaluation.accuracy import Accuracy
+from unmix.evaluation.extraction import Features
+from unmix.evaluation.knn import KNN, EuclideanKNN, knn_predict, knn_scores, knn_vote
+from unmix.evaluation.linear_probe import (
+    LinearProbe,
     LogisticRegression,
     feature_statistics,
     fit_logistic_regression,
-    knn_predict,
-    knn_scores,
-    knn_vote,
 )
-from unmix.evaluation.metrics import KNN, Accuracy, EuclideanKNN, Features, LinearProbe, LinearTraining
+from unmix.evaluation.linear_training import LinearTraining
 
 __all__ = [
     'KNN',

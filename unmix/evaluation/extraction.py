@@ -1,33 +1,46 @@
 """Features of whole data sets, from one process or many."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmengine.dist import all_gather, all_reduce, gather, get_rank, get_world_size
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmix.evaluation.metrics.features import Features
 from unmix.utils.labels import check_labels
 
-Encoder = Callable[[dict], Tensor]
+Batch = dict[str, Any]
+Encoder = Callable[[Batch], Tensor]
 _RAW_SIZE = 32
 
 
+class Features(NamedTuple):
+    """Features of one data set.
+
+    Attributes:
+        features: (N, D), floating.
+        labels: (N,) integers.
+    """
+
+    features: Tensor
+    labels: Tensor
+
+
 @torch.no_grad()
-def collect_features(batches: Iterable[dict], encoders: Mapping[str, Encoder]) -> dict[str, Features] | None:
+def collect_features(batches: Iterable[Batch], encoders: Mapping[str, Encoder]) -> dict[str, Features] | None:
     """Run encoders over a data set, once through the data, and order the rows by ``index``.
 
-    Images that a sampler repeated to give all processes as many vanish.
+    An image that a sampler repeated, to give all processes equally many, is kept once.
 
     Args:
         batches: Dicts with ``inputs``, ``index`` (N,) and, if labelled, ``label`` (N,).
         encoders: From such a batch to features (N, ...), which are flattened.
 
     Returns:
-        By encoder, the features of the whole data set on rank 0 and nothing on the others. None on all of them if the
-        data have no labels; then only the first batch is read.
+        By encoder, the features of the whole data set on rank 0, and an empty dict on other ranks. None on all ranks if
+        the data have no labels; then only the first batch is read.
 
     Raises:
         ValueError: If there is no batch, a batch has no ``index``, labels are no integers from 0, or features are NaN.
@@ -52,11 +65,12 @@ def collect_features(batches: Iterable[dict], encoders: Mapping[str, Encoder]) -
     rows = {name: _gather(column) for name, column in own.items()}
     if get_rank() != 0:
         return {}
-    order = _first_of_each(rows['index'])
+    _, first = np.unique(rows['index'].cpu().numpy(), return_index=True)
+    order = torch.from_numpy(first).to(rows['index'].device)
     return {name: Features(rows[name][order], rows['label'][order]) for name in encoders}
 
 
-def raw_pixels(batch: dict) -> Tensor:
+def raw_pixels(batch: Batch) -> Tensor:
     """Return the pixels (N, C * H * W) of a batch in [0, 1]; images larger than 32 pixels are averaged down to that."""
     images = torch.as_tensor(batch['inputs']).float() / 255
     height, width = (min(length, _RAW_SIZE) for length in images.shape[-2:])
@@ -76,17 +90,8 @@ def _check_finite(features: Mapping[str, Tensor]) -> None:
             )
 
 
-def _first_of_each(index: Tensor) -> Tensor:
-    """Rows that order ``index``, the first one of each value."""
-    order = index.argsort(stable=True)
-    ordered = index[order]
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return order[first]
-
-
 def _gather(rows: Tensor) -> Tensor:
-    """Concatenate (N_rank, ...) of all ranks on rank 0; the others get their own back. N may differ between ranks."""
+    """Concatenate (N_rank, ...) of all ranks on rank 0; other ranks get their own rows. N may differ between ranks."""
     if get_world_size() == 1:
         return rows
     counts: list[Any] = [int(n) for n in all_gather(torch.tensor([len(rows)], device=rows.device))]

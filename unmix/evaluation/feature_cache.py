@@ -1,7 +1,9 @@
-"""Features that were computed before."""
+"""Cache of features, in files."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +13,29 @@ from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
 from torch import Tensor
 
-from unmix.evaluation.extraction import Encoder, collect_features
-from unmix.evaluation.metrics.features import Features
-from unmix.utils.digest import content_key
+from unmix.evaluation.extraction import Batch, Encoder, Features, collect_features
 from unmix.utils.files import atomic_path
 from unmix.version import __version__
 
 
+@dataclass
 class FeatureCache:
-    """Keeps the features of frozen networks in files, one a network and data set: ``directory/KEY.pt``.
+    """Keep the features of frozen networks in files, one per network and data set: ``directory/KEY.pt``.
 
-    The key is made of all that features depend on: what the caller says of the network (the SHA-256 of its checkpoint,
-    its config, the layer), of the data (config and pipeline), what the data set holds in memory (images, labels, paths;
-    image *files* are taken to be unchanged), and the versions of this package and of torch. Old files are never wrong,
-    only useless; the folder may be deleted at any time.
+    The key is a digest of all that features depend on: the caller's description of the network (SHA-256 of its
+    checkpoint, config, layer) and of the data (config and pipeline), the arrays that the data set holds in memory
+    (images, labels, paths; image *files* are assumed to be unchanged), and the versions of this package and of torch.
+    The folder may be deleted at any time.
 
     Args:
-        directory: Where the files lie.
+        directory: Folder of the files.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    directory: Path
 
     def collect(
         self,
-        batches: Iterable[dict],
+        batches: Iterable[Batch],
         encoders: Mapping[str, Encoder],
         networks: Mapping[str, Any],
         data: Any,
@@ -44,14 +44,17 @@ class FeatureCache:
         """Return what :func:`collect_features` returns, from the files if each encoder has one, else computed.
 
         Args:
-            batches: As there; not read if all features are there.
-            encoders: As there.
-            networks: What tells each encoder's network apart from others, plain containers.
-            data: What tells the data apart, likewise.
+            batches: Argument of :func:`collect_features`; not read if there is a file for each encoder.
+            encoders: Likewise.
+            networks: Description of each encoder's network, in plain containers.
+            data: Description of the data, likewise.
             dataset: The data set.
         """
-        data = dict(data=data, content=content_digest(dataset), versions=(__version__, torch.__version__))
-        paths = {name: self.directory / f'{content_key(dict(data, network=networks[name]))}.pt' for name in encoders}
+        data = dict(data=data, content=_content_digest(dataset), versions=(__version__, torch.__version__))
+        paths = {}
+        for name in encoders:
+            text = json.dumps(dict(data, network=networks[name]), sort_keys=True, default=repr)
+            paths[name] = self.directory / f'{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt'
         found = [all(path.is_file() for path in paths.values())]
         broadcast_object_list(found, src=0)
         if found[0]:
@@ -66,8 +69,8 @@ class FeatureCache:
         return features
 
 
-def content_digest(dataset: Any) -> str:
-    """Return a digest of the arrays that a data set holds (images, labels, paths), and of its length."""
+def _content_digest(dataset: Any) -> str:
+    """Digest of the arrays that a data set holds (images, labels, paths), and of its length."""
     digest = hashlib.sha256(str(len(dataset)).encode())
     for name in ('images', 'labels', 'paths', 'rows'):
         array = getattr(dataset, name, None)

@@ -1,12 +1,13 @@
-"""The only door from a model to the Runner's clock."""
+"""Position of a training, read from the Runner."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from mmengine.logging import MessageHub
 
 
 class Clock(NamedTuple):
-    """Where a training stands.
+    """Position of a training.
 
     Attributes:
         seed: The run's seed, 0 outside a Runner.
@@ -23,13 +24,14 @@ class Clock(NamedTuple):
     epoch: int
 
 
-class Step(NamedTuple):
-    """What the random numbers and schedules of a training step are a function of.
+@dataclass(frozen=True)
+class Step:
+    """Position of a training step: its random numbers and schedules are a function of it.
 
     Attributes:
         seed: The run's seed.
-        iteration: Training iterations done before it, by the Runner's clock.
-        number: Steps done before it within this iteration: outside a Runner, whose clock stands still, all.
+        iteration: Training iterations done before it, as the Runner counts.
+        number: Steps done before it within this iteration; outside a Runner, where ``iteration`` stays 0, all steps.
         epoch: Epochs done before it.
     """
 
@@ -50,6 +52,6 @@ class Step(NamedTuple):
 
 
 def read_clock() -> Clock:
-    """Read what MMEngine's Runner has told the message hub (RuntimeInfoHook, before each iteration)."""
+    """Read the position that MMEngine's RuntimeInfoHook writes to the message hub before each iteration."""
     hub = MessageHub.get_current_instance()
     return Clock(*(int(hub.get_info(key, 0) or 0) for key in ('seed', 'iter', 'max_iters', 'max_epochs', 'epoch')))

@@ -10,8 +10,6 @@ from mmengine.dist import all_gather, all_reduce, broadcast, broadcast_object_li
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-__all__ = ['agreed', 'concat_all_gather', 'concat_all_gather_grad', 'rank_slice', 'rank_zero_permutation', 'unwrap']
-
 
 @torch.no_grad()
 def concat_all_gather(tensor: Tensor) -> Tensor:
@@ -22,7 +20,7 @@ def concat_all_gather(tensor: Tensor) -> Tensor:
 
 
 class _AllGather(torch.autograd.Function):
-    """Gather; the gradient of a rank's rows is the sum of what all ranks send back to them."""
+    """Gather; the gradient of a rank's rows is the sum of the gradients on all ranks."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -65,7 +63,7 @@ def unwrap(model: nn.Module) -> Any:
 
 @contextmanager
 def agreed() -> Iterator[None]:
-    """Let every rank leave a block with rank 0's error, if it has one; else some would wait for it for ever."""
+    """Raise rank 0's error in the block on all ranks, so that none waits for it for ever."""
     errors: list[Exception | None] = [None]
     try:
         yield

@@ -9,8 +9,8 @@ from typing import Any
 import pooch
 import torch
 from mmengine.logging import print_log
+from pooch import file_hash
 
-from unmix.utils.digest import file_sha256
 from unmix.utils.files import free_mib
 from unmix.version import __version__
 
@@ -57,7 +57,7 @@ def fetch(url: str, directory: str | Path | None = None, name: str | None = None
         print_log(f'Downloading {url} to {folder / name}', logger='current')
         os.unlink(temporary)  # pooch has made it, readable by its owner only
         _download(url, temporary)
-        digest = None if sha256 is None else file_sha256(temporary)
+        digest = None if sha256 is None else file_hash(temporary)
         if digest != sha256:
             raise ValueError(
                 f'{url} is refused: its SHA-256 is {digest}, expected {sha256}. The file was changed or damaged on '

@@ -1,4 +1,4 @@
-"""What features of images say of a training without labels. Shapes: N samples, D features, K rows of a memory."""
+"""Statistics of features that need no labels. Shapes: N samples, D features, K rows of a memory."""
 
 import math
 

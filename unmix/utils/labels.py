@@ -1,4 +1,4 @@
-"""Are labels classes?"""
+"""Validate class labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def check_labels(labels: Tensor | Sequence[Any], num_classes: int | None, source: str) -> Tensor:
-    """Return labels (N,) as integers; without this check a wrong one is an error somewhere on the device, or none.
+    """Return labels (N,) as integers. Without this check a wrong label is a late error on the device, or none.
 
     Args:
-        labels: Classes, best on the host: reading them elsewhere waits for the device.
+        labels: Classes, best on the host: on a device the check waits for it.
         num_classes: C; None: any number from 0.
-        source: Where they are from and what to do, for the message.
+        source: Origin of the labels, for the message.
 
     Raises:
         ValueError: If they are no integers, or lie outside of [0, num_classes).

@@ -1,4 +1,4 @@
-"""Does a checkpoint belong to a model?"""
+"""Compare the tensors of a checkpoint with those of a model."""
 
 import logging
 from collections.abc import Mapping
@@ -32,15 +32,15 @@ def check_match(
     Args:
         own: State dict of the model.
         loaded: State dict of the checkpoint.
-        source: Where it comes from, for the message.
-        strict: Whether all must match. If not, one must, and a warning lists those that do not.
+        source: Description of the checkpoint, for the message.
+        strict: Whether all tensors must match. If not, one must match, and a warning lists those that do not.
         key: The config key that sets ``strict``, for the message.
 
     Returns:
         The share of the model's tensors that the checkpoint has, in the same shape.
 
     Raises:
-        ValueError: If tensors are missing, too many or of another shape; lists them.
+        ValueError: If tensors are missing, too many or of another shape; it lists them.
     """
     missing = [name for name in own if name not in loaded]
     unexpected = [name for name in loaded if name not in own]

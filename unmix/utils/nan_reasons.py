@@ -1,4 +1,4 @@
-"""Why a loss is NaN, from the layer that knows."""
+"""Reasons of NaN losses, reported by layers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ _reasons: ContextVar[list[str] | None] = ContextVar('reasons', default=None)
 
 
 def give_nan(reason: str) -> None:
-    """Stop with ``reason``; but where the loss is watched, note it, and the caller's result is to be NaN.
+    """Record ``reason``; the caller then returns NaN. Outside of :func:`watching` it raises instead.
 
-    So a training can leave this batch out, as that of any other loss that is not finite, and no rank is left waiting
-    in a collective by one that has stopped.
+    A training can thus skip the batch, as that of any other loss that is not finite, and no rank waits in a collective
+    for one that has stopped.
 
     Raises:
-        ValueError: If nobody watches (:func:`watching`).
+        ValueError: Outside of :func:`watching`.
     """
     reasons = _reasons.get()
     if reasons is None:
@@ -25,7 +25,7 @@ def give_nan(reason: str) -> None:
 
 @contextmanager
 def watching() -> Iterator[list[str]]:
-    """Watch the losses that are computed in this context, for NaN; yields the reasons that are given in it."""
+    """Yield the list of reasons that :func:`give_nan` records in this context."""
     reasons: list[str] = []
     token = _reasons.set(reasons)
     try:

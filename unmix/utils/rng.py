@@ -1,7 +1,7 @@
-"""Random numbers that are a function of what they are for, and of nothing else.
+"""Random numbers that are a function of their purpose only.
 
-A purpose is a tuple such as ``('augmentation', seed, epoch, index, view)``. So a draw does not depend on which process
-makes it, how many there are, what was drawn before, or whether the run was interrupted.
+A purpose is a tuple such as ``('augmentation', seed, epoch, index, view)``. A draw does not depend on the process that
+makes it, the number of processes, earlier draws, or interruptions of the run.
 """
 
 import hashlib
@@ -71,7 +71,7 @@ def reseed(*purpose: int | str) -> None:
 
 
 def reseed_step(seed: int, iteration: int, rank: int) -> None:
-    """Seed all global generators, the CUDA device's too, for one training step: what dropout and the like draw from.
+    """Seed all global generators, CUDA's too, for one training step; dropout and the like draw from them.
 
     Args:
         seed: The run's.
@@ -85,7 +85,7 @@ def reseed_step(seed: int, iteration: int, rank: int) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Leave the same global generators, after the block, as they were before it."""
+    """Restore the global generators after the block."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -97,7 +97,7 @@ def preserved() -> Iterator[None]:
 
 @contextmanager
 def seeded(*purpose: int | str) -> Iterator[None]:
-    """Seed the global generators for the length of a block: :func:`reseed` and :func:`preserved`."""
+    """Seed the global generators for a block, and restore them after it."""
     with preserved():
         reseed(*purpose)
         yield

@@ -1,25 +1,28 @@
 """Curves of a training."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from unmix.utils.files import atomic_path
 
+Record = dict[str, Any]
 
-def read_scalars(files: Iterable[str | Path]) -> tuple[list[dict], list[dict]]:
+
+def read_scalars(files: Iterable[str | Path]) -> tuple[list[Record], list[Record]]:
     """Read the records of a training and of its validations from MMEngine's ``scalars.json`` files.
 
     Args:
-        files: Oldest first. A later file takes over from its first step on, so a resumed training gives one curve, and
-            one that was started anew hides the old.
+        files: Oldest first. From its first step on a later file replaces the earlier ones, so that a resumed training
+            gives one curve, and a training that was started again hides the old one.
 
     Returns:
         Training records (with ``loss`` and ``step``, an iteration), validation records (``step`` is an epoch or
         iteration).
     """
-    train: list[dict] = []
-    validation: list[dict] = []
+    train: list[Record] = []
+    validation: list[Record] = []
     for file in files:
         lines = [line for line in Path(file).read_text().splitlines() if line.strip()]
         records = [record for record in map(json.loads, lines) if 'step' in record]
@@ -45,10 +48,9 @@ def draw_curves(files: Sequence[str | Path], out: str | Path) -> None:
     from matplotlib.figure import Figure  # slow to import
 
     train, validation = read_scalars(files)
-    panels = [
-        ('loss', 'iteration', train, _keys(train, str.startswith, 'loss')),
-        ('top-1 accuracy (%)', 'epoch', validation, _keys(validation, str.endswith, '/top1')),
-    ]
+    losses = sorted({key for record in train for key in record if key.startswith('loss')})
+    accuracies = sorted({key for record in validation for key in record if key.endswith('/top1')})
+    panels = [('loss', 'iteration', train, losses), ('top-1 accuracy (%)', 'epoch', validation, accuracies)]
     panels = [panel for panel in panels if panel[-1]]
     if not panels:
         raise ValueError(f'No loss and no accuracy in {[str(file) for file in files]}.')
@@ -62,7 +64,3 @@ def draw_curves(files: Sequence[str | Path], out: str | Path) -> None:
         axes.legend()
     with atomic_path(out) as path:
         figure.savefig(path, dpi=120)
-
-
-def _keys(records: list[dict], matches: Callable[[str, str], bool], part: str) -> list[str]:
-    return sorted({key for record in records for key in record if matches(key, part)})

@@ -1,4 +1,4 @@
-"""The log of a run's scalars, where the disk may be full."""
+"""Log of scalars on a disk that may be full."""
 
 import logging
 import os
@@ -14,8 +14,8 @@ from unmix.registry import VISBACKENDS
 class PatientVisBackend(LocalVisBackend):
     """MMEngine's ``LocalVisBackend``, which drops lines of scalars that cannot be written.
 
-    So a full disk ends no run here, with the steps since the last checkpoint, but as
-    ``default_hooks.checkpoint.on_write_error`` says, and leaves no half line. Arguments: ``LocalVisBackend``.
+    A full disk leaves no half line and does not end the run here: ``default_hooks.checkpoint.on_write_error`` decides.
+    Arguments are those of ``LocalVisBackend``.
     """
 
     _incomplete = False

@@ -1,9 +1,8 @@
-"""A sheet of what the network sees."""
+"""Sheet of views and mixtures, as the network sees them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ def denormalize(images: Tensor, mean: Tensor | None, std: Tensor | None) -> Tens
 def draw_views(
     views: Sequence[Tensor], out: str | Path, mixture: Tensor | None = None, lam: float | None = None
 ) -> None:
-    """Draw a sheet: one column an image, one row a view, and the mixtures with their partners below.
+    """Draw a sheet: one column per image, one row per view, and below the mixtures with their partners.
 
     Args:
         views: Each (N, C, H, W) in [0, 1], of any size; C = 3 is drawn in colour, another C as the grey mean.
@@ -38,13 +37,10 @@ def draw_views(
     figure = Figure(figsize=(1.1 * columns + 0.9, 1.1 * len(rows)), layout='constrained')
     for axes_row, (label, images) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
         for axes, image in zip(axes_row, images, strict=True):
-            axes.imshow(_to_numpy(image), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+            pixels = image.detach().to('cpu', torch.float32)
+            pixels = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
+            axes.imshow(pixels.numpy(), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
             axes.set(xticks=[], yticks=[])
         axes_row[0].set_ylabel(label, rotation=0, ha='right', va='center')
     with atomic_path(out) as path:
         figure.savefig(path, dpi=120)
-
-
-def _to_numpy(image: Tensor) -> np.ndarray:
-    image = image.detach().to('cpu', torch.float32)
-    return (image.permute(1, 2, 0) if len(image) == 3 else image.mean(0)).numpy()

@@ -1,6 +1,5 @@
-"""What the metafiles say about each model."""
+"""Index of the model zoo, from the metafiles."""
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from urllib.request import url2pathname
 import yaml
 
 from unmix.config import config_root
+from unmix.config.check import suggest
 
 INDEX = 'UNMIX_MODEL_INDEX'
 _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # the one in C is ten times as fast
@@ -36,23 +36,18 @@ class Entry:
     @property
     def config(self) -> Path:
         """File of its config."""
-        return self.root / self.content['Config']
+        return self.root / str(self.content['Config'])
 
     @property
     def weights(self) -> str | None:
         """Address of its weights, or the path of their file; None: there are none."""
         weights = self.content.get('Weights')
-        if weights is None or '://' in weights:
-            return weights
-        return str(self.root / weights)
+        return weights if weights is None or '://' in weights else str(self.root / weights)
 
     @property
     def file(self) -> Path | None:
         """File of its weights where they are given by path or ``file://``, else None."""
-        weights = self.weights
-        if weights is None or weights.startswith(('http://', 'https://')):
-            return None
-        return local_path(weights)
+        return None if self.weights is None else local_path(self.weights)
 
     @property
     def filename(self) -> str:
@@ -64,7 +59,7 @@ class Entry:
         """Digest of its weights, 64 hexadecimal digits.
 
         Raises:
-            ValueError: If the metafile has none, so that what is loaded could be anything.
+            ValueError: If the metafile has none, so that the weights cannot be verified.
         """
         digest = str(self.content.get('SHA256', '')).lower()
         if not re.fullmatch('[0-9a-f]{64}', digest):
@@ -129,8 +124,7 @@ def find_model(name: str) -> Entry:
     found, wanted = entries(), name.removeprefix('unmix::')
     if wanted in found:
         return found[wanted]
-    near = difflib.get_close_matches(wanted, found, n=3)
-    hint = f'Did you mean {" or ".join(near)}?' if near else "unmix.list_models('*moco*') lists names."
+    hint = suggest(wanted, found, "unmix.list_models('*moco*') lists names.")
     raise ValueError(f'The model zoo has no model {wanted!r}. {hint}')
 
 

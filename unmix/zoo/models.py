@@ -1,6 +1,8 @@
 """Networks by name, with or without their weights."""
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
 
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
@@ -24,38 +26,37 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
     Args:
         name: As :func:`unmix.list_models` gives it.
         pretrained: Whether it has its published weights; if not, they are random.
-        classifier: Whether it ends in the linear classifier that was published with the backbone.
+        classifier: Whether the linear classifier that was published with the backbone follows it.
 
     Returns:
         The model. Its attribute ``pretrained_cfg`` is a dict of ``name``, ``config`` (file), ``weights`` (file, or
         None) and ``data_preprocessor`` (a config).
 
     Raises:
-        ConnectionError, OSError: If the weights cannot be had, see :func:`unmix.zoo.download`.
-        ValueError: If there is no such model or no such classifier, or the weights are refused: another digest, more
-            than weights in the file, or weights of another network.
+        ConnectionError, OSError: If the weights cannot be read, see :func:`unmix.zoo.download`.
+        ValueError: If there is no such model or classifier, or the weights are refused: another digest, more than
+            weights in the file, or weights of another network.
     """
     if classifier and not pretrained:
-        raise ValueError(f'A linear classifier on {name} is there with its weights only; give pretrained=True.')
+        raise ValueError(f'{name} has its linear classifier only with weights; give pretrained=True.')
     entry = find_model(name)
     cfg = load_config(str(entry.config)).model.to_dict()
     backbone = cfg['backbone']
     preprocessor = dict(type='DataPreprocessor') | (cfg.get('data_preprocessor') or {})
+    network, state, source = backbone, {}, ''
     file = download(entry.name) if pretrained else None
-    if file is None:
-        model = MODELS.build(backbone)
-    else:
+    if file is not None:
         source = f'{file}, the weights of {entry.name},'
-        checkpoint = load_from_local(str(file), map_location='cpu')
-        state = tensors_of(checkpoint, source)
-        check_backbone(backbone, checkpoint, source)
+        state = read_weights(file, backbone, source)
         if classifier:
             head = _head(state, source)
-            model = MODELS.build(
-                dict(type='Classifier', backbone=backbone, head=head, freeze=False, data_preprocessor=preprocessor)
+            network = dict(
+                type='Classifier', backbone=backbone, head=head, freeze=False, data_preprocessor=preprocessor
             )
         else:
-            model, state = MODELS.build(backbone), _below(state, 'backbone.')
+            state = below(state, 'backbone.')
+    model = MODELS.build(network)
+    if file is not None:
         check_match(model.state_dict(), state, source)
         model.load_state_dict(state)
     model.pretrained_cfg = dict(
@@ -64,10 +65,27 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
         weights=None if file is None else str(file),
         data_preprocessor=preprocessor,
     )
-    return model.eval()
+    return cast(nn.Module, model.eval())
 
 
-def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def read_weights(file: Path, backbone: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint.
+
+    Args:
+        file: The checkpoint.
+        backbone: Config of the backbone that the tensors are for.
+        source: Description of the checkpoint, for messages.
+
+    Raises:
+        ValueError: If the file holds more than weights, or says that they are those of another backbone.
+    """
+    checkpoint = load_from_local(str(file), map_location='cpu')
+    check_backbone(backbone, checkpoint, source)
+    return tensors_of(checkpoint, source)
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose name begins with ``prefix``, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 

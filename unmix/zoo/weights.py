@@ -1,10 +1,11 @@
-"""Where the weights of a model are, and a verified file of them."""
+"""Download and verification of weights."""
 
 import os
 import shutil
 from pathlib import Path
 
-from unmix.utils.digest import file_sha256
+from pooch import file_hash
+
 from unmix.utils.download import cache_directory, fetch, not_written
 from unmix.utils.files import atomic_path
 from unmix.zoo.index import Entry, find_model, list_models, local_path
@@ -13,9 +14,9 @@ MIRROR = 'UNMIX_MIRROR'
 
 
 def download(name: str, directory: str | Path | None = None) -> Path:
-    """Return a file with the weights of a model, whose SHA-256 is that of its metafile.
+    """Return a file with the weights of a model; its SHA-256 is that of the metafile.
 
-    What lies in the package, the cache or a mirror directory is taken from there, without a network.
+    Files in the package, the cache or a mirror directory need no network.
 
     Args:
         name: As :func:`unmix.list_models` gives it.
@@ -35,7 +36,7 @@ def download(name: str, directory: str | Path | None = None) -> Path:
             f'or take one of {", ".join(list_models(pretrained=True)) or "none yet"}.'
         )
     target = Path(directory).expanduser() / entry.filename if directory else cache_directory() / entry.filename
-    if target.is_file() and file_sha256(target) == entry.sha256:
+    if target.is_file() and file_hash(target) == entry.sha256:
         return target
     source = _source(entry)
     if isinstance(source, str):
@@ -73,7 +74,7 @@ def _source(entry: Entry) -> Path | str:
 
 
 def _verify(path: Path, entry: Entry) -> None:
-    digest = file_sha256(path)
+    digest = file_hash(path)
     if digest != entry.sha256:
         raise ValueError(
             f'{path} is refused: its SHA-256 is {digest}, that of {entry.name} is {entry.sha256}. The file is damaged '

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from unmix.engine.hooks.lazy_hooks import history_length
 from unmix.engine.hooks.scalar_buffer import push_scalar
 from unmix.engine.loops.feature_loop import FeatureLoop
-from unmix.evaluation.metrics import Features
+from unmix.evaluation import Features
 from unmix.registry import HOOKS
 from unmix.utils.dist import unwrap
 from unmix.utils.labels import check_labels

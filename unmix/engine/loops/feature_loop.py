@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.runner import BaseLoop, Runner
+from pooch import file_hash
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unmix.engine.loops.frozen_model import eval_mode, statistics_of_rank_zero
+from unmix.evaluation import Features
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
-from unmix.evaluation.metrics import Features
 from unmix.registry import LOOPS, METRICS, MODELS
-from unmix.utils.digest import file_sha256
 from unmix.utils.dist import unwrap
 from unmix.utils.rng import seeded
 
@@ -119,7 +119,7 @@ class FeatureLoop(BaseLoop):
             return lambda batches, dataset, data: collect_features(batches, encoders)
         cfg = self.runner.cfg
         model = dict(model=cfg.model, preprocessor=cfg.get('data_preprocessor'), stage=self.stage)
-        names = {'': file_sha256(file), 'random_init': f'seed {self.runner.seed}', 'raw_pixels': 'pixels'}
+        names = {'': file_hash(file), 'random_init': f'seed {self.runner.seed}', 'raw_pixels': 'pixels'}
         networks = {name: names[name] if name == 'raw_pixels' else [model, names[name]] for name in encoders}
         cache = FeatureCache(Path(self.runner.work_dir, 'features'))
 

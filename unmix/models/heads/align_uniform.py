@@ -8,11 +8,11 @@ from mmengine.dist import get_rank
 from torch import Tensor
 
 from unmix.models.functional import bank_lse
+from unmix.models.functional.precision import full_precision
 from unmix.models.heads.info_nce import InfoNCEHead, contrast
 from unmix.models.layers import Temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
-from unmix.utils.precision import full_precision
 
 
 def align(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:

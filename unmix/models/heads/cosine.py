@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmix.models.functional.precision import full_precision
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
-from unmix.utils.precision import full_precision
 
 
 @MODELS.register_module()

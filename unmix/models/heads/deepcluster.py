@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmix.models.functional.precision import full_precision
 from unmix.models.functional.spherical_kmeans import spherical_kmeans
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index
@@ -16,7 +17,6 @@ from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather
 from unmix.utils.feature_statistics import usage_entropy
-from unmix.utils.precision import full_precision
 
 IGNORED = -100  # label of an image that no bank has a feature of
 

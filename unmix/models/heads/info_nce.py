@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from unmix.models.functional import bank_lse
+from unmix.models.functional.precision import full_precision
 from unmix.models.heads.base import BaseHead
 from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
-from unmix.utils.precision import full_precision
 
 
 def contrast(negatives: Tensor, positive: Tensor) -> Tensor:

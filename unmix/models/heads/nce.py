@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unmix.models.functional import eager_gradient
 from unmix.models.functional.alias import AliasTable
+from unmix.models.functional.precision import full_precision
 from unmix.models.functional.random_bits import random_bits
 from unmix.models.heads.instances import InstanceHead, check_index
 from unmix.models.layers import Temperature, build_temperature, divide_query, read_temperature
@@ -16,7 +17,6 @@ from unmix.models.layers.noise_contrast import build_contrast, chunk_size
 from unmix.models.memory.bank import MemoryBank
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
-from unmix.utils.precision import full_precision
 from unmix.utils.rng import stream
 
 

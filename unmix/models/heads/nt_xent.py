@@ -9,11 +9,11 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
 from unmix.models.functional import pair_cross_entropy
+from unmix.models.functional.precision import full_precision
 from unmix.models.heads.base import BaseHead
 from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather, concat_all_gather_grad
-from unmix.utils.precision import full_precision
 
 
 @MODELS.register_module()

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from unmix.models.functional import bank_lse, own_similarity
+from unmix.models.functional.precision import full_precision
 from unmix.models.functional.sharded_softmax import sharded_cross_entropy
 from unmix.models.heads.instances import InstanceHead, check_index
 from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.recent import RecentInstances
 from unmix.models.memory.rows_on_disk import RowsOnDisk
 from unmix.registry import MODELS
-from unmix.utils.precision import full_precision
 
 INIT_STD = 0.01
 

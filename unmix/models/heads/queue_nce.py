@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from unmix.models.functional import eager_gradient
+from unmix.models.functional.precision import full_precision
 from unmix.models.heads.info_nce import InfoNCEHead
 from unmix.models.layers import divide_query, read_temperature
 from unmix.models.layers.noise_contrast import build_contrast, chunk_size
 from unmix.registry import MODELS
-from unmix.utils.precision import full_precision
 
 
 @MODELS.register_module()

@@ -9,13 +9,13 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmix.models.functional.precision import full_precision
 from unmix.models.functional.sinkhorn import sinkhorn
 from unmix.models.heads.base import BaseHead
 from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics, usage_entropy
-from unmix.utils.precision import full_precision
 
 QUEUE_PUSHES = ('once_clean', 'every_call')
 

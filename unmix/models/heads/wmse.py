@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.models.functional.precision import full_precision
 from unmix.models.heads.cosine import CosineHead
 from unmix.models.layers.whitening import covariance, whiten
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
-from unmix.utils.precision import full_precision
 from unmix.utils.rng import generator
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from unmix.models.functional.precision import full_precision
 from unmix.utils.nan_reasons import give_nan
-from unmix.utils.precision import full_precision
 
 
 def covariance(x: Tensor) -> tuple[Tensor, Tensor]:

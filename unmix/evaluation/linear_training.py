@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmix.evaluation.metrics.features import Features
+from unmix.evaluation.accuracy import rank_of_class
+from unmix.evaluation.extraction import Features
 from unmix.registry import METRICS
 from unmix.utils.rng import generator, seeded
 
@@ -17,17 +18,17 @@ from unmix.utils.rng import generator, seeded
 class LinearTraining:
     """Accuracy of a linear layer trained by a gradient method on features that were computed once.
 
-    ``mean cross-entropy(W x + b)`` over batches of a fresh permutation an epoch; a smaller last batch is used too. The
-    default is the linear evaluation of htdt's `W-MSE <https://arxiv.org/abs/2007.06346>`_ repository (there "sgd"):
-    Adam, 500 epochs of batches of 1000, the rate falling from 1e-2 to 1e-6 by a factor an epoch. Each learning rate has
-    a layer of its own; all of them start alike and see the same batches.
+    The loss is ``mean cross-entropy(W x + b)``. Each epoch takes its batches from a new permutation, the smaller last
+    batch included. The default is the linear evaluation of htdt's `W-MSE <https://arxiv.org/abs/2007.06346>`_
+    repository (there "sgd"): Adam, 500 epochs of batches of 1000; its rate falls from 1e-2 to 1e-6 by a factor per
+    epoch. Each learning rate has its own layer; all layers start with equal weights and see the same batches.
 
     Args:
         lr: Learning rate, or several.
         epochs: Passes over the features.
         batch_size: Features of a step.
         optimizer: Name in ``torch.optim`` and arguments, without the rate.
-        scheduler: Name in ``torch.optim.lr_scheduler`` and arguments; it steps once an epoch. None: a constant rate.
+        scheduler: Name in ``torch.optim.lr_scheduler`` and arguments; it steps once per epoch. None: a constant rate.
         std: Of the initial weights, with a bias of 0; None: PyTorch's initialisation.
         seed: Of initial weights and permutations.
         name: Prefix of the results.
@@ -54,15 +55,15 @@ class LinearTraining:
                 'of at least 1.'
             )
         self.epochs, self.batch_size, self.std, self.seed, self.name = epochs, batch_size, std, seed, name
-        self.optimizer = dict(optimizer or dict(type='Adam', weight_decay=5e-6))
+        self.optimizer = optimizer or dict(type='Adam', weight_decay=5e-6)
         self.scheduler = scheduler
 
     def __call__(self, bank: Features, test: Features) -> dict[str, float]:
         """Return accuracies in percent.
 
         ``top1`` and, with more than 5 classes, ``top5`` are those after the last epoch, ``best_top1`` and
-        ``best_epoch`` those of the best epoch on the test set. Of several learning rates each has them as
-        ``NAME_lr0.1/top1``, and the best of the last accuracies is ``top1``, its rate ``lr``.
+        ``best_epoch`` those of the best epoch on the test set. With several learning rates each has these results as
+        ``NAME_lr0.1/top1``, ``top1`` is the best of the last accuracies, and ``lr`` is its rate.
         """
         num_classes = int(max(bank.labels.max(), test.labels.max())) + 1
         with torch.enable_grad():
@@ -82,21 +83,28 @@ class LinearTraining:
     def train(self, bank: Features, test: Features, num_classes: int) -> Tensor:
         """Train all layers; return top-1 and top-5 on the test set after each epoch: (epochs, learning rates, 2)."""
         layers = self.layers(bank.features, num_classes)
-        optimizer, scheduler = self.solver(layers)
+        groups = [dict(params=list(layer.parameters()), lr=lr) for layer, lr in zip(layers, self.lrs, strict=True)]
+        optimizer = _build(torch.optim, self.optimizer, groups, lr=self.lrs[0])
+        scheduler = None if self.scheduler is None else _build(torch.optim.lr_scheduler, self.scheduler, optimizer)
         rng = generator('linear_training', self.seed)
         history = []
         for _ in range(self.epochs):
             order = torch.from_numpy(rng.permutation(len(bank.labels))).to(bank.labels.device)
-            for rows in order.split(self.batch_size):
-                self.step(layers, optimizer, bank.features[rows], bank.labels[rows])
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                losses = [F.cross_entropy(layer(bank.features[rows]), bank.labels[rows]) for layer in layers]
+                optimizer.zero_grad()
+                torch.autograd.backward(torch.stack(losses).sum())  # each layer gets the gradient of its own loss
+                optimizer.step()
             if scheduler is not None:
                 scheduler.step()
             with torch.no_grad():
-                history.append(torch.stack([_accuracies(layer(test.features), test.labels) for layer in layers]))
+                ranks = torch.stack([rank_of_class(layer(test.features), test.labels) for layer in layers])
+            history.append(torch.stack([100.0 * (ranks < k).double().mean(1) for k in (1, 5)], 1))
         return torch.stack(history).cpu()
 
     def layers(self, features: Tensor, num_classes: int) -> nn.ModuleList:
-        """Return the initial layers, one a learning rate, all the same."""
+        """Return the initial layers, one per learning rate, with equal weights."""
         with seeded('linear_training', self.seed):
             layer = nn.Linear(features.shape[1], num_classes, dtype=features.dtype)
             if self.std is not None:
@@ -105,26 +113,7 @@ class LinearTraining:
         layers = nn.ModuleList(copy.deepcopy(layer) for _ in self.lrs)
         return layers.to(features.device)
 
-    def solver(self, layers: nn.ModuleList) -> tuple[torch.optim.Optimizer, Any]:
-        """Return the optimiser, a group a layer, and the scheduler or None."""
-        cfg = dict(self.optimizer)
-        groups = [dict(params=list(layer.parameters()), lr=lr) for layer, lr in zip(layers, self.lrs, strict=True)]
-        optimizer = getattr(torch.optim, cfg.pop('type'))(groups, lr=self.lrs[0], **cfg)
-        if self.scheduler is None:
-            return optimizer, None
-        cfg = dict(self.scheduler)
-        return optimizer, getattr(torch.optim.lr_scheduler, cfg.pop('type'))(optimizer, **cfg)
 
-    def step(self, layers: nn.ModuleList, optimizer: torch.optim.Optimizer, features: Tensor, labels: Tensor) -> None:
-        """Take one step of each layer; the sum over layers has the gradient of each of them on its own."""
-        optimizer.zero_grad()
-        torch.stack([F.cross_entropy(layer(features), labels) for layer in layers]).sum().backward()
-        optimizer.step()
-
-
-def _accuracies(scores: Tensor, labels: Tensor) -> Tensor:
-    """Share of images, in percent, whose class is the first, and among the first five: (2,), on the device."""
-    own = scores.gather(1, labels[:, None])
-    smaller = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
-    rank = ((scores > own) | ((scores == own) & smaller)).sum(1)
-    return torch.stack([100.0 * (rank < k).double().mean() for k in (1, 5)])
+def _build(module: Any, cfg: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Build ``type`` of a module with the other keys as arguments."""
+    return getattr(module, cfg['type'])(*args, **kwargs, **{key: cfg[key] for key in cfg if key != 'type'})

@@ -14,16 +14,15 @@ from unmix.registry import METRICS
 class Accuracy(BaseMetric):
     """Share of images, in percent, whose class is among the k with the highest scores: ``accuracy/top1``, ...
 
-    Classes with the score of the right one count as ranked below it only if their number is larger.
+    Of classes with equal scores the smallest ranks first.
 
-    Of a head with several layers each has its own, ``accuracy_lr30/top1``, and ``accuracy/top1`` is that of the best
-    layer on these images, whose number (from 0) is ``accuracy/head``.
-
-    Those of a classifier's control on random weights are named ``random_init/accuracy/top1``, ...
+    Each layer of a head with several has its own results, ``accuracy_lr30/top1``; ``accuracy/top1`` is that of the
+    best layer on these images, and ``accuracy/head`` is the number (from 0) of that layer. Results of a classifier's
+    control on random weights are named ``random_init/accuracy/top1``, ...
 
     Args:
         topk: The values of k.
-        collect_device: Where results of several processes meet, ``'cpu'`` or ``'gpu'``.
+        collect_device: Where the results of all processes are collected, ``'cpu'`` or ``'gpu'``.
     """
 
     default_prefix = 'accuracy'
@@ -34,13 +33,13 @@ class Accuracy(BaseMetric):
         self.topk = tuple(topk)
         self.names: tuple[str, ...] = ()
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the rank (0 is the best) of each image's class.
 
         Args:
             data_batch: Not read.
-            data_samples: One dict an image, with ``scores`` (C,), or (L, C) of L layers called ``names``, and
-                ``label`` (), and ``random_init``, scores as well, of a control.
+            data_samples: One dict per image, with ``scores`` (C,), or (L, C) of L layers called ``names``, and
+                ``label`` (), and for a control ``random_init``, scores as well.
 
         Raises:
             ValueError: If the images have no labels.
@@ -49,8 +48,12 @@ class Accuracy(BaseMetric):
             raise ValueError('Accuracy needs labels, but val_dataloader or test_dataloader delivers none.')
         self.names = tuple(data_samples[0].get('names', ()))
         label = torch.stack([torch.as_tensor(sample['label']) for sample in data_samples])
-        names = [name for name in ('scores', 'random_init') if name in data_samples[0]]
-        ranks = [_ranks(torch.stack([sample[name] for sample in data_samples]), label) for name in names]
+        ranks = []
+        for name in ('scores', 'random_init'):
+            if name in data_samples[0]:
+                scores = torch.stack([sample[name] for sample in data_samples])
+                classes = label.to(scores.device).view(-1, *[1] * (scores.ndim - 2)).expand(scores.shape[:-1])
+                ranks.append(rank_of_class(scores, classes).tolist())
         self.results.extend(zip(*ranks, strict=True))
 
     def compute_metrics(self, results: list[tuple[Any, ...]]) -> dict[str, float]:
@@ -69,9 +72,12 @@ class Accuracy(BaseMetric):
         }
 
 
-def _ranks(scores: Tensor, label: Tensor) -> list[Any]:
-    """Rank (0 is the best) of each image's class ``label`` (N,) among ``scores`` (N, C), or of L layers (N, L, C)."""
-    label = label.to(scores.device).view(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
-    own = scores.gather(-1, label)
-    smaller = torch.arange(scores.shape[-1], device=scores.device) < label
-    return ((scores > own) | ((scores == own) & smaller)).sum(-1).tolist()
+def rank_of_class(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the rank (...) of the classes ``labels`` (...) among ``scores`` (..., C).
+
+    0 is the best; of equal scores the smallest class comes first.
+    """
+    labels = labels[..., None]
+    own = scores.gather(-1, labels)
+    smaller = torch.arange(scores.shape[-1], device=scores.device) < labels
+    return ((scores > own) | ((scores == own) & smaller)).sum(-1)

@@ -1,15 +1,94 @@
-"""Softmax regression on features, solved to the optimum by L-BFGS."""
+"""Linear classifier on frozen features: softmax regression, solved to the optimum by L-BFGS."""
 
 import warnings
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmix.evaluation.extraction import Features
+from unmix.registry import METRICS
 from unmix.utils.labels import check_labels
+from unmix.utils.rng import generator
 
 SMALL = 2**22  # features times classes up to which scikit-learn on the host is no slower than torch
+
+
+@METRICS.register_module()
+@dataclass(eq=False)
+class LinearProbe:
+    """Accuracy of L2-penalised softmax regression on standardised features.
+
+    It has no learning rate to tune, and so no bias for or against a method. With few labels the accuracy is the mean
+    over several draws of labels; mean and standard deviation are those of all features of the bank.
+
+    Args:
+        l2: Weight of the penalty ``l2 * ||weight||^2``; by default 1e-4 on all labels and 1e-2 on few.
+        C: scikit-learn's inverse of it instead: ``l2 = 1 / (2 * C * N)`` for N labels.
+        standardize: Whether features are brought to mean 0 and standard deviation 1; else they are taken as they are.
+        labels_per_class: Labels drawn of each class; a class with fewer gives all it has. None: all labels.
+        draws: How often labels are drawn.
+        seed: Of the draws; it alone decides which labels are drawn, so that models are compared on the same labels.
+        max_iter: Iterations of L-BFGS at most.
+        tolerance: Of the gradient, at which L-BFGS stops.
+        solver: ``'torch'``, ``'sklearn'`` or ``'auto'``; see :func:`fit_logistic_regression`.
+        name: Prefix of the results; by default ``linear`` or ``linear_{labels_per_class}_per_class``.
+
+    Raises:
+        ValueError: If labels_per_class or draws is not positive, or both l2 and C are given.
+    """
+
+    l2: float | None = None
+    C: float | None = None
+    standardize: bool = True
+    labels_per_class: int | None = None
+    draws: int = 5
+    seed: int = 0
+    max_iter: int = 100
+    tolerance: float = 1e-7
+    solver: str = 'torch'
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        few = self.labels_per_class
+        if self.draws < 1 or (few is not None and few < 1):
+            raise ValueError(f'LinearProbe: labels_per_class={few}, draws={self.draws}; both are at least 1.')
+        if self.l2 is not None and self.C is not None:
+            raise ValueError(f'LinearProbe: l2={self.l2} and C={self.C}; one follows from the other, give one of them.')
+        self.name = self.name or ('linear' if few is None else f'linear_{few}_per_class')
+
+    def __call__(self, bank: Features, test: Features) -> dict[str, float]:
+        """Return ``top1`` in percent."""
+        if self.labels_per_class is None:
+            return {'top1': self._accuracy(bank, test, slice(None))}
+        accuracies = [self._accuracy(bank, test, self.draw(bank.labels, draw)) for draw in range(self.draws)]
+        return {'top1': float(np.mean(accuracies))}
+
+    def draw(self, labels: Tensor, draw: int) -> Tensor:
+        """Return the rows of the labels drawn, class by class."""
+        rng = generator('label_draw', self.seed, draw)
+        host = labels.cpu().numpy()
+        classes = [np.flatnonzero(host == c) for c in np.unique(host)]
+        rows = np.concatenate([rng.permutation(members)[: self.labels_per_class] for members in classes])
+        return torch.from_numpy(rows).to(labels.device)
+
+    def _accuracy(self, bank: Features, test: Features, rows: Tensor | slice) -> float:
+        labels, (mean, std) = bank.labels[rows], feature_statistics(bank.features)
+        l2 = (1e-4 if self.labels_per_class is None else 1e-2) if self.l2 is None else self.l2
+        classifier = fit_logistic_regression(
+            bank.features[rows],
+            labels,
+            num_classes=int(max(bank.labels.max(), test.labels.max())) + 1,
+            l2=l2 if self.C is None else 1 / (2 * self.C * len(labels)),
+            statistics=(mean, std) if self.standardize else (torch.zeros_like(mean), torch.ones_like(std)),
+            max_iter=self.max_iter,
+            tolerance=self.tolerance,
+            solver=self.solver,
+        )
+        return 100.0 * (classifier.logits(test.features).argmax(1) == test.labels).double().mean().item()
 
 
 class LogisticRegression(NamedTuple):
@@ -87,7 +166,7 @@ def _solve(
 ) -> tuple[Tensor, Tensor]:
     weight = inputs.new_zeros(inputs.shape[1], num_classes).requires_grad_()
     bias = inputs.new_zeros(num_classes).requires_grad_()
-    solver = torch.optim.LBFGS(
+    solver: Any = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iter,
         history_size=10,
@@ -96,11 +175,11 @@ def _solve(
         line_search_fn='strong_wolfe',
     )
 
-    def objective() -> float:
+    def objective() -> Tensor:
         solver.zero_grad()
         loss = F.cross_entropy(inputs @ weight + bias, labels) + l2 * weight.square().sum()
-        loss.backward()
-        return loss  # type: ignore[return-value]  # torch annotates float, and calls float() on it
+        torch.autograd.backward(loss)
+        return loss
 
     with torch.enable_grad():
         solver.step(objective)
@@ -113,7 +192,7 @@ def _solve_on_host(
     from sklearn.exceptions import ConvergenceWarning  # takes a second, and most runs do not need it
     from sklearn.linear_model import LogisticRegression as Solver
 
-    present = labels.unique()
+    present = torch.unique(labels)
     weight = inputs.new_zeros(inputs.shape[1], num_classes)
     bias = inputs.new_full((num_classes,), -torch.inf)
     if len(present) == 1:

@@ -1,0 +1,235 @@
+"""k-nearest-neighbour classification. Shapes: M features, N in the bank, D dimensions, C classes."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unmix.evaluation.accuracy import rank_of_class
+from unmix.evaluation.extraction import Features
+from unmix.registry import METRICS
+from unmix.utils.labels import check_labels
+
+_BLOCK = 2**25  # similarities, or class scores, held at once: 128 MiB in float32
+
+
+@METRICS.register_module()
+class KNN:
+    """Accuracy of the weighted kNN classifier on L2-normalised features; see :func:`knn_scores`.
+
+    Several k or temperatures share one search.
+
+    Args:
+        k: Number of neighbours, or several; 200 is MoCo's and Un-Mix's on CIFAR and ImageNet, 10, 20, 100 and 200 are
+            those of `DINO <https://arxiv.org/abs/2104.14294>`_.
+        temperature: Of the weights ``exp(cosine / temperature)``, or several; DINO's is 0.07.
+        chunk_size: Images classified at once; by default as many as give 2**25 similarities.
+        name: Prefix of the results; two metrics of one list need different names. With several k it is
+            ``{name}_{k}``, with several temperatures ``{name}_{k}_t{temperature}``.
+
+    Raises:
+        ValueError: If there is no k or no temperature.
+    """
+
+    euclidean: ClassVar[bool] = False
+    tops: ClassVar[tuple[int, ...]] = (1, 5)
+
+    def __init__(
+        self,
+        k: int | Sequence[int] = 200,
+        temperature: float | Sequence[float] = 0.1,
+        chunk_size: int | None = None,
+        name: str = 'knn',
+    ) -> None:
+        self.k = [k] if isinstance(k, int) else list(k)
+        self.temperature = [temperature] if isinstance(temperature, int | float) else list(temperature)
+        if not self.k or not self.temperature or min(self.k) < 1:
+            raise ValueError(f'KNN: k={k}, temperature={temperature}; give at least one of each, and k of at least 1.')
+        self.chunk_size = chunk_size
+        self.name = name
+
+    def __call__(self, bank: Features, test: Features) -> dict[str, float]:
+        """Return ``top1``, and with more than 5 classes ``top5``, in percent; of several ``NAME/top1``."""
+        num_classes = int(max(bank.labels.max(), test.labels.max())) + 1
+        for temperature in self.temperature:
+            _check_temperature(temperature, test.features.dtype)
+        queries, others = (x if self.euclidean else F.normalize(x, dim=1) for x in (test.features, bank.features))
+        similarity, labels = knn_neighbours(
+            queries, others, bank.labels, max(self.k), num_classes, self.chunk_size, self.euclidean
+        )
+        results: dict[str, float] = {}
+        for k, temperature in product(self.k, self.temperature):
+            chunks = (
+                torch.split(x, max(1, _BLOCK // num_classes)) for x in (similarity[:, :k], labels[:, :k], test.labels)
+            )
+            rank = torch.cat(
+                [
+                    rank_of_class(_class_scores(near, classes, temperature, num_classes), truth)
+                    for near, classes, truth in zip(*chunks, strict=True)
+                ]
+            )
+            tops = [top for top in self.tops if top == 1 or num_classes > top]
+            accuracies = {top: 100.0 * (rank < top).double().mean().item() for top in tops}
+            results |= {f'{self._prefix(k, temperature)}top{top}': value for top, value in accuracies.items()}
+        return results
+
+    def _prefix(self, k: int, temperature: float) -> str:
+        if len(self.k) == len(self.temperature) == 1:
+            return ''
+        return f'{self.name}_{k}' + (f'_t{temperature:g}' if len(self.temperature) > 1 else '') + '/'
+
+
+@METRICS.register_module()
+class EuclideanKNN(KNN):
+    """Top-1 accuracy of the majority of the Euclidean neighbours, on features as they are; see :func:`knn_vote`.
+
+    Args:
+        k: Number of neighbours, or several.
+        name: Prefix of the results, as in :class:`KNN`.
+
+    Raises:
+        ValueError: If there is no k.
+    """
+
+    euclidean = True
+    tops = (1,)
+
+    def __init__(self, k: int | Sequence[int] = 5, name: str = 'knn') -> None:
+        super().__init__(k, math.inf, name=name)
+
+
+@torch.no_grad()
+def knn_scores(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int = 200,
+    temperature: float = 0.1,
+    num_classes: int | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Score the classes of each feature by its nearest neighbours in a labelled bank.
+
+    ``score[c] = sum over the k neighbours n with label c of exp(similarity_n / temperature)``
+
+    (`Instance Discrimination <https://arxiv.org/abs/1805.01978>`_, Sec. 3.4; the monitor of MoCo and Un-Mix on CIFAR).
+    Similarity is the inner product: the cosine, if the caller gives rows of unit length. Of neighbours that are
+    equally near at rank k the smallest labels count, so the order of the bank does not matter.
+
+    Args:
+        features: (M, D), unit rows, any floating type.
+        bank: (N, D), unit rows.
+        bank_labels: (N,) integers in [0, num_classes).
+        k: Number of neighbours; one larger than the bank is the whole bank.
+        temperature: Small gives the nearest neighbours more weight.
+        num_classes: C; by default the largest label plus one.
+        chunk_size: Features compared with the bank at once; by default as many as give 2**25 similarities.
+
+    Returns:
+        Class scores (M, C), zero for a class without neighbour.
+
+    Raises:
+        ValueError: If k, temperature or chunk_size is not positive, the temperature is so small that the weights
+            overflow, or shapes or labels do not fit.
+    """
+    _check_temperature(temperature, features.dtype)
+    similarity, labels = knn_neighbours(features, bank, bank_labels, k, num_classes, chunk_size)
+    num_classes = int(bank_labels.max()) + 1 if num_classes is None else num_classes
+    return _class_scores(similarity, labels, temperature, num_classes)
+
+
+def knn_predict(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int = 200,
+    temperature: float = 0.1,
+    num_classes: int | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Return the classes (M, C) by falling score, of equal scores the smallest class first; see :func:`knn_scores`."""
+    scores = knn_scores(features, bank, bank_labels, k, temperature, num_classes, chunk_size)
+    return scores.sort(dim=1, descending=True, stable=True).indices
+
+
+def knn_vote(features: Tensor, bank: Tensor, bank_labels: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
+    """Classify each feature by the majority of its nearest neighbours, by Euclidean distance, in a labelled bank.
+
+    The monitor of htdt's `W-MSE <https://arxiv.org/abs/2007.06346>`_ repository. Of classes with equally many
+    neighbours the smallest wins. Arguments (rows of any length) and errors are those of :func:`knn_scores`.
+
+    Returns:
+        Classes (M,), and the neighbours' labels (M, min(k, N)), nearest first.
+    """
+    similarity, labels = knn_neighbours(features, bank, bank_labels, k, euclidean=True)
+    return _class_scores(similarity, labels, math.inf, int(bank_labels.max()) + 1).argmax(1), labels
+
+
+@torch.no_grad()
+def knn_neighbours(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int,
+    num_classes: int | None = None,
+    chunk_size: int | None = None,
+    euclidean: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return similarity and label of the k nearest in the bank, both (M, min(k, N)), nearest first.
+
+    Of equally near ones the smallest label comes first, so the first j columns are the j nearest. Arguments and errors
+    are those of :func:`knn_scores`; with ``euclidean`` the similarity is the negative distance, of rows of any length.
+    """
+    if k < 1 or (chunk_size is not None and chunk_size < 1):
+        raise ValueError(f'kNN: k={k} and chunk_size={chunk_size}; both must be at least 1.')
+    if features.ndim != 2 or bank.shape[1:] != features.shape[1:] or bank_labels.shape != (len(bank),):
+        raise ValueError(
+            f'kNN: features {tuple(features.shape)}, bank {tuple(bank.shape)}, labels {tuple(bank_labels.shape)}; '
+            'expected (M, D), (N, D), (N,).'
+        )
+    if len(bank) == 0:
+        raise ValueError('kNN: the bank is empty; bank_dataloader must deliver at least one image.')
+    check_labels(bank_labels, num_classes, 'kNN, the bank')
+    order = bank_labels.argsort(stable=True)  # smallest label first: the rule for ties
+    bank, k = bank.to(features.dtype), min(k, len(bank))
+    similarity = features.new_empty(len(features), k)
+    labels = bank_labels.new_empty(len(features), k)
+    for start in range(0, len(features), chunk_size := chunk_size or max(1, _BLOCK // len(bank))):
+        chunk = slice(start, start + chunk_size)
+        near = torch.cdist(features[chunk], bank).neg_() if euclidean else features[chunk] @ bank.T
+        similarity[chunk], neighbours = _nearest(near, k, order)
+        labels[chunk] = bank_labels[neighbours]
+    by_label = labels.argsort(dim=1, stable=True)
+    similarity, by_similarity = similarity.gather(1, by_label).sort(dim=1, descending=True, stable=True)
+    return similarity, labels.gather(1, by_label).gather(1, by_similarity)
+
+
+def _nearest(similarity: Tensor, k: int, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Top k of each row and their columns; of equal values at rank k the columns that come first in ``order``."""
+    if k == similarity.shape[1]:
+        return similarity.topk(k, dim=1)
+    values, columns = similarity.topk(k + 1, dim=1)  # one more tells where the cut goes through equal values
+    cut = (values[:, k] == values[:, k - 1]).nonzero()[:, 0]
+    values, columns = values[:, :k], columns[:, :k]
+    if len(cut):
+        columns[cut] = order[similarity[cut][:, order].sort(dim=1, descending=True, stable=True).indices[:, :k]]
+    return values, columns
+
+
+def _class_scores(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
+    """Scores (M, C) by neighbours (M, k); at the temperature ``math.inf`` they are the numbers of neighbours."""
+    scores = similarity.new_zeros(len(similarity), num_classes)
+    return scores.scatter_add_(1, labels, (similarity / temperature).exp())
+
+
+def _check_temperature(temperature: float, dtype: torch.dtype) -> None:
+    """Refuse a temperature at which the weights overflow, or that is not positive."""
+    if not temperature > 1 / math.log(torch.finfo(dtype).max):
+        raise ValueError(
+            f'kNN: temperature={temperature}; it must be positive and so large that exp(1 / temperature) is a finite '
+            f'{dtype}. The usual values are 0.07 and 0.1.'
+        )
