@@ -146,7 +146,7 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     return checkpoint if first else load()
 
 
-def load_from_refused_scheme(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
+def load_from_refused_scheme(filename: str, *_: Any, **__: Any) -> Any:
     """Refuse a scheme whose loader unpickles without ``weights_only``.
 
     Raises:

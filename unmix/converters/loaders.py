@@ -70,7 +70,7 @@ def load_mmpretrain(path: Path, depth: int, classes: int) -> Network:
     return lambda images: classifier(backbone(images)[-1].mean((2, 3)))
 
 
-def load_mmdet(path: Path, depth: int, classes: int) -> Network:
+def load_mmdet(path: Path, depth: int, _classes: int) -> Network:
     """The backbone of mmdet with all four stages."""
     from mmdet.models.backbones import ResNet
 
@@ -79,7 +79,7 @@ def load_mmdet(path: Path, depth: int, classes: int) -> Network:
     return lambda images: backbone(images)[-1].mean((2, 3))
 
 
-def load_mmdet_c4(path: Path, depth: int, classes: int) -> Network:
+def load_mmdet_c4(path: Path, depth: int, _classes: int) -> Network:
     """The backbone of mmdet with three stages, and the shared head of a C4 detector, which is the fourth."""
     from mmdet.models.backbones import ResNet
     from mmdet.models.roi_heads.shared_heads import ResLayer
@@ -90,7 +90,7 @@ def load_mmdet_c4(path: Path, depth: int, classes: int) -> Network:
     return lambda images: head(backbone(images)[-1]).mean((2, 3))
 
 
-def load_detectron2(path: Path, depth: int, classes: int) -> Network:
+def load_detectron2(path: Path, depth: int, _classes: int) -> Network:
     """The backbone of detectron2 by its ``DetectionCheckpointer``, which leaves out what is missing: outputs tell."""
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import get_cfg

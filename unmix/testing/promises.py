@@ -411,7 +411,7 @@ def lam_of_one_gives_the_plain_loss(method: MethodUnderTest, unmix: Unmix) -> No
     """With lam = 1 the mixture is view 0, and loss_unmix the plain loss of its pairs."""
     model = method.build(dict(unmix or {}, mixing=dict(type='CutMix')))
     assert model.unmix is not None
-    replace(model.unmix.mixing, draw=lambda rng, size: (1.0, 0, 0))
+    replace(model.unmix.mixing, draw=lambda *_: (1.0, 0, 0))
     seen = record(model)
     losses = model.loss(method.views(), method.index)
     view, query, whole = seen.views[0], seen.queries[0], True
@@ -481,7 +481,7 @@ def a_copy_goes_on_bit_for_bit(method: MethodUnderTest, unmix: Unmix) -> None:
     method.train(model, own)
     twin.load_state_dict(copy.deepcopy(model.state_dict()))
     others.load_state_dict(copy.deepcopy(own.state_dict()))
-    twin.step, twin._steps_done = model.step, model._steps_done  # a Runner tells the number of steps done
+    twin.step, twin._steps_done = model.step, model._steps_done  # noqa: SLF001  a Runner tells the number
     to_do = 'Keep all state in buffers and parameters, not in plain attributes: register_buffer, nn.Parameter.'
     for step in (1, 2):
         different = differing(method.train(model, own), method.train(twin, others))

@@ -136,5 +136,5 @@ def check_two_ranks(method: MethodUnderTest) -> None:
             raise AssertionError(f'  form: {form}\n{error}') from None
 
 
-def _run_rank(rank: int, classes: list[type], method: MethodUnderTest, forms: dict[str, Unmix], directory: str) -> None:
+def _run_rank(rank: int, _: list[type], method: MethodUnderTest, forms: dict[str, Unmix], directory: str) -> None:
     torch.save({form: train_half(rank, method, unmix) for form, unmix in forms.items()}, f'{directory}/{rank}.pth')
