@@ -26,8 +26,7 @@ from unmix.converters import (
     without_heads,
     write_checkpoint,
 )
-from unmix.converters.libraries import LIBRARIES
-from unmix.converters.loaders import missing
+from unmix.converters.libraries import LIBRARIES, missing
 from unmix.converters.rules import Rule
 from unmix.registry import MODELS
 

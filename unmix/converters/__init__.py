@@ -1,13 +1,14 @@
-"""Checkpoints of other codes, both ways; see docs/converters.md. The way of a file through this package:
+"""Conversion of checkpoints from and to other codes; see docs/converters.md. A file passes through these steps:
 
-1. ``containers.read`` reads it without executing anything; ``containers.tensors_of`` takes its tensors.
-2. ``families.detect`` tells by their names who wrote it: a ``Family`` of ``published``, ``toolboxes`` or ``libraries``.
-3. ``rules.rename_in`` gives the tensors this package's names; ``networks`` builds the networks that they belong to.
-4. ``inward`` puts 1 to 3 together; ``proof`` compares each backbone with torchvision's, by the names of its code.
-5. ``outward.express`` refuses what the target cannot hold, and gives the tensors the target's names by the same rules.
-6. ``outward.write_checkpoint`` writes the file (``containers``, ``onnx_export``) under a temporary name.
-7. ``loaders`` loads that file into the network of the library itself; ``proof`` compares what the two compute.
-8. Only then the file takes its place. Each comparison, made or not made, is a ``Proof``, which the command prints.
+1. ``containers.read`` reads it and executes nothing; ``containers.tensors_of`` returns its tensors.
+2. ``families.detect`` finds its ``Family`` (``published``, ``libraries``) by the names of the tensors.
+3. ``rules.rename_in`` translates the names to ours; ``networks.build_encoder`` builds the networks of the tensors.
+4. ``proof.prove_backbones`` compares each backbone with torchvision's. ``inward.interpret`` makes steps 1 to 4.
+5. ``outward.express`` translates the names to those of the target, or refuses tensors that the target cannot hold.
+6. ``outward.write_checkpoint`` writes a temporary file and loads it into the library's own network (``libraries``).
+7. ``proof.compare`` compares the outputs. Only then is the temporary file renamed.
+
+The command prints a ``Proof`` for each comparison, also for one that could not be made.
 """
 
 from unmix.converters.families import FAMILIES, find_family

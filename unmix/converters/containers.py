@@ -1,4 +1,4 @@
-"""Files with tensors: torch.save, safetensors, and detectron2's pickles of arrays. None is executed when read."""
+"""Files of torch.save, safetensors, and detectron2's pickles of arrays; reading a file executes nothing."""
 
 import argparse
 import pickle
@@ -16,7 +16,7 @@ from unmix.converters.family import Family
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Knows numeric arrays only."""
+    """Unpickler that allows numeric arrays only."""
 
     def find_class(self, module: str, name: str) -> Any:
         for entry in allowed_globals():
@@ -27,7 +27,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read(path: str | Path) -> Any:
-    """Return the content of a file, tensors on the CPU.
+    """Return the content of a file, with all tensors on the CPU.
 
     Raises:
         FileNotFoundError: If it does not exist.
@@ -44,13 +44,13 @@ def read(path: str | Path) -> Any:
             raise ValueError(
                 f'{path} is refused: a .pkl file is expected to be a dict of arrays, as for detectron2 ({error}).'
             ) from error
-    # The settings that argparse made, in the checkpoints of PIC and CMC, are plain values.
+    # Checkpoints of PIC and CMC hold the settings of the run, which argparse has parsed.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return load_from_local(str(path), map_location='cpu')
 
 
 def _tensors(content: Any) -> dict[str, Tensor] | None:
-    """Return the tensors of a state dict, or None if it is none."""
+    """Return the tensors of a state dict, or None if there are none."""
     if not isinstance(content, Mapping):
         return None
     found = {
@@ -62,10 +62,10 @@ def _tensors(content: Any) -> dict[str, Tensor] | None:
 
 
 def tensors_of(content: Any, family: Family, source: str) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by the names of a family, without what distributed training put before them.
+    """Return the tensors of a checkpoint by the names of a family, without the prefix of distributed training.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If it has no tensors.
     """
     found: dict[str, Tensor] = {}
     for prefix, key in family.entries.items():
@@ -82,9 +82,9 @@ def tensors_of(content: Any, family: Family, source: str) -> dict[str, Tensor]:
 
 
 def wrap(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Any]:
-    """Return the content of a file of a family: tensors under their entries, with its prefix and all else it has."""
+    """Return the content of a file of a family: the tensors in their entries, with its prefix, and ``family.extra``."""
     content: dict[str, Any] = dict(family.extra)
-    for prefix, key in sorted(family.entries.items(), reverse=True):  # the required entry takes what is left
+    for prefix, key in sorted(family.entries.items(), reverse=True):  # the required entry takes all that is left
         own = {name for name in tensors if name.startswith(prefix)}
         entry = {family.prefix + name.removeprefix(prefix): tensors[name] for name in tensors if name in own}
         tensors = {name: tensor for name, tensor in tensors.items() if name not in own}
@@ -96,7 +96,7 @@ def wrap(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Any]:
 
 
 def write(content: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a file of the kind that its suffix names: ``content``, or ``tensors`` alone where it holds nothing else."""
+    """Write ``content`` to a file of the kind of its suffix; a safetensors file holds ``tensors`` alone."""
     if path.suffix == '.safetensors':
         _safetensors().save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path)
     elif path.suffix == '.pkl':
@@ -111,7 +111,7 @@ def write(content: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path)
 
 
 def _safetensors() -> Any:
-    """Import safetensors; a ValueError says how to install it."""
+    """Import safetensors; if it is not installed, a ValueError has the command that installs it."""
     try:
         from safetensors import torch as module
     except ImportError as error:

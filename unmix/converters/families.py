@@ -1,4 +1,4 @@
-"""All families, and which of them a checkpoint belongs to."""
+"""The list of families, and the detection of a checkpoint's family."""
 
 import difflib
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from unmix.converters.family import Family
 from unmix.converters.libraries import LIBRARIES
 from unmix.converters.published import PUBLISHED
 from unmix.converters.rules import Drop, Rule, compile_pattern
-from unmix.converters.toolboxes import TOOLBOXES
 
 OURS = (
     'backbone.conv#.*',
@@ -34,19 +33,18 @@ UNMIX = Family(
     resnets={},
     marks=('backbone.*',),
     drops=(Drop('control.*', 'the random network beside an evaluation'),),
-    entries={'': 'state_dict'},
     suffixes=('.safetensors', '.onnx'),
 )
-FAMILIES = (*PUBLISHED, *TOOLBOXES, *LIBRARIES)
+FAMILIES = (*PUBLISHED, *LIBRARIES)
 
 
 def names() -> list[str]:
-    """Return the names of all families, this package's first."""
+    """Return the names of all families, this package first."""
     return [UNMIX.name, *(name for family in FAMILIES for name in (family.name, *family.aliases))]
 
 
 def find_family(name: str) -> Family:
-    """Return the family of a name; if there is none, a ValueError tells the nearest ones."""
+    """Return the family of a name; if there is none, a ValueError names the nearest ones."""
     for family in (UNMIX, *FAMILIES):
         if name in (family.name, *family.aliases):
             return family
@@ -58,12 +56,12 @@ def find_family(name: str) -> Family:
 
 
 def translates(family: Family, name: str) -> bool:
-    """Whether a rule of the family knows a name of theirs."""
-    return any(rule.inward.fullmatch(name) for rule in family.rules)
+    """Return whether a rule of the family matches a name of theirs."""
+    return any(compile_pattern(rule.theirs).fullmatch(name) for rule in family.rules)
 
 
 def objections(family: Family, found: Mapping[str, Tensor]) -> list[str]:
-    """Return what speaks against a family: marks that no name matches, and names that it does not know."""
+    """Return the reasons against a family: marks that no name matches, and names that no rule matches."""
     drops = [compile_pattern(drop.theirs) for drop in family.drops]
     strange = [
         name for name in found if not translates(family, name) and not any(drop.fullmatch(name) for drop in drops)
@@ -73,10 +71,10 @@ def objections(family: Family, found: Mapping[str, Tensor]) -> list[str]:
 
 
 def detect(content: Any, source: str) -> Family:
-    """Return the family of a checkpoint by its names.
+    """Return the family of a checkpoint, found by the names of its tensors.
 
     Raises:
-        ValueError: If it is of none; says which translate most of its names, and what speaks against them.
+        ValueError: If no family fits; the message has the families that translate most names, and the reasons.
     """
     others = []
     for family in (UNMIX, *FAMILIES):
@@ -89,6 +87,6 @@ def detect(content: Any, source: str) -> Family:
         f'{name}: {", ".join(found[:3])}{", ..." if len(found) > 3 else ""}' for _, name, found in sorted(others)[:3]
     )
     raise ValueError(
-        f'{source} is of no family that is known: {", ".join(names())}. The nearest ones, and what speaks against '
-        f'them: {nearest}. Name one, if it is a variant, to see what is wrong with it.'
+        f'{source} is of no family that is known: {", ".join(names())}. The nearest ones, with the reasons '
+        f'against them: {nearest}. If the file is a variant of one of them, name it to see the exact error.'
     )

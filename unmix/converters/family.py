@@ -1,4 +1,4 @@
-"""What is known of a code that writes or reads checkpoints: a family."""
+"""A family: the names and the form of the checkpoints of one code."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unmix.converters.rules import Drop, Rule
+from unmix.converters.rules import Drop, Rename, Rule
 
 Stem = str | dict[str, Any]
 BLOCK = ('bn#.*', 'downsample.1.*', 'conv#.*', 'downsample.0.*')
@@ -22,8 +22,8 @@ class Library:
 
     Args:
         package: The module that must be importable.
-        load: Loads a file into the library's own network; see :mod:`unmix.converters.loaders`.
-        depths: The depths that the library has.
+        load: Function that loads a file into the library's own network; see :mod:`unmix.converters.libraries`.
+        depths: The depths of the library's ResNets.
     """
 
     package: str
@@ -36,31 +36,33 @@ class Family:
     """A code that writes or reads checkpoints.
 
     Args:
-        name: What the tool calls it; ``aliases`` are other names for it.
-        source: What writes it.
-        resnets: Their ResNets: what each is called here, and a function from torchvision's name of a tensor to theirs.
-            They give the rules of these names, and prove what was read.
-        extra_rules: Our names and theirs of all else.
-        marks: Patterns; a checkpoint of this family has a tensor for each.
-        drops: Tensors without a place here.
-        entries: Where the tensors stand in the file: prefix -> key, the first one being required; the key None is the
-            whole file.
-        prefix: What distributed training puts before all names; optional when reading.
-        stems: Stems that its networks may have. Where shapes leave a choice, a file is read with the first.
-        any_width: Whether its ResNets may have other widths and depths than torchvision's.
-        extra: Further content of a written file.
-        suffixes: Kinds of files that it reads besides those of ``torch.save``.
-        library: What proves a written file. None: torchvision's networks by the names of ``resnets``.
+        name: Name for the command.
+        source: The code, and the file that it writes.
+        resnets: The ResNets of a checkpoint: name here -> function from torchvision's name of a tensor to theirs. Both
+            the rules for these names and the comparison with torchvision follow from it.
+        marks: Patterns. Every checkpoint of the family has a tensor for each of them.
+        extra_rules: Rules for all other tensors.
+        aliases: Other names for the command.
+        drops: Tensors that are left out.
+        entries: Place of the tensors in the file: prefix of names -> key. The first entry is required; the key None
+            stands for the whole file.
+        prefix: Prefix that distributed training adds to all names; a file that is read may lack it.
+        stems: Stems that the networks may have. If the shapes fit several of them, the first is taken.
+        any_width: Whether the ResNets may have other widths and depths than torchvision's.
+        extra: Other content of a written file.
+        suffixes: Suffixes that the family reads besides those of ``torch.save``.
+        library: The library into which a written file is loaded. None: torchvision's networks by the names of
+            ``resnets``.
     """
 
     name: str
     source: str
-    resnets: Mapping[str, Callable[[str], str]]
-    extra_rules: tuple[Rule, ...]
+    resnets: Mapping[str, Rename]
     marks: tuple[str, ...]
+    extra_rules: tuple[Rule, ...] = ()
     aliases: tuple[str, ...] = ()
     drops: tuple[Drop, ...] = ()
-    entries: Mapping[str, str | None] = field(default_factory=lambda: {'': None})
+    entries: Mapping[str, str | None] = field(default_factory=lambda: {'': 'state_dict'})
     prefix: str = ''
     stems: tuple[Stem, ...] = ('imagenet', 'cifar')
     any_width: bool = False
@@ -70,6 +72,6 @@ class Family:
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
-        """All rules; the first that matches a name counts."""
+        """All rules. The first that matches a name is used."""
         parts = ((ours, part, rename) for ours, rename in self.resnets.items() for part in RESNET)
         return (*self.extra_rules, *(Rule(f'{ours}.{part}', rename(part)) for ours, part, rename in parts))

@@ -1,4 +1,4 @@
-"""From a foreign checkpoint to this package's names and networks, with a proof."""
+"""Translation of a foreign checkpoint to the names and networks of this package, with a proof."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,23 +10,22 @@ from torch import Tensor, nn
 from unmix.converters.containers import read, tensors_of
 from unmix.converters.families import detect, find_family
 from unmix.converters.family import Family, Stem
-from unmix.converters.naming import MOMENTUM
 from unmix.converters.networks import build_encoder, resnets_of
 from unmix.converters.proof import Proof, prove_backbones
-from unmix.converters.rules import rename_in
+from unmix.converters.rules import MOMENTUM, rename_in
 
 
 @dataclass
 class Converted:
-    """A checkpoint by this package's names.
+    """A checkpoint with this package's names.
 
     Attributes:
-        family: Where it comes from, or where it went.
+        family: Family of the file that was read or written.
         state: Its tensors.
-        networks: Its networks by the prefix of their names: empty, or ``'momentum_encoder.'``.
-        model: The configs of the networks of the first one.
-        dropped: Names that were left out, with the reason.
-        proofs: What was compared, and what could not be.
+        networks: Its networks by prefix: ``''``, and ``'momentum_encoder.'`` if there is one.
+        model: Configs of the networks of prefix ``''``.
+        dropped: Names of tensors that were left out, with the reason.
+        proofs: The comparisons, those included that could not be made.
     """
 
     family: Family
@@ -38,29 +37,30 @@ class Converted:
 
     @property
     def stem(self) -> Stem:
-        """The stem of the backbone."""
+        """Stem of the backbone."""
         stem: Stem = next(iter(resnets_of(self.model['backbone']).values()))['stem']
         return stem
 
 
 def read_checkpoint(source: str | Path, family: str = 'auto', stem: Stem | None = None) -> Converted:
-    """Read a file and interpret it, see :func:`interpret`; a missing file is a FileNotFoundError."""
+    """Read a file and call :func:`interpret`. Raises also FileNotFoundError if the file is missing."""
     return interpret(read(source), str(source), family, stem)
 
 
 def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None = None) -> Converted:
     """Translate the content of a checkpoint, and prove that its backbones compute the same here.
 
-    What follows a backbone is in no library; there names and shapes must fit, all of them.
+    No library has the projector and predictor: only their names and shapes are checked.
 
     Args:
-        content: Of the file ``source``.
-        source: For messages.
-        family: Its family, or ``'auto'``: found by its names.
-        stem: Where shapes leave a choice; None: as the checkpoint says in ``meta.model``, or as that family has it.
+        content: Content of the file.
+        source: Name of the file in messages.
+        family: Its family; ``'auto'`` finds it by the names of the tensors.
+        stem: Stem of the backbone, if the shapes fit several. None: the stem in ``meta.model`` of the checkpoint, or
+            else the first one of the family that fits.
 
     Raises:
-        ValueError: If it is of another family or network, or the outputs differ.
+        ValueError: If the checkpoint is of another family or network, or the outputs differ.
     """
     found = detect(content, source) if family == 'auto' else find_family(family)
     tensors = tensors_of(content, found, source)
@@ -85,7 +85,7 @@ def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None
 
 
 def _written_stem(content: Any) -> Stem | None:
-    """Return the stem that this converter wrote down in a checkpoint, if it did."""
+    """Return the stem in the ``meta.model`` of a checkpoint, or None."""
     place = content
     for key in ('meta', 'model', 'backbone'):
         place = place.get(key) if isinstance(place, Mapping) else None

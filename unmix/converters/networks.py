@@ -1,4 +1,4 @@
-"""Which of this package's networks a checkpoint's tensors belong to, and these networks with them."""
+"""Configs and networks of this package for the tensors of a checkpoint."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,25 +18,27 @@ HEADS = ('neck', 'predictor', 'head')
 
 
 def below(state: State, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose name begins with ``prefix``, without it."""
+    """Return the tensors whose names begin with ``prefix``; the prefix is removed from the names."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def resolve_stem(kernel_size: int, stems: Sequence[Stem]) -> Stem:
-    """Return the first of several stems whose convolution is of this size: stride and max-pool do not show in shapes.
+    """Return the first stem whose convolution has this size; shapes do not show stride and max-pool.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no stem has it.
     """
     for stem in stems:
         if stem_settings(stem)['kernel_size'] == kernel_size:
             return stem
     known = ', '.join(map(str, stems))
-    raise ValueError(f'The first convolution is {kernel_size}x{kernel_size}; stems there are {known}. Give --stem.')
+    raise ValueError(
+        f'The first convolution is {kernel_size}x{kernel_size}; the stems of the family are {known}. Give --stem.'
+    )
 
 
 def stem_settings(stem: Stem) -> dict[str, Any]:
-    """Return kernel size, stride, padding and max-pool of a stem given by name or in full."""
+    """Return kernel size, stride, padding and max-pool of a stem, which is a name or a dict."""
     return dict(maxpool=False) | (STEMS[stem] if isinstance(stem, str) else stem)
 
 
@@ -44,7 +46,7 @@ def resnet_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
     """Return the config of the ResNet that has these tensors.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no ResNet of this package has them.
     """
     if 'conv1.weight' not in state or 'layer1.0.conv1.weight' not in state:
         raise ValueError(
@@ -70,7 +72,7 @@ def resnet_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
 
 
 def backbone_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
-    """Return the config of the backbone, one ResNet or two, that has these tensors."""
+    """Return the config of the backbone that has these tensors: ``ResNet`` or ``TwoBranch``."""
     if 'l_to_ab.conv1.weight' not in state:
         return resnet_config(state, stems)
     branches = [resnet_config(below(state, f'{name}.'), stems) for name in ('l_to_ab', 'ab_to_l')]
@@ -79,7 +81,7 @@ def backbone_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
 
 
 def resnets_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the configs of the ResNets of a backbone, one or two, by their names."""
+    """Return the configs of the one or two ResNets of a backbone, by their names."""
     if config['type'] == 'ResNet':
         return {'backbone': dict(config)}
     names = ('backbone.l_to_ab', 'backbone.ab_to_l')
@@ -112,15 +114,15 @@ def head_config(state: State) -> dict[str, Any] | None:
 
 
 def build(config: dict[str, Any], state: State, source: str) -> nn.Module:
-    """Build a network and give it the tensors, which it then shares.
+    """Build a network that shares the tensors of ``state``.
 
     Raises:
-        ValueError: If it has other tensors.
+        ValueError: If the network has other tensors.
     """
     with torch.device('meta'):
         network: nn.Module = MODELS.build(config)
     own = network.state_dict()
-    counters = {name: torch.tensor(0) for name in own if name.endswith('num_batches_tracked')}  # PyTorch < 0.4.1
+    counters = {name: torch.tensor(0) for name in own if name.endswith('num_batches_tracked')}  # not in PyTorch < 0.4.1
     state = counters | dict(state)
     check_match(own, state, source)
     network.load_state_dict(state, assign=True)
@@ -130,13 +132,13 @@ def build(config: dict[str, Any], state: State, source: str) -> nn.Module:
 def build_encoder(
     state: State, prefix: str, stems: Sequence[Stem], source: str
 ) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, str]]:
-    """Build the backbone of a checkpoint, by our names below ``prefix``, and what follows it.
+    """Build the backbone, projector, predictor and classifier of the tensors whose names begin with ``prefix``.
 
     Returns:
-        The networks by name, their configs, and the names of the tensors that have no network here with the reason.
+        The networks by name, their configs, and the names of tensors that fit no network here, with the reason.
 
     Raises:
-        ValueError: If there is no such backbone.
+        ValueError: If no backbone of this package has the tensors.
     """
     tensors = below(state, f'{prefix}backbone.')
     configs = dict(backbone=backbone_config(tensors, stems))

@@ -1,20 +1,20 @@
-"""From this package's names and networks to a foreign checkpoint, loaded where it goes to before it is left."""
+"""Translation of a checkpoint to the names of another code; the written file is loaded there and compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unmix.converters import containers
 from unmix.converters.families import UNMIX, find_family
-from unmix.converters.family import TORCH_SUFFIXES, Family
+from unmix.converters.family import TORCH_SUFFIXES, Family, Library
 from unmix.converters.inward import Converted
-from unmix.converters.loaders import TORCHVISION, missing
+from unmix.converters.libraries import missing
 from unmix.converters.networks import resnets_of, stem_settings
-from unmix.converters.onnx_export import write_onnx
 from unmix.converters.proof import Proof, compare, prove_backbones
 from unmix.converters.rules import rename_out
 from unmix.utils.files import atomic_path
@@ -22,7 +22,7 @@ from unmix.version import __version__
 
 
 def without_heads(converted: Converted) -> Converted:
-    """Leave out what follows the backbone, the momentum encoder and the state of the head."""
+    """Return the checkpoint of the backbone alone."""
     state = {name: tensor for name, tensor in converted.state.items() if name.startswith('backbone.')}
     dropped = {name: 'not part of the backbone' for name in converted.state if name not in state}
     backbone = nn.ModuleDict({'backbone': converted.networks['']['backbone']})
@@ -36,10 +36,10 @@ def without_heads(converted: Converted) -> Converted:
 
 
 def express(converted: Converted, to: str) -> tuple[Converted, dict[str, Tensor]]:
-    """Translate a checkpoint to the names of a family; return it as one of that family, and its tensors by those names.
+    """Translate a checkpoint to the names of a family; return the checkpoint, and its tensors by those names.
 
     Raises:
-        ValueError: If there is no such family, or it has no place for a tensor.
+        ValueError: If there is no such family, or it has no name for a tensor.
     """
     family = find_family(to)
     tensors, left = rename_out(converted.state, family.rules)
@@ -57,14 +57,14 @@ def _no_place(name: str, tensors: list[str]) -> str:
 
 
 def _check_backbone(config: Mapping[str, Any], family: Family) -> None:
-    """Raise if a family has no network of the form of the backbone."""
+    """Raise a ValueError if the family has no network with the config of the backbone."""
     library, resnet = family.library, next(iter(resnets_of(config).values()))
     own = dict(stem_width=resnet.get('width', 64), width=64, in_channels=3) | resnet | dict(type=config['type'])
     stems = ('imagenet',) if library else family.stems
     kind = 'ResNet' if 'backbone' in family.resnets else 'TwoBranch'
     possible: dict[str, Sequence[Any]] = dict(type=[kind], stem=stems)
     if not family.any_width:
-        possible |= dict(depth=(library or TORCHVISION).depths, width=[64], stem_width=[64], in_channels=[3])
+        possible |= dict(depth=(library or Library).depths, width=[64], stem_width=[64], in_channels=[3])
     wrong = [
         f'{key} is {own[key]}, not {" or ".join(map(str, values))}'
         for key, values in possible.items()
@@ -80,20 +80,20 @@ def _check_backbone(config: Mapping[str, Any], family: Family) -> None:
 def write_checkpoint(
     converted: Converted, target: str | Path, to: str = 'unmix', meta: Mapping[str, Any] | None = None
 ) -> Converted:
-    """Write a checkpoint by the names of a family; the file takes its place only once it has been loaded and compared.
+    """Write a checkpoint by the names of a family. A temporary file is loaded and compared before it is renamed.
 
     Args:
-        converted: What ``read_checkpoint`` returned.
-        target: The file; its suffix says of which kind: .pth, .safetensors, .pkl or .onnx (the backbone alone).
-        to: The family.
-        meta: What to note in a file of this package.
+        converted: Result of ``read_checkpoint``.
+        target: The file. Its suffix decides its kind: .pth, .safetensors, .pkl or .onnx (the backbone alone).
+        to: Name of the family.
+        meta: Entries for the ``meta`` of a file of this package.
 
     Returns:
-        What was written. Its last proof is of the written file; it says so if the library is not installed.
+        The written checkpoint. Its last proof is that of the written file, or has the reason why there is none.
 
     Raises:
-        ValueError: If the family has no such network or no place for a tensor, a package that writes the file is
-            missing, the library does not take the file, or the outputs differ.
+        ValueError: If the family has no such network or no name for a tensor, a package that writes the file is
+            missing, the library cannot load the file, or the outputs differ.
     """
     target = Path(target).expanduser()
     suffixes = (*TORCH_SUFFIXES, *find_family(to).suffixes)
@@ -117,14 +117,14 @@ def write_checkpoint(
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same, not-a-number included."""
+    """Return whether two tensors have the same type, shape and bits, so that NaN equals NaN."""
     return a.dtype == b.dtype and torch.equal(
         a.reshape(*a.shape, 1).view(torch.uint8), b.reshape(*b.shape, 1).view(torch.uint8)
     )
 
 
 def _prove(result: Converted, written: Mapping[str, Tensor], file: Path, target: Path) -> tuple[Proof, ...]:
-    """Load the written file where it goes to, and compare."""
+    """Load the written file into the library's network, and compare."""
     library, config = result.family.library, result.model['backbone']
     if library is None:
         return prove_backbones(result.family, result.networks, config, written, str(target))
@@ -140,12 +140,38 @@ def _prove(result: Converted, written: Mapping[str, Tensor], file: Path, target:
 
 
 def _write_onnx(converted: Converted, target: Path) -> Converted:
+    """Write the backbone as a graph: images (N, C, H, W) to features (N, D), for any N, H, W; compare and return it."""
     if others := [name for name in converted.state if not name.startswith('backbone.')]:
         raise ValueError(_no_place('An .onnx file', others))
+    try:
+        import onnx
+        import onnx.reference
+        import onnxscript  # noqa: F401  the exporter needs it
+    except ImportError as error:
+        raise ValueError(
+            f"ONNX needs the package {str(error.name).partition('.')[0]}: pip install 'unmix[export]', or write a .pth."
+        ) from error
     backbone = converted.networks['']['backbone']
     channels = sum(config.get('in_channels', 3) for config in resnets_of(converted.model['backbone']).values())
     with atomic_path(target) as temporary:
-        graph = write_onnx(backbone, channels, temporary)
+        torch.onnx.export(
+            backbone,
+            (torch.zeros(2, channels, 96, 128),),  # not the size of the images that are compared
+            str(temporary),
+            input_names=['images'],
+            output_names=['features'],
+            dynamic_shapes=({0: 'batch', 2: 'height', 3: 'width'},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        graph = onnx.load(str(temporary))
+        onnx.checker.check_model(graph)
+        run = onnx.reference.ReferenceEvaluator(graph).run
+
+        def theirs(images: Tensor) -> Tensor:
+            return torch.from_numpy(np.asarray(run(None, {'images': images.numpy()})[0]))
+
         subject = f"the network here, and {target} in ONNX's reference evaluator"
-        proof = compare(backbone, graph, channels, subject, str(target), torch.float32)
+        proof = compare(backbone, theirs, channels, subject, str(target), torch.float32)
     return replace(converted, proofs=(*converted.proofs, proof))

@@ -1,4 +1,4 @@
-"""Evidence for a conversion: a network of another library computes, from the file, what the network here computes."""
+"""Proof of a conversion: a network of another library loads the file, and its outputs equal those of ours."""
 
 import copy
 import math
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from unmix.converters.family import Family
-from unmix.converters.naming import MOMENTUM
 from unmix.converters.networks import resnets_of, stem_settings
+from unmix.converters.rules import MOMENTUM
 from unmix.models.backbones.resnet import ARCHITECTURES
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -23,9 +23,9 @@ class Proof:
     """One comparison.
 
     Attributes:
-        subject: What was compared with what; of a comparison that was not made, the reason.
-        difference: The largest difference of an output, relative to the largest output; None: nothing was compared.
-        dtype: In which the outputs were computed.
+        subject: The two networks; or the reason why there was no comparison.
+        difference: Largest difference of an output divided by the largest output. None: there was no comparison.
+        dtype: Type of the outputs.
     """
 
     subject: str
@@ -40,10 +40,10 @@ class Proof:
 
 
 def torchvision_resnet(config: Mapping[str, Any]) -> ResNet:
-    """Return torchvision's ResNet without classifier and without memory, in the form of a backbone's config.
+    """Return torchvision's ResNet for the config of a backbone, without classifier, on the meta device.
 
-    The blocks, their order and the arithmetic are torchvision's; where a width or a stem is none that its constructors
-    have, stem and stages are made anew by its own ``_make_layer``, as the codes of the papers do.
+    Blocks, their order and the arithmetic are torchvision's. Stem and stages are built by its own ``_make_layer``, as
+    in the codes of the papers, since its constructors have neither other widths nor other stems.
     """
     block, blocks = ARCHITECTURES[config['depth']]
     width = config.get('width', 64)
@@ -72,15 +72,15 @@ def compare(
     source: str,
     dtype: torch.dtype = torch.float64,
 ) -> Proof:
-    """Compare outputs (N, D) of two networks on two standard normal images (N, ``channels``, 64, 64).
+    """Compare the outputs (2, D) of two networks on two standard normal images (2, ``channels``, 64, 64).
 
     Args:
-        ours: The network here.
+        ours: The network of this package.
         theirs: The network of the library, of ``dtype``.
-        channels: Of the images.
-        subject: What is compared, for the report.
-        source: The file, for messages.
-        dtype: In which it is computed.
+        channels: Number of channels of the images.
+        subject: The two networks in words, for the report.
+        source: Name of the file in messages.
+        dtype: Type of images, weights and outputs.
 
     Raises:
         ValueError: If the outputs are not finite or of another shape, are the same for both images, or differ by more
@@ -112,10 +112,10 @@ def prove_backbones(
     tensors: Mapping[str, Tensor],
     source: str,
 ) -> tuple[Proof, ...]:
-    """Load a checkpoint's own ``tensors`` into torchvision's ResNets by the names of its code; compare with those here.
+    """Load the ``tensors`` of a checkpoint into torchvision's ResNets by the names of the family; compare with ours.
 
     Returns:
-        A proof for each ResNet. What follows one is in no library: that is said in the last proof.
+        A proof for each ResNet. The last proof names the networks that no library has.
 
     Raises:
         ValueError: If a tensor is missing, or outputs differ.

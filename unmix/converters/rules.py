@@ -3,11 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import NamedTuple
 
 from torch import Tensor
 
+Rename = Callable[[str], str]
+PADDED_STEM = dict(kernel_size=3, stride=1, padding=2, maxpool=False)  # images of 32 px become 34 px
+MOMENTUM = 'momentum_encoder.'
 FIELDS = {'#': r'(\d+)', '*': r'(.+)'}
 CHANGES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     'none': (lambda x: x, lambda x: x),
@@ -16,6 +19,7 @@ CHANGES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 }
 
 
+@cache
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Return the regular expression of a pattern in which ``#`` is a number and ``*`` the rest of a name."""
     return re.compile(''.join(FIELDS.get(part, re.escape(part)) for part in re.split(r'([#*])', pattern)))
@@ -23,35 +27,53 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Rule:
-    """``ours`` and ``theirs`` name the same tensor; what ``#`` (a number) and ``*`` (the rest) stand for is the same.
+    """``ours`` and ``theirs`` name the same tensor. ``#`` stands for a number, ``*`` for the rest of the name.
 
     Args:
         ours: Pattern of the name here.
         theirs: Pattern of the name there, with the same fields in the same order.
-        change: What happens to the values on the way in, and back on the way out: ``'none'``, ``'transpose'``, or
-            ``'scalar'``, (1,) there and () here.
+        change: How the values change on the way in; they change back on the way out. ``'none'``, ``'transpose'``, or
+            ``'scalar'``: shape (1,) there and () here.
     """
 
     ours: str
     theirs: str
     change: str = 'none'
 
-    @cached_property
-    def inward(self) -> re.Pattern[str]:
-        """Matches their names."""
-        return compile_pattern(self.theirs)
-
-    @cached_property
-    def outward(self) -> re.Pattern[str]:
-        """Matches our names."""
-        return compile_pattern(self.ours)
-
 
 class Drop(NamedTuple):
-    """A tensor of theirs that has no place here, and why."""
+    """Pattern of the tensors of theirs that are left out, and the reason."""
 
     theirs: str
     reason: str
+
+
+QUEUE = (Rule('head.queue.features', 'queue', 'transpose'), Rule('head.queue.pointer', 'queue_ptr', 'scalar'))
+
+
+def perceptron(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """Return the rules for a Sequential, and for a single linear layer of the same name."""
+    return (Rule(f'{ours}.layers.#.*', f'{theirs}.#.*'), Rule(f'{ours}.fc.*', f'{theirs}.*'))
+
+
+def after(prefix: str) -> Rename:
+    """Return a function that puts ``prefix`` before a name of torchvision's ResNet."""
+    return lambda name: prefix + name
+
+
+def child(prefix: str, children: tuple[str, ...]) -> Rename:
+    """Return a function that renames tensors of torchvision's ResNet to those of a Sequential of its ``children``."""
+
+    def rename(name: str) -> str:
+        first, _, rest = name.partition('.')
+        return f'{prefix}{children.index(first)}.{rest}'
+
+    return rename
+
+
+def both(query: Rename, key: Rename) -> dict[str, Rename]:
+    """Return the renaming functions of the backbone and of the momentum encoder's backbone."""
+    return {'backbone': query, MOMENTUM + 'backbone': key}
 
 
 def rename_in(
@@ -62,7 +84,7 @@ def rename_in(
     Raises:
         ValueError: If two tensors get the same name, or no rule knows a name.
     """
-    state, left = _rename(tensors, [(rule.inward, rule.ours, CHANGES[rule.change][0]) for rule in rules])
+    state, left = _rename(tensors, [(rule.theirs, rule.ours, CHANGES[rule.change][0]) for rule in rules])
     dropped = {name: drop.reason for drop in drops for name in left if compile_pattern(drop.theirs).fullmatch(name)}
     unknown = [name for name in left if name not in dropped]
     if unknown:
@@ -74,18 +96,18 @@ def rename_in(
 
 
 def rename_out(tensors: Mapping[str, Tensor], rules: Iterable[Rule]) -> tuple[dict[str, Tensor], list[str]]:
-    """Translate our names to theirs; return the tensors, and the names for which there is none."""
-    return _rename(tensors, [(rule.outward, rule.theirs, CHANGES[rule.change][1]) for rule in rules])
+    """Translate our names to theirs; return the tensors, and the names that no rule knows."""
+    return _rename(tensors, [(rule.ours, rule.theirs, CHANGES[rule.change][1]) for rule in rules])
 
 
 def _rename(
-    tensors: Mapping[str, Tensor], rules: list[tuple[re.Pattern[str], str, Callable[[Tensor], Tensor]]]
+    tensors: Mapping[str, Tensor], rules: list[tuple[str, str, Callable[[Tensor], Tensor]]]
 ) -> tuple[dict[str, Tensor], list[str]]:
     state: dict[str, Tensor] = {}
     left = []
     for name, tensor in tensors.items():
         for pattern, target, change in rules:
-            if match := pattern.fullmatch(name):
+            if match := compile_pattern(pattern).fullmatch(name):
                 new = re.sub(r'[#*]', '{}', target).format(*match.groups())
                 if new in state:
                     raise ValueError(f'Two tensors of the checkpoint become {new}; the second one is {name}.')
