@@ -1,8 +1,8 @@
-"""Every change that ``unmix`` makes to MMEngine, in one list, and nothing else.
+"""All changes that ``unmix`` makes to MMEngine.
 
-:data:`CHANGES` are made when ``unmix`` is imported, for the whole process. :data:`REPLACED` are the classes of MMEngine
-that a config of the scope ``unmix`` gets another class for: MMEngine's registries then find ours under MMEngine's name.
-They hold on every distribution of MMEngine: ``mmengine``, ``onedl-mmengine`` or a source checkout.
+Importing ``unmix`` makes :data:`CHANGES`, for the whole process. :data:`REPLACED` has the classes of MMEngine that are
+replaced in configs of the scope ``unmix``: the registries of ``unmix`` have other classes under the same names. All
+changes work with every distribution of MMEngine: ``mmengine``, ``onedl-mmengine`` or a source checkout.
 """
 
 import importlib
@@ -34,7 +34,7 @@ _BY_HTTP = ('modelzoo://', 'torchvision://')
 
 
 def install() -> None:
-    """Make all :data:`CHANGES`. Harmless when called again."""
+    """Make all :data:`CHANGES`. A second call changes nothing more."""
     warn_if_overwritten()
     for _, change in CHANGES:
         change()
@@ -50,7 +50,7 @@ def _find_packages() -> None:
 
 
 def _load_safely() -> None:
-    """Schemes that another package registered are left alone."""
+    """Replace MMEngine's loaders; schemes of other packages stay."""
     register = CheckpointLoader.register_scheme
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         if loader.__module__ == mmengine_checkpoint.__name__ and prefix not in _BY_HTTP:
@@ -82,16 +82,16 @@ CHANGES: tuple[tuple[str, Callable[[], None]], ...] = (
         'http(s)://; schemes that cannot be made safe (s3://, open-mmlab://, ...) are refused',
         _load_safely,
     ),
-    ('unmix::NAME as a checkpoint is that of the model zoo', _load_from_the_zoo),
+    ('unmix::NAME as a checkpoint is a model of the zoo', _load_from_the_zoo),
     (
-        'checkpoints are written whole or not at all, sealed with a digest that loading compares, and --resume passes '
-        'over a newest one that is damaged',
+        'checkpoints are written atomically, with a digest that is compared when they are loaded; --resume takes an '
+        'older one if the newest is damaged',
         _save_whole_files,
     ),
-    ("collate_fn=dict(type='collate') is found by the Runner, which asks MMEngine's registry only", _find_collate),
+    ("collate_fn=dict(type='collate') is found by the Runner, which searches MMEngine's registry only", _find_collate),
 )
 
-# Name in MMEngine's registry: our class, which says in its docstring what is different.
+# Name in MMEngine's registry -> our class, whose docstring has the differences.
 REPLACED = {
     'CheckpointHook': 'unmix.checkpoint.hook.CheckpointHook',
     'DefaultOptimWrapperConstructor': 'unmix.engine.optimizers.fused_constructor.FusedConstructor',
@@ -100,7 +100,7 @@ REPLACED = {
 
 
 def _replace(modules: tuple[Any, ...], *functions: Callable[..., Any]) -> None:
-    """Replace functions in each module that has them under their names, since those that imported them keep theirs."""
+    """Replace functions in each module that has imported them by name."""
     for module in modules:
         for function in functions:
             if hasattr(module, function.__name__):
@@ -108,12 +108,12 @@ def _replace(modules: tuple[Any, ...], *functions: Callable[..., Any]) -> None:
 
 
 def _zoo_loader(filename: str, map_location: Any = None) -> Any:
-    """Load as :func:`unmix.zoo.load_weights`, which is imported when it is used: networks take a second."""
+    """Call :func:`unmix.zoo.load_weights`, which is imported here because that takes a second."""
     return importlib.import_module('unmix.zoo').load_weights(filename, map_location)
 
 
 def _collate(items: Any) -> Any:
-    """Stack items as :func:`unmix.datasets.collate`, which is imported when it is used."""
+    """Call :func:`unmix.datasets.collate`, which is imported here because that takes time."""
     return importlib.import_module('unmix.datasets').collate(items)
 
 
@@ -125,14 +125,8 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def flavour() -> str:
-    """Which MMEngine is installed: 'official', 'onedl', 'both' (broken), or 'source' (no distribution at all)."""
-    official, onedl = (_installed(name) for name in _SAME_IMPORT_NAME[0])
-    return 'both' if official and onedl else 'official' if official else 'onedl' if onedl else 'source'
-
-
 def warn_if_overwritten() -> None:
-    """Warn about distributions that hold the same files: the last one installed wins, and removing one breaks both."""
+    """Warn about distributions with the same files: each overwrites the other, and removing one breaks both."""
     for names in _SAME_IMPORT_NAME:
         found = [name for name in names if _installed(name)]
         if len(found) > 1:
@@ -145,12 +139,12 @@ def warn_if_overwritten() -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Whether ``package`` is a distribution or can be imported; MMEngine 0.10.7 needs ``pkg_resources`` to say so."""
+    """Return whether ``package`` is a distribution or can be imported; MMEngine 0.10.7 needs ``pkg_resources``."""
     return _installed(package) or _folder(package) is not None
 
 
 def get_installed_path(package: str) -> str:
-    """Folder of a package, given its import name or the name of its distribution; right for editable installs too.
+    """Return the folder of a package, given its import name or that of its distribution, also for editable installs.
 
     Raises:
         ModuleNotFoundError: There is no such package.

@@ -31,7 +31,7 @@ def test_gradients_wait_in_the_checkpoint_for_their_step(tmp_path, accumulate, c
         path = tmp_path / f'iter_{done}.pth'
         assert bool(torch.load(path, weights_only=False)['step']['gradients']) == (done % accumulate != 0)
         assert_same(state(resumed(tmp_path, path, **changes)), state(whole))
-    assert 'goes on without them' not in capsys.readouterr().out
+    assert 'is made without them' not in capsys.readouterr().out
 
 
 def test_lost_gradients_are_warned_about(tmp_path, capsys):

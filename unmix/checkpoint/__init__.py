@@ -1,1 +1,1 @@
-"""Checkpoints: files that are whole and sealed, safe loading, the newest one, hooks, and how a run goes on."""
+"""Checkpoints: sealed files, safe loading, the search for the newest one, hooks, and resumption."""

@@ -1,8 +1,8 @@
-"""Checkpoint files: written whole or not at all, and sealed with a digest.
+"""Checkpoint files: atomic writing, and a seal that shows damage.
 
-The seal is the SHA-256 of the file, in the comment of the zip archive that ``torch.save`` writes. So it goes where the
-file goes, cannot be another one's, and every reader of such archives passes over it. A file without a seal,
-from elsewhere, is loaded all the same.
+The seal is the SHA-256 of the file. It stands in the comment of the zip archive that ``torch.save`` writes, so that it
+is copied with the file, and readers of such archives ignore it. A file without a seal, from another code, is loaded
+without this check.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ from pathlib import Path
 from unmix.utils.files import atomic_path, free_mib
 
 _MARK = b'unmix sha256 '
-_END = 22  # bytes of a zip archive's last record; its last two are the length of the comment that follows
+_END = 22  # bytes of the last record of a zip archive; its last two bytes are the length of the comment
 _COMMENT = len(_MARK) + 64
 _SEALED = re.compile(rb'PK\x05\x06.{18}' + _MARK + rb'([0-9a-f]{64})', re.DOTALL)
 _TORN = re.compile(rb'PK\x05\x06.{16}' + re.escape(struct.pack('<H', _COMMENT)), re.DOTALL)
 
 
 def write_checkpoint(buffer: io.BytesIO, path: str) -> None:
-    """Seal what ``torch.save`` wrote to ``buffer``, and write it to ``path``, which is replaced in one step.
+    """Seal the archive of ``torch.save`` in ``buffer``, and write it to ``path``, which is replaced atomically.
 
     Raises:
-        OSError: If the disk is full or the file cannot be written; what stood at ``path`` is still there.
+        OSError: If the disk is full or the file cannot be written. An older file at ``path`` is unchanged.
     """
     buffer.seek(-2, os.SEEK_END)
     buffer.write(struct.pack('<H', _COMMENT) + _MARK)
@@ -51,13 +51,13 @@ def verify(path: str | Path, source: str | None = None) -> bool:
 
     Args:
         path: The file.
-        source: What messages call it, such as the address that it came from; None: its path.
+        source: Name of the file in messages, such as its address. None: its path.
 
     Returns:
-        True if it is whole, False if it has no seal.
+        True if the seal fits the file, False if there is no seal.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If the file is damaged.
     """
     with open(path, 'rb') as file:
         size = file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""Checkpoints that are never traded for nothing."""
+"""Hook that writes checkpoints."""
 
 import time
 from collections import deque
@@ -18,32 +18,32 @@ from unmix.registry import HOOKS
 from unmix.utils.accumulation import between_steps
 from unmix.utils.files import leftovers
 
-_LOOK = 10  # iterations between two looks at rank 0's clock, which the other ranks have to be told
+_LOOK = 10  # iterations between two broadcasts of rank 0's clock
 
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's hook, in an order that survives a crash and a full disk at every point.
+    """MMEngine's hook, which leaves a complete checkpoint after a crash or on a full disk.
 
-    A checkpoint is written beside its place, brought to the disk and renamed; then ``last_checkpoint`` names it; then
-    those that ``max_keep_ckpts`` and ``save_best`` make obsolete are removed, and what a signal or the time had saved
-    in between. MMEngine removes them first. Rank 0 writes, and all ranks learn how it ended. Temporary files that a
-    killed run has left are removed before training. A checkpoint that holds NaN or infinity is not written, and ends
-    the run (:func:`unmix.checkpoint.save.refuse_nonfinite`).
+    Rank 0 writes a temporary file, flushes it to the disk and renames it. Then it writes the path to
+    ``last_checkpoint``. Then it removes the checkpoints that ``max_keep_ckpts`` and ``save_best`` make obsolete, and
+    those that a signal or ``interval_minutes`` saved in between; MMEngine removes them first. All ranks receive its
+    error. Before training, temporary files of killed runs are removed. A checkpoint with NaN or infinity is not
+    written, and the run ends (:func:`unmix.checkpoint.save.refuse_nonfinite`).
 
     Args:
-        interval_minutes: Also save ``iter_N.pth`` when so much time has passed since the last checkpoint, at the end of
-            an iteration that ends with an optimiser step. The next checkpoint replaces it. None: do not.
-        on_write_error: What is done about a checkpoint that cannot be written, such as on a full disk. ``'stop'``: the
-            run ends with the error. ``'warn'``: it is logged, training goes on, another one is written after the next
-            epoch or interval, and one more after the training, which stops if even that fails.
-        background: Whether a thread writes the file while training goes on, one file at a time. It holds the whole
-            file in memory until it is written. An error is acted upon when the next checkpoint is due, or at the end.
+        interval_minutes: Time after the last checkpoint when ``iter_N.pth`` is saved, at the end of an iteration with
+            an optimiser step. The next checkpoint replaces it. None: no such checkpoints.
+        on_write_error: Reaction to a file that cannot be written, such as on a full disk. ``'stop'``: the run ends
+            with the error. ``'warn'``: the error is logged and training continues. A checkpoint is written after the
+            next epoch or interval, and again after the training; if that one fails, the run ends with the error.
+        background: Whether training continues while a thread writes the file. The thread writes one file at a time,
+            and holds it in memory. Its error is raised or logged at the next checkpoint, or at the end.
         *args: As for MMEngine's CheckpointHook.
         **kwargs: As for MMEngine's CheckpointHook; ``backend_args`` is refused, since checkpoints are local files.
 
     Raises:
-        ValueError: If ``on_write_error`` is another word, or checkpoints are not to be local files.
+        ValueError: If ``on_write_error`` has another value, or the checkpoints would not be local files.
     """
 
     keep_ckpt_ids: deque[Any]
@@ -70,28 +70,28 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._since, self._due = time.monotonic(), False
 
     def before_train(self, runner: Runner) -> None:
-        """Find out what earlier runs have left."""
+        """Restore the notes of a resumed run, and remove temporary files of killed runs."""
         super().before_train(runner)
         self._since = time.monotonic()
         runner.message_hub.update_info(PASSING, runner.message_hub.get_info(PASSING, []))
-        self.last_ckpt = runner.message_hub.get_info('last_ckpt')  # MMEngine forgets it: no new best would be resumable
+        self.last_ckpt = runner.message_hub.get_info('last_ckpt')  # MMEngine does not restore it
         if is_main_process() and Path(self.out_dir).is_dir():
             for path in leftovers(self.out_dir, '.pth'):
-                runner.logger.info(f'Removing {path}, which a killed run had begun to write')
+                runner.logger.info(f'Removing {path}, which a killed run did not finish')
                 path.unlink(missing_ok=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Let no two checkpoints be written at a time, whoever saves this one. Rank 0 only."""
+        """Wait until the last checkpoint is written, so that one is written at a time. Rank 0 only."""
         self.writer.wait()
 
     def every_n_epochs(self, runner: Runner, n: int, start: int = 0) -> bool:
-        """Whether a checkpoint is due after this epoch."""
+        """Return whether a checkpoint is due after this epoch."""
         return self.writer.owed or super().every_n_epochs(runner, n, start)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Save if the number of iterations or the time says so."""
+        """Save if the number of iterations or the time is reached."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         if self.interval_minutes is None:
             return
@@ -101,13 +101,13 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._due = due[0]
         if self._due and between_steps(runner.optim_wrapper):
             step = runner.iter + 1
-            runner.logger.info(f'Saving checkpoint at {step} iterations, for the time that has passed')
+            runner.logger.info(f'Saving checkpoint at {step} iterations: {self.interval_minutes} minutes have passed')
             with self._saving(runner, name := f'iter_{step}.pth'):
                 runner.message_hub.update_info(PASSING, [name])
                 self._save(runner, name, dict(epoch=runner.epoch, iter=step), by_epoch=False)
 
     def after_train(self, runner: Runner) -> None:
-        """Wait for the last checkpoint; if it could not be written, or is one that a signal had saved, save again."""
+        """Wait for the last checkpoint; save again if it was not written, or is one of a signal or of the time."""
         self.writer.settle(runner)
         if self.writer.owed or (self.save_last and runner.message_hub.get_info(PASSING)):
             self.writer.on_error = 'stop'
@@ -117,7 +117,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().after_train(runner)
 
     def on_abort(self, runner: Runner) -> None:
-        """Wait for what is being written."""
+        """Wait for the file that is being written."""
         self.writer.abort(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
@@ -133,16 +133,18 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not self.save_best:
             return
         backend = self.file_backend
+        remove_later: Any = LocalBackend()  # MMEngine removes the old file before the new one is written
         try:
             with self.writer.saving(runner, latest=False) as outdated:
-                self.file_backend = _RemoveLater(outdated)
+                remove_later.remove = remove_later.rmtree = outdated.append
+                self.file_backend = remove_later
                 super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
 
     @contextmanager
     def _saving(self, runner: Runner, name: str) -> Iterator[list[str]]:
-        """Save a checkpoint from which training can go on."""
+        """Save a checkpoint for resumption."""
         with self.writer.saving(runner, latest=True) as outdated:
             self._since, self._due = time.monotonic(), False
             self.last_ckpt = self._path(name)
@@ -165,17 +167,3 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _path(self, name: str) -> str:
         return str(Path(self.out_dir, name))
-
-
-class _RemoveLater(LocalBackend):
-    """Puts what MMEngine removes, before it has written what is to replace it, on a list."""
-
-    def __init__(self, outdated: list[str]) -> None:
-        super().__init__()
-        self.outdated = outdated
-
-    def remove(self, filepath: str | Path) -> None:
-        """Note a file or a directory."""
-        self.outdated.append(str(filepath))
-
-    rmtree = remove

@@ -1,4 +1,4 @@
-"""Which checkpoint of a work directory is the newest that is whole."""
+"""Search for the newest undamaged checkpoint of a work directory."""
 
 import logging
 import math
@@ -17,28 +17,28 @@ from unmix.checkpoint.load import allowed_globals
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
 
-LATEST = 'last_checkpoint'  # the file that names the newest checkpoint, as MMEngine calls it
-PASSING = 'passing_ckpts'  # the list, in the message hub, of those that the next regular one replaces
+LATEST = 'last_checkpoint'  # MMEngine's file with the path of the newest checkpoint
+PASSING = 'passing_ckpts'  # entry of the message hub: checkpoints that are removed after the next regular one
 _RESUMABLE = re.compile(r'(?!best_)[^.].*_\d+\.pth')
 
 
 def name_latest(work_dir: str, path: str) -> None:
-    """Let ``last_checkpoint`` in the work directory name a checkpoint, which has to be complete."""
+    """Write the path of a complete checkpoint to ``last_checkpoint`` in the work directory."""
     with atomic_path(Path(work_dir, LATEST)) as temporary:
         temporary.write_text(path)
 
 
 def find_latest_checkpoint(path: str) -> str | None:
-    """Stand in for MMEngine's function of this name: the newest checkpoint of a work directory that is whole.
+    """Return the path of the newest undamaged checkpoint of a work directory; replaces MMEngine's function.
 
-    It is the one that ``last_checkpoint`` names, or else, with a warning, the whole one that has trained longest. Every
-    rank must call it; rank 0 looks.
+    It is the one that ``last_checkpoint`` names. If that one is damaged, it is the undamaged one with the most
+    iterations, and a warning is logged. Every rank must call this function; rank 0 searches.
 
     Returns:
-        Its path; None if the directory has no checkpoint.
+        The path; None if the directory has no checkpoint.
 
     Raises:
-        ValueError: If it has some, and none is whole.
+        ValueError: If all checkpoints are damaged.
     """
     found: list[str | None] = [None]
     with agreed():
@@ -49,7 +49,7 @@ def find_latest_checkpoint(path: str) -> str | None:
 
 
 def newest_whole(work_dir: Path) -> str | None:
-    """Do what :func:`find_latest_checkpoint` does, on this rank alone."""
+    """Do the same as :func:`find_latest_checkpoint`, on this rank alone."""
     problems: list[str] = []
     for candidate in _candidates(work_dir):
         problem = _problem(candidate)
@@ -71,14 +71,14 @@ def newest_whole(work_dir: Path) -> str | None:
 
 
 def _candidates(work_dir: Path) -> Iterator[Path]:
-    """The checkpoint that ``last_checkpoint`` names, then the others from the newest on."""
+    """Yield the checkpoint that ``last_checkpoint`` names, then the others, newest first."""
     try:
         named = Path((work_dir / LATEST).read_text().strip())
     except (FileNotFoundError, UnicodeDecodeError):
         named = Path()
     here = work_dir / named.name
     if here.is_file() and (not named.exists() or (named.parent / LATEST).exists()):
-        named = here  # moved, copied, or seen from another directory
+        named = here  # the directory was moved or copied, or the path is relative to another directory
     folders = {work_dir}
     if named.suffix == '.pth':
         yield named
@@ -89,9 +89,9 @@ def _candidates(work_dir: Path) -> Iterator[Path]:
 
 
 def _position(path: Path) -> tuple[float, float, int]:
-    """Iterations and epochs done, of which no tensor is read; then the date, which a copy may have changed.
+    """Return iterations, epochs and date; no tensor is read. The date comes last, since a copy may have changed it.
 
-    What cannot be read comes first, so that it is not passed over without a word.
+    A file that cannot be read counts as the newest, so that a warning names it.
     """
     try:
         with torch.serialization.safe_globals(allowed_globals()):
@@ -103,7 +103,7 @@ def _position(path: Path) -> tuple[float, float, int]:
 
 
 def _problem(path: Path) -> str | None:
-    """Why a checkpoint cannot be resumed; without a seal the checksums of its archive count."""
+    """Return why a checkpoint cannot be read, or None; without a seal the checksums of the archive are compared."""
     try:
         if not verify(path):
             with zipfile.ZipFile(path) as archive:

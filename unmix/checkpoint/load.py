@@ -1,8 +1,8 @@
-"""Safe checkpoint loading: every scheme of MMEngine unpickles with ``weights_only=True`` or is refused.
+"""Safe loading: every scheme of MMEngine loads with ``weights_only=True`` or is refused.
 
-MMEngine 0.10.7 cannot read its own checkpoints that way, onedl-mmengine falls back to executing the pickle, and both
-execute what comes over http. One loader with a list of allowed types replaces them all. A file with a seal
-(:mod:`unmix.checkpoint.files`) is compared with it first. :func:`trust_checkpoints` lifts the list for this process.
+MMEngine 0.10.7 cannot read its own checkpoints with ``weights_only=True``; onedl-mmengine falls back to executing the
+pickle; both execute pickles from http. One loader with a list of allowed types replaces all of them. It first compares
+a file with its seal (:mod:`unmix.checkpoint.files`). :func:`trust_checkpoints` allows all types in this process.
 """
 
 import logging
@@ -31,24 +31,24 @@ _trust = False
 
 
 def trust_checkpoints() -> None:
-    """Execute what the list does not allow, for the rest of this process (``--trust-checkpoint``); names each file."""
+    """Allow all types for the rest of this process (``--trust-checkpoint``); a warning names each such file."""
     global _trust
     _trust = True
 
 
 def _history_method(obj: Any, name: str) -> Any:
-    """Stand in for ``builtins.getattr`` while unpickling: HistoryBuffer pickles its statistics as ``getattr`` calls."""
+    """Replace ``builtins.getattr`` while unpickling: HistoryBuffer pickles its statistics as ``getattr`` calls."""
     if obj is HistoryBuffer and name in _HISTORY_METHODS:
         return getattr(obj, name)
     raise pickle.UnpicklingError(f'getattr({getattr(obj, "__name__", type(obj).__name__)}, {name!r}) is not allowed')
 
 
 def allowed_globals() -> list[Any]:
-    """What a checkpoint may name besides tensors and plain containers: HistoryBuffer and numeric numpy arrays.
+    """Return the types allowed besides tensors and plain containers: HistoryBuffer and numeric numpy arrays.
 
-    numpy's rebuild functions are listed under their numpy 1 and numpy 2 names, so that files travel between the two.
+    numpy's rebuild functions have their names of numpy 1 and of numpy 2, so that each reads files of the other.
     """
-    # numpy 1.26 has a hollow np._core: take the functions from an array, not from a module path.
+    # np._core of numpy 1.26 lacks these functions, so they are taken from an array.
     reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, (_history_method, 'builtins.getattr')]
     for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
@@ -58,7 +58,7 @@ def allowed_globals() -> list[Any]:
 
 
 def _load(path: str | Path, source: str, map_location: Any) -> Any:
-    """Compare a file with its seal and load it with the allowed types; messages call it ``source``."""
+    """Compare a file with its seal and load it with the allowed types; ``source`` is its name in messages."""
     verify(path, source)
     try:
         with torch.serialization.safe_globals(allowed_globals()):
@@ -69,12 +69,12 @@ def _load(path: str | Path, source: str, map_location: Any) -> Any:
         refused = _REFUSED.search(str(error))
         if refused is None and not isinstance(error, pickle.UnpicklingError):
             if isinstance(error, RuntimeError) and 'PytorchStreamReader' not in str(error):
-                raise  # what torch says about devices is clear enough
+                raise  # such as an error about devices, which torch explains
             raise _unreadable(source, error) from error
         if _trust:
             print_log(
-                f'checkpoint {source!r} cannot be loaded as weights only. Since --trust-checkpoint is given, it is '
-                'unpickled without limits, so it can execute any code',
+                f'checkpoint {source!r} cannot be loaded as weights only. Because of --trust-checkpoint it is '
+                'unpickled without limits, and can execute any code',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -86,12 +86,12 @@ def _load(path: str | Path, source: str, map_location: Any) -> Any:
             f'checkpoint {source!r} is refused: it holds {what!r}, which is neither weights nor the log of a run, and '
             'unpickling it could execute code. If you trust its origin, convert it or re-save it with weights only '
             "where it was made: torch.save({'state_dict': model.state_dict()}, path). tools/train.py and tools/test.py "
-            'load it all the same by --trust-checkpoint'
+            'load it with --trust-checkpoint'
         ) from error
 
 
 def _without_code(checkpoint: Any) -> Any:
-    """Drop the text that MMEngine's ``resume`` would execute: it looks for MMCV's ``gpu_ids`` in ``meta['config']``."""
+    """Remove ``meta['config']``: MMEngine's ``resume`` executes it as a config, in search of MMCV's ``gpu_ids``."""
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
@@ -109,7 +109,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Load a checkpoint file without executing what it pickles.
 
     Raises:
-        FileNotFoundError: ``filename`` is no file.
+        FileNotFoundError: There is no such file.
         ValueError: The file holds more than weights and logs, is no checkpoint, or is damaged.
     """
     path = osp.expanduser(filename)
@@ -122,11 +122,11 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
     """Download a checkpoint (:func:`unmix.utils.download.fetch`) and load it as :func:`load_from_local` does.
 
-    It is kept in ``model_dir``, or in the cache. The first process of each machine downloads, the others then find the
-    file. A file that cannot be loaded is not kept.
+    The file is kept in ``model_dir``, or in the cache, unless it cannot be loaded. The first process of each machine
+    downloads it, then the others read it.
 
     Raises:
-        ConnectionError: The file cannot be reached.
+        ConnectionError: The address cannot be reached.
         ValueError: The file holds more than weights and logs, is no checkpoint, or is damaged.
     """
 
@@ -142,18 +142,18 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     try:
         checkpoint = load() if first else None
     finally:
-        barrier()  # also after an error: the others must not wait for ever
+        barrier()  # also after an error, since the other processes wait here
     return checkpoint if first else load()
 
 
 def load_from_refused_scheme(filename: str, *_: Any, **__: Any) -> Any:
-    """Refuse a scheme whose loader unpickles without ``weights_only``.
+    """Refuse a scheme whose loader in MMEngine unpickles without ``weights_only``.
 
     Raises:
         ValueError: Always.
     """
     scheme = filename.partition('://')[0]
     raise ValueError(
-        f'checkpoint {filename!r}: {scheme}:// is refused, since MMEngine would execute what the file pickles. '
+        f'checkpoint {filename!r}: {scheme}:// is refused, since MMEngine would execute code of the file. '
         'Download the file and give its path, or give its http(s):// address'
     )

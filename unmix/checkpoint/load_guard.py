@@ -1,4 +1,4 @@
-"""No checkpoint of another model is loaded by accident."""
+"""Hook that refuses checkpoints of other models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +18,10 @@ from unmix.utils.matching import check_match
 class LoadGuardHook(Hook):
     """Refuses a checkpoint (``--resume``, ``load_from``, ``tools/test.py``) whose tensors are not the model's.
 
-    MMEngine loads what fits and warns about the rest, so that an evaluation may run on random weights.
+    MMEngine loads the tensors that fit and warns about the others, so that an evaluation may run on random weights.
 
-    Stride, padding and max-pool of a stem do not show in tensors, so each checkpoint also says what its backbone is, in
-    ``meta.model``, and is refused by another one.
+    Tensors do not show stride, padding and max-pool of a stem. Therefore each checkpoint has the settings of its
+    backbone in ``meta.model``, and a model with other settings refuses it.
 
     Args:
         strict: Whether all tensors must match, none missing and none too many. If not, those that fit are loaded, and
@@ -34,15 +34,15 @@ class LoadGuardHook(Hook):
         self.strict = strict
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Write down what the model is."""
+        """Write the settings of the backbone to ``meta.model``."""
         if model := _config(runner):
             checkpoint.setdefault('meta', {})['model'] = model_settings(model)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Compare before anything is copied.
+        """Compare the checkpoint with the model before any tensor is copied.
 
         Raises:
-            ValueError: If the checkpoint is of another model, or holds no state dict.
+            ValueError: If the checkpoint is of another model, or has no state dict.
         """
         source = str(runner._load_from or 'The latest checkpoint of the work dir')
         if 'state_dict' not in checkpoint:
@@ -51,9 +51,9 @@ class LoadGuardHook(Hook):
             )
         wrapper = runner.model
         model = unwrap(wrapper)
-        if isinstance(model, Classifier):  # without head it is a part of the checkpoint's model
+        if isinstance(model, Classifier):  # it has no head, so it needs a part of the tensors only
             checkpoint['state_dict'] = model.select(checkpoint['state_dict'])
-        sharded = hasattr(wrapper, 'sharding_strategy')  # torch's FSDP gathers the tensors at its root, for rank 0
+        sharded = hasattr(wrapper, 'sharding_strategy')  # FSDP of torch gathers the tensors at its root, on rank 0
         own = wrapper.state_dict() if sharded else model.state_dict()
         with agreed():
             if is_main_process():

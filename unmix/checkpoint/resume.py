@@ -1,4 +1,4 @@
-"""How a run goes on: what of a step is left over, from which batch, whether it can, and by which command."""
+"""Resumption: gradients of a begun step, the position in the epoch, checks of the checkpoint, and the command."""
 
 import difflib
 import os
@@ -21,19 +21,18 @@ from unmix.utils.accumulation import between_steps, optim_wrappers
 from unmix.utils.clock import Step
 from unmix.utils.dist import unwrap
 
-KEY = 'step'  # of a checkpoint
-# Top-level keys of a config that say where and how it runs, not what.
+KEY = 'step'  # entry of a checkpoint
+# Lines of a config that do not change what is trained.
 _FREE = re.compile(r'[+-](experiment_name|launcher|load_from|resume|work_dir) = ')
 _LINES = 20
 
 
 class StepRemainder(Hook):
-    """Keeps in checkpoints what is neither weight nor optimiser state, but decides about the next optimiser step.
+    """Keeps the accumulated gradients of each rank in checkpoints: ``{name: (...)}``.
 
-    * Gradients that are being accumulated, those of each rank: ``{name: (...)}``. Only in the middle of an
-      accumulation, so a checkpoint interval that is a multiple of ``accumulative_counts`` costs nothing.
-
-    :class:`TrainLoop` has one. :meth:`collect` is for all ranks, since rank 0 alone builds a checkpoint.
+    Only a checkpoint in the middle of an accumulation has them, so that an interval that is a multiple of
+    ``accumulative_counts`` costs nothing. :class:`TrainLoop` owns this hook. All ranks call :meth:`collect`, since
+    rank 0 alone builds a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -41,41 +40,41 @@ class StepRemainder(Hook):
         self._loaded: tuple[int, dict[str, Any]] | None = None
 
     def collect(self, runner: Runner) -> None:
-        """Let rank 0 know the gradients of all ranks; call it on every rank, before ``save_checkpoint``."""
+        """Send the gradients of all ranks to rank 0; call it on every rank, before ``save_checkpoint``."""
         self._collected = None if between_steps(runner.optim_wrapper) else gather_object(_gradients(runner), dst=0)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add what is left over."""
+        """Add the gradients and the number of processes."""
         if self._collected is None and not between_steps(runner.optim_wrapper):
             self._collected = [_gradients(runner)]
         checkpoint[KEY] = dict(gradients=self._collected or [], world_size=get_world_size())
         self._collected = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Remember what was left over; if the run is to go on from there, compare the two.
+        """Remember the gradients; if the run is resumed, compare the checkpoint with the run.
 
         Raises:
-            ValueError: If it cannot.
+            ValueError: If the run cannot be resumed from the checkpoint.
         """
         if runner._resume:
             check_resumable(runner, checkpoint)
             if changes := config_changes(checkpoint['meta'].get('cfg', ''), runner.cfg.pretty_text):
                 runner.logger.warning(
                     'The config has changed since this checkpoint was written (-: then, +: now). Seed, learning rates, '
-                    f'other settings of the optimiser, and schedules stay as they were then:\n{changes}'
+                    f'other settings of the optimiser, and schedules are those of the checkpoint:\n{changes}'
                 )
             then, now = checkpoint.get(KEY, {}).get('world_size'), get_world_size()
             if then not in (None, now):
                 runner.logger.warning(
                     f'The checkpoint is of a run of {then} processes, and there are {now} now: '
-                    'its batches will not be those of an uninterrupted run.'
+                    'the batches will differ from those of an uninterrupted run.'
                 )
         self._loaded = checkpoint.get('meta', {}).get('iter', 0), checkpoint.pop(KEY, {})
 
     def restore(self, runner: Runner) -> None:
-        """Put it back, if the run goes on where the checkpoint stands; not if it only starts from its weights."""
+        """Put the gradients back if the run is resumed; do nothing if it only starts from the weights."""
         for wrapper in optim_wrappers(runner.optim_wrapper):
-            wrapper._global_step = 0  # or MMEngine warns of schedulers that step before it
+            wrapper._global_step = 0  # otherwise MMEngine warns that schedulers step before the optimiser
         iteration, step = self._loaded or (0, {})
         self._loaded = None
         if runner.iter == 0 or runner.iter != iteration:
@@ -88,32 +87,32 @@ class StepRemainder(Hook):
                 parameter.grad = own[name].to(parameter.device) if name in own else None
         elif not between_steps(runner.optim_wrapper):
             runner.logger.warning(
-                f'The checkpoint stands in the middle of a gradient accumulation, and has the gradients of '
-                f'{len(gradients)} processes, but there are {get_world_size()} now: the optimiser step that was begun '
-                'goes on without them.'
+                f'The checkpoint was written in the middle of a gradient accumulation, and has the gradients of '
+                f'{len(gradients)} processes, but there are {get_world_size()} now: the next optimiser step is made '
+                'without them.'
             )
         if isinstance(model, BaseAlgorithm) and step.get('momentum_moved') is False:
-            # The first checkpoints were written before the momentum encoder moved, which was in the next iteration.
+            # In checkpoints of old versions the momentum encoder has not yet moved; it moved in the next iteration.
             model.step = Step(iteration=runner.iter - 1)
             model.move_momentum_encoder()
 
 
 def batches_done(runner: Runner, steps: int) -> int:
-    """Return how many batches of the current epoch a resumed checkpoint has behind it.
+    """Return the number of batches of the current epoch that were done before the checkpoint.
 
     Args:
         runner: The Runner, after it has loaded the checkpoint.
-        steps: Batches of an epoch now.
+        steps: Number of batches of an epoch now.
 
     Raises:
-        ValueError: If the checkpoint stands in the middle of an epoch that had another number of batches.
+        ValueError: If the checkpoint was written in the middle of an epoch with another number of batches.
     """
-    hub = runner.message_hub  # holds what the checkpoint's run has said
+    hub = runner.message_hub  # has the values of the run that wrote the checkpoint
     then = hub.get_info('max_iters', 0) // hub.get_info('max_epochs', 1) or steps
     done = runner.iter - runner.epoch * then
     if done != 0 and (then != steps or not 0 < done <= steps):
         raise ValueError(
-            f'The checkpoint stands after {done} of {then} batches of epoch {runner.epoch + 1}, but an epoch has '
+            f'The checkpoint was written after {done} of {then} batches of epoch {runner.epoch + 1}, but an epoch has '
             f'{steps} batches now. Resume with the train_dataloader.batch_size, data set and number of processes '
             'of that run, or from a checkpoint at the end of an epoch.'
         )
@@ -121,10 +120,10 @@ def batches_done(runner: Runner, steps: int) -> int:
 
 
 def follow_seed(runner: Runner, dataloader: DataLoader[Any], built_with: int) -> None:
-    """Let the sampler follow the Runner's seed, which a resumed checkpoint has changed after the sampler was built."""
+    """Give the sampler the seed of the Runner, which a resumed checkpoint changes after the sampler is built."""
     samplers: list[Any] = [dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None)]
     for sampler in samplers:
-        if getattr(sampler, 'seed', None) == built_with:  # a seed of its own stays
+        if getattr(sampler, 'seed', None) == built_with:  # a seed set in the config stays
             sampler.seed = runner.seed
 
 
@@ -134,19 +133,19 @@ def _gradients(runner: Runner) -> dict[str, Tensor]:
 
 
 def check_resumable(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose optimiser or schedules are not there, or are of another kind than the run's.
+    """Refuse a checkpoint whose optimiser or schedules are missing, or of another kind than those of the run.
 
-    MMEngine goes on without those that are not there, and fills the others' values in.
+    MMEngine ignores missing ones, and loads the values of another kind.
 
     Raises:
-        ValueError: If so.
+        ValueError: If the checkpoint is refused.
     """
     source = runner._load_from or 'the latest one of the work dir'
     missing = [key for key in ('meta', 'message_hub', 'optimizer', 'param_schedulers') if key not in checkpoint]
     if missing and not (missing == ['param_schedulers'] and not runner.param_schedulers):
         raise ValueError(
-            f'No training can go on from this checkpoint ({source}): it has no {", ".join(missing)}. Resume another '
-            'one, or start anew from its weights: without --resume, by --cfg-options load_from=PATH'
+            f'This checkpoint cannot be resumed ({source}): it has no {", ".join(missing)}. Resume another one, or '
+            'start a new run from its weights: without --resume, by --cfg-options load_from=PATH'
         )
     pairs = []
     if isinstance(runner.optim_wrapper, OptimWrapper):
@@ -159,24 +158,24 @@ def check_resumable(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         if len(then) != len(now) or any(_of_another_kind(*pair) for pair in zip(then, now, strict=True)):
             raise ValueError(
                 f'{key} is not that of the run whose checkpoint is to be resumed ({source}): {_kinds(then, now)} then, '
-                f'{_kinds(now, then)} now. Give the config of that run, or start anew from its weights: without '
+                f'{_kinds(now, then)} now. Give the config of that run, or start a new run from its weights: without '
                 '--resume, by --cfg-options load_from=PATH'
             )
 
 
 def _of_another_kind(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether each has settings that the other lacks; a new version of one kind adds some only."""
+    """Return whether each has settings that the other lacks; a new version of the same kind only adds settings."""
     return bool(then.keys() - now.keys()) and bool(now.keys() - then.keys())
 
 
 def _kinds(states: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:
-    """How many there are, and which settings they have that the others lack."""
+    """Return the number of states, and the settings that the others lack."""
     own = {name for state in states for name in state} - {name for state in others for name in state}
     return f'{len(states)} with {", ".join(sorted(own))}' if own else str(len(states))
 
 
 def config_changes(then: str, now: str) -> str:
-    """Say how two texts of configs differ, apart from where they run; empty if they do not."""
+    """Return the changed lines between two texts of configs, except lines such as ``work_dir``."""
     lines = list(difflib.unified_diff(then.splitlines(), now.splitlines(), n=0, lineterm=''))[2:]
     lines = [line for line in lines if line[0] in '+-' and not _FREE.match(line)]
     more = [f'... and {len(lines) - _LINES} lines more'] if len(lines) > _LINES else []
@@ -186,14 +185,14 @@ def config_changes(then: str, now: str) -> str:
 def resume_command(config: str | None, work_dir: str) -> str:
     """Return one command that resumes the newest checkpoint of ``work_dir``.
 
-    Under ``tools/train.py`` and ``unmix train`` it is this process's own command with ``--resume``, so that every
-    option stays. In any other program it is ``tools/train.py`` with the run's config.
+    In ``tools/train.py`` and ``unmix train`` it is the command of this process with ``--resume``, so that every option
+    stays. In any other program it is ``tools/train.py`` with the config of the run.
     """
     own = Path(sys.argv[0]).stem in ('train', 'unmix')
     words = list(sys.argv) if own else ['tools/train.py', config or 'CONFIG']
     if '--work-dir' not in words:
         words += ['--work-dir', work_dir]
-    if words[-1] != '--resume':  # of several the last one counts
+    if words[-1] != '--resume':  # argparse uses the last one
         words.append('--resume')
     return f'  {shlex.join([*_launcher(Path(words[0])), *words])}'
 

@@ -1,7 +1,7 @@
-"""Saving: what is finite, at once or in the background; what was noted about a file that failed is taken back.
+"""Saving, at once or in the background.
 
-:func:`save_checkpoint` is what MMEngine calls for each checkpoint (:mod:`unmix.compat`), :class:`CheckpointWriter` what
-:class:`unmix.checkpoint.hook.CheckpointHook` has it written by.
+MMEngine calls :func:`save_checkpoint` for each checkpoint (:mod:`unmix.compat`).
+:class:`unmix.checkpoint.hook.CheckpointHook` writes by a :class:`CheckpointWriter`.
 """
 
 import copy
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,11 @@ from unmix.checkpoint.latest import PASSING, name_latest, newest_whole
 from unmix.utils.dist import agreed
 
 _OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')
-_OF_HUB = ('keep_ckpt_ids', 'last_ckpt', PASSING, 'best_')  # how names begin
-
+_OF_HUB = ('keep_ckpt_ids', 'last_ckpt', PASSING, 'best_')  # prefixes of names
 
 Writer = Callable[[io.BytesIO, str], None]
 _mmengine_save = mmengine_checkpoint.save_checkpoint
-_writer: ContextVar[Writer] = ContextVar('writer', default=write_checkpoint)  # a CheckpointWriter sets it
+_writer: ContextVar[Writer] = ContextVar('writer', default=write_checkpoint)  # CheckpointWriter replaces it
 
 
 def save_checkpoint(
@@ -42,13 +40,13 @@ def save_checkpoint(
     file_client_args: dict[str, Any] | None = None,
     backend_args: dict[str, Any] | None = None,
 ) -> None:
-    """Stand in for MMEngine's function of this name: local files are sealed and written by :func:`write_checkpoint`.
+    """Seal and write a local file by :func:`write_checkpoint`; replaces MMEngine's function.
 
-    The whole file is in host memory once before it is written, as with MMEngine's.
+    Host memory holds the whole file before it is written, as in MMEngine.
 
     Args:
-        checkpoint: What is saved.
-        filename: Where to.
+        checkpoint: The content.
+        filename: The file.
         file_client_args: As for MMEngine's function.
         backend_args: As for MMEngine's function.
 
@@ -69,7 +67,7 @@ def refuse_nonfinite(checkpoint: Any, filename: str) -> None:
     """Check that each floating-point tensor of ``state_dict`` and ``optimizer`` is finite.
 
     Raises:
-        ValueError: If one is not; names the first, and the checkpoint to go on from.
+        ValueError: If a tensor is not finite. The message names it, and the checkpoint to resume.
     """
     for key in ('state_dict', 'optimizer'):
         for name, tensor in _tensors(checkpoint.get(key) if isinstance(checkpoint, Mapping) else None):
@@ -77,7 +75,7 @@ def refuse_nonfinite(checkpoint: Any, filename: str) -> None:
                 continue
             try:
                 older = newest_whole(Path(filename).parent)
-            except ValueError:  # none of several is whole
+            except ValueError:  # all are damaged
                 older = None
             start = f'Go on from {older}, the newest that is whole,' if older else 'No older one is whole: start anew'
             raise ValueError(
@@ -97,7 +95,7 @@ def _tensors(content: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:
 
 
 def _finite(tensor: Tensor) -> bool:
-    """Whether all values are finite; reads the tensor once, and NaN is both its least and its greatest value."""
+    """Return whether all values are finite. ``aminmax`` reads the tensor once, and returns NaN if there is one."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     least, greatest = torch.aminmax(tensor.detach().float() if tensor.element_size() == 1 else tensor.detach())
@@ -105,135 +103,123 @@ def _finite(tensor: Tensor) -> bool:
 
 
 class CheckpointWriter:
-    """Rank 0 writes, and all ranks learn how it ended: at once, or with a thread when they next ask.
+    """Writes on rank 0, by a thread, and reports errors to all ranks in :meth:`settle`.
 
     Args:
-        hook: The hook whose notes are taken back if a file could not be written.
+        hook: The hook whose attributes are restored if a file could not be written.
         on_error: ``'stop'`` or ``'warn'``, as for :class:`CheckpointHook`.
-        background: Whether a thread writes.
+        background: Whether :meth:`saving` returns before the file is written.
 
     Attributes:
         owed: Whether the last checkpoint could not be written.
     """
 
     def __init__(self, hook: Hook, on_error: str, background: bool) -> None:
-        self.hook, self.on_error = hook, on_error
+        self.hook, self.on_error, self.background = hook, on_error, background
         self.owed = False
-        self._thread = ThreadPoolExecutor(1, 'checkpoint') if background else None
-        self._work: Future[None] | None = None  # of rank 0
-        self._notes: _Notes | None = None  # from before the checkpoint that is being written; on all ranks
+        self._thread = ThreadPoolExecutor(1, 'checkpoint')
+        self._work: Future[None] | None = None  # on rank 0
+        self._restore: Callable[[], None] | None = None  # on all ranks, while a checkpoint is being written
 
     @contextmanager
     def saving(self, runner: Runner, latest: bool) -> Iterator[list[str]]:
-        """Write what is saved in this context. All ranks must enter it.
+        """Write the checkpoints that are saved in this context. All ranks must enter it.
 
         Args:
             runner: The Runner.
-            latest: Whether ``last_checkpoint`` is to name it.
+            latest: Whether ``last_checkpoint`` gets the path.
 
         Yields:
-            A list for the paths that are to be removed after it has been written.
+            A list for the paths of files that are removed after the checkpoint has been written.
 
         Raises:
-            ValueError: If what is saved is not finite.
+            ValueError: If the checkpoint is not finite.
         """
         self.settle(runner)
         outdated: list[str] = []
-        self._notes = _Notes(self.hook, runner.message_hub)
+        self._restore = _snapshot(self.hook, runner.message_hub)
         if latest:
             self.owed = False
 
         def write(buffer: io.BytesIO, path: str) -> None:
-            job = partial(_job, self._work, buffer, path, runner.work_dir if latest else None, outdated[:])
+            named_in = runner.work_dir if latest else None
+            self._work = self._thread.submit(_job, self._work, buffer, path, named_in, outdated[:])
             outdated.clear()
-            self._work = self._thread.submit(job) if self._thread else _do(job)
 
-        with agreed():  # a checkpoint that is not finite ends the run now, on all ranks
+        with agreed():  # a checkpoint that is not finite ends the run on all ranks
             token = _writer.set(write)
             try:
                 yield outdated
-            except OSError as error:  # the state dict cannot be made: RowsOnDisk writes its table then
+            except OSError as error:  # RowsOnDisk writes its table when the state dict is made
                 self._work = Future()
                 self._work.set_exception(error)
             finally:
                 _writer.reset(token)
-        if not self._thread:
+        if not self.background:
             self.settle(runner)
 
     def settle(self, runner: Runner) -> None:
-        """Learn how the last writing ended, on all ranks, and act on it.
+        """Wait until the last checkpoint is written, and handle its error on all ranks.
 
         Raises:
             OSError: If it failed and ``on_error`` is ``'stop'``.
         """
-        if self._notes is None:
+        if self._restore is None:
             return
-        notes, self._notes = self._notes, None
+        restore, self._restore = self._restore, None
         work, self._work = self._work, None
         try:
             with agreed():
                 if work is not None:
                     work.result()
         except OSError as error:
-            notes.restore()
+            restore()
             self.owed = True
             if self.on_error == 'stop':
                 raise
             runner.logger.error(f'{error}. Training goes on, since default_hooks.checkpoint.on_write_error is "warn"')
 
     def wait(self) -> None:
-        """Wait for the file that is being written, whether it succeeds or not."""
+        """Wait for the file that is being written; its error is left to :meth:`settle`."""
         if self._work is not None:
             wait([self._work])
 
     def abort(self, runner: Runner) -> None:
-        """Wait as well, and log an error; the other ranks may be gone."""
+        """Wait, and log an error; call no collective, since other ranks may have ended."""
         if self._work is not None and (error := self._work.exception()):
             runner.logger.error(str(error))
-        self._work = self._notes = None
+        self._work = self._restore = None
 
 
-class _Notes:
-    """What MMEngine's hook notes about files before they are written, in itself and in the message hub."""
+def _snapshot(hook: Hook, hub: MessageHub) -> Callable[[], None]:
+    """Copy what MMEngine's hook writes to itself and the message hub before a file is written.
 
-    def __init__(self, hook: Hook, hub: MessageHub) -> None:
-        self.hook, self.hub = hook, hub
-        self._of_hook = copy.deepcopy({name: vars(hook)[name] for name in _OF_HOOK if name in vars(hook)})
-        self._of_hub = copy.deepcopy(self._in_hub())
+    Returns:
+        A function that restores it.
+    """
+    of_hook = copy.deepcopy({name: vars(hook)[name] for name in _OF_HOOK if name in vars(hook)})
+    of_hub = copy.deepcopy({name: info for name, info in hub.runtime_info.items() if name.startswith(_OF_HUB)})
 
-    def _in_hub(self) -> dict[str, Any]:
-        return {name: info for name, info in self.hub.runtime_info.items() if name.startswith(_OF_HUB)}
+    def restore() -> None:
+        vars(hook).update(of_hook)
+        for name in [name for name in hub.runtime_info if name.startswith(_OF_HUB) and name not in of_hub]:
+            hub.pop_info(name)
+        hub.update_info_dict(of_hub)
 
-    def restore(self) -> None:
-        """Take back what was noted since."""
-        vars(self.hook).update(self._of_hook)
-        for name in self._in_hub().keys() - self._of_hub.keys():
-            self.hub.pop_info(name)
-        self.hub.update_info_dict(self._of_hub)
+    return restore
 
 
 def _job(
     previous: Future[None] | None, buffer: io.BytesIO, path: str, named_in: str | None, outdated: list[str]
 ) -> None:
-    """Write a checkpoint, then name it, then remove others."""
+    """Write a checkpoint, then write its path to ``last_checkpoint``, then remove outdated files."""
     if previous is not None:
-        previous.result()  # of the same validation; its error is not passed over
+        previous.result()  # another one of the same validation; raises its error
     write_checkpoint(buffer, path)
     if named_in is not None and is_main_process():
         name_latest(named_in, path)
-    # Only beside it or in the work dir: a resumed checkpoint may name files of another run, or any.
+    # Remove files only beside it or in the work dir: a resumed checkpoint may name files of another run.
     folders = {Path(folder).resolve() for folder in (Path(path).parent, named_in) if folder is not None}
     for old in map(Path, outdated):
         if old != Path(path) and old.suffix == '.pth' and old.parent.resolve() in folders:
             old.unlink(missing_ok=True)
-
-
-def _do(job: Callable[[], None]) -> Future[None]:
-    """Do a job at once; the future says how it ended, as a thread's would."""
-    future: Future[None] = Future()
-    try:
-        job()
-        future.set_result(None)
-    except OSError as error:
-        future.set_exception(error)
-    return future

@@ -1,4 +1,4 @@
-"""Process groups: from a launcher's environment to ``torch.distributed``, and on after torchrun's restarts."""
+"""Process groups from the environment of a launcher, and resumption after a restart by torchrun."""
 
 import datetime
 import json
@@ -33,10 +33,10 @@ _RANK_VARIABLES = {
 def init_cpu_distributed(cfg: Config) -> None:
     """Set up several processes without CUDA; call it before the ``Runner`` is built.
 
-    MMEngine's ``init_dist`` calls ``torch.cuda.set_device`` first of all, gives DDP a device for CPU modules, and
-    SyncBatchNorm has no CPU form. So: gloo, ``device_ids=None``, no ``sync_bn``. ``cfg.launcher`` is one of
-    'pytorch', 'slurm', 'mpi' (Open MPI); ``cfg.env_cfg.dist_cfg`` may hold ``timeout`` (seconds) and ``port``.
-    On an accelerator only environment variables are set: DDP reads LOCAL_RANK, which mpirun does not provide.
+    MMEngine's ``init_dist`` needs CUDA, and gives DDP a device also for modules on the CPU; SyncBatchNorm needs a GPU.
+    Therefore this function uses gloo, sets ``device_ids=None``, and removes ``sync_bn``. ``cfg.launcher`` is 'pytorch',
+    'slurm' or 'mpi' (Open MPI); ``cfg.env_cfg.dist_cfg`` may have ``timeout`` (seconds) and ``port``. With an
+    accelerator only environment variables are set: DDP reads LOCAL_RANK, which mpirun does not set.
 
     Raises:
         ValueError: The launcher's environment variables are missing.
@@ -52,7 +52,7 @@ def init_cpu_distributed(cfg: Config) -> None:
         timeout = dist_cfg.get('timeout')
         delta = None if timeout is None else datetime.timedelta(seconds=timeout)
         torch.distributed.init_process_group('gloo', timeout=delta)
-    # Assigned, not changed in place: a Config hands out copies.
+    # Assigned, not changed in place, since a Config returns copies.
     wrapper: dict[str, Any] = dict(cfg.get('model_wrapper_cfg') or {'broadcast_buffers': False})
     wrapper.setdefault('type', 'MMDistributedDataParallel')
     if issubclass(MODEL_WRAPPERS.get(wrapper['type']), torch.nn.parallel.DistributedDataParallel):
@@ -60,7 +60,7 @@ def init_cpu_distributed(cfg: Config) -> None:
         wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
     if cfg.pop('sync_bn', None) is not None:
-        warnings.warn('sync_bn is dropped: SyncBatchNorm works on GPUs only', stacklevel=2)
+        warnings.warn('sync_bn is ignored: SyncBatchNorm works on GPUs only', stacklevel=2)
 
 
 def set_rendezvous(launcher: str, port: int | None) -> None:
@@ -81,7 +81,7 @@ def set_rendezvous(launcher: str, port: int | None) -> None:
 
 
 def _first_host(launcher: str) -> str:
-    """Address of the machine with rank 0, where the launcher does not give it."""
+    """Return the address of the machine with rank 0, which the launcher does not set."""
     if launcher == 'slurm':
         nodes = os.environ.get('SLURM_NODELIST', '')
         if os.environ.get('SLURM_NNODES', '1') == '1':
@@ -96,13 +96,13 @@ def _first_host(launcher: str) -> str:
 
 
 def resume_after_restart(runner: Runner) -> bool:
-    """Let ``runner`` resume the job's latest checkpoint if torchrun has restarted its processes; say whether it has.
+    """Resume the latest checkpoint of the job if torchrun has restarted its processes; return whether it has.
 
-    After a process has died, or a machine has come back, all processes start again with the command line of the first
-    time. ``elastic.json`` in the work dir tells the two apart: it notes the job's agents, which are the ``torchrun``
-    processes and outlive their workers, and the time stamp of ``last_checkpoint`` when the job began. (The count of
-    restarts would not do: an agent that only follows another one's restart does not count it.) A checkpoint that is
-    older than the job is not its own; without a newer one the job begins again as its command line says.
+    torchrun restarts all processes with the original command line after one has died or a machine has come back.
+    ``elastic.json`` in the work dir distinguishes a restart from a first start. It has the job's agents (the
+    ``torchrun`` processes, which survive their workers) and the time stamp of ``last_checkpoint`` at the start of the
+    job. The restart count of torchrun is not used: an agent does not count the restarts that another one causes. Only
+    a checkpoint that is newer than the job is resumed; without one the job follows its command line.
 
     Call it on every rank, before ``runner.train()``.
     """
@@ -111,18 +111,18 @@ def resume_after_restart(runner: Runner) -> bool:
     agent = f'{os.environ["TORCHELASTIC_RUN_ID"]} {socket.gethostname()} {os.getppid()}'
     agents = set(all_gather_object(agent))
     decision = [False]
-    with sole_use(runner.work_dir), agreed():  # the note of a training that is at work there is not replaced
+    with sole_use(runner.work_dir), agreed():  # a training that runs there keeps its note
         if is_main_process():
             decision[0] = _has_progress(Path(runner.work_dir), agents)
     broadcast_object_list(decision)
     if decision[0]:
         runner._resume, runner._load_from = True, None
-        runner.logger.warning('Restarted by torchrun: going on from the latest checkpoint in %s', runner.work_dir)
+        runner.logger.warning('Restarted by torchrun: resuming the latest checkpoint in %s', runner.work_dir)
     return decision[0]
 
 
 def _has_progress(work_dir: Path, agents: set[str]) -> bool:
-    """Whether these agents' job has begun before and saved a checkpoint since; notes them if it has not begun."""
+    """Return whether the job of these agents has saved a checkpoint; write the agents to ``elastic.json``."""
     note, pointer = work_dir / NOTE, work_dir / LATEST
     stamp = pointer.stat().st_mtime_ns if pointer.is_file() else None
     job = json.loads(note.read_text()) if note.is_file() else dict(agents=[])

@@ -1,9 +1,10 @@
-"""Downloads from http(s) addresses: a file is whole and right under its name, or it is not there."""
+"""Downloads from http(s) addresses: a file gets its name only after it was checked."""
 
 import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pooch
@@ -21,33 +22,32 @@ _HEADERS = {'User-Agent': f'unmix/{__version__}', 'Accept-Encoding': 'identity'}
 
 
 def cache_directory() -> Path:
-    """Return where downloads are kept: UNMIX_HOME, or where torch.hub keeps its checkpoints."""
+    """Return the folder of downloads: UNMIX_HOME, or torch.hub's folder of checkpoints."""
     home = os.environ.get(HOME)
     return Path(home).expanduser() if home else Path(torch.hub.get_dir()) / 'checkpoints'
 
 
 def fetch(url: str, directory: str | Path | None = None, name: str | None = None, sha256: str | None = None) -> Path:
-    """Return the file of an http(s) address, which is downloaded unless it is there.
+    """Return the file of an http(s) address; download it if it is not there.
 
-    The file gets its name in one step, after it was compared with the length that the server states and with
-    ``sha256``. Several processes may fetch it at a time; each downloads a file of its own. A server that sends nothing
-    for :data:`TIMEOUT` seconds is an error; a connection that breaks, and an error of the server (5xx), are tried again
-    after each of :data:`WAITS`.
+    A temporary file is compared with the length that the server states and with ``sha256``, then renamed. Several
+    processes may fetch the same file; each has its own temporary file. A server that sends nothing for
+    :data:`TIMEOUT` seconds is an error. After a broken connection or an error of the server (5xx), the download is
+    tried again after each of :data:`WAITS`.
 
     Args:
         url: The address.
-        directory: Where the file goes; None: :func:`cache_directory`.
-        name: Name of the file. None: one that is unique to the whole address, so that two addresses that end in the
-            same name are two files.
-        sha256: Digest of the file, 64 hexadecimal digits; one that is there with another digest is replaced. None: it
-            is not known, and a file that is there is taken as it is.
+        directory: Folder of the file. None: :func:`cache_directory`.
+        name: Name of the file. None: a name that is unique to the whole address.
+        sha256: Digest of the file, 64 hexadecimal digits. An existing file with another digest is replaced. None: the
+            digest is unknown, and an existing file is not checked.
 
     Raises:
-        ConnectionError: If the file cannot be reached, or the connection breaks in each attempt.
+        ConnectionError: If the address cannot be reached, or the connection breaks in each attempt.
         OSError: If the file cannot be written.
-        ValueError: If the digest is another one; nothing is kept.
+        ValueError: If the digest differs; the file is removed.
     """
-    from requests import RequestException  # imported when it is used: it takes a tenth of a second
+    from requests import RequestException  # imported here because that takes a tenth of a second
 
     pooch.get_logger().setLevel('WARNING')
     folder = cache_directory() if directory is None else Path(directory).expanduser()
@@ -55,13 +55,13 @@ def fetch(url: str, directory: str | Path | None = None, name: str | None = None
 
     def download(url: str, temporary: str, _: Any) -> None:
         print_log(f'Downloading {url} to {folder / name}', logger='current')
-        os.unlink(temporary)  # pooch has made it, readable by its owner only
+        os.unlink(temporary)  # made by pooch, with permissions for its owner only
         _download(url, temporary)
         digest = None if sha256 is None else file_hash(temporary)
         if digest != sha256:
             raise ValueError(
-                f'{url} is refused: its SHA-256 is {digest}, expected {sha256}. The file was changed or damaged on '
-                'the way; nothing of it is kept. Try again, or another UNMIX_MIRROR.'
+                f'{url} is refused: its SHA-256 is {digest}, expected {sha256}. The file was changed or damaged in '
+                'transit, and is removed. Try again, or set another UNMIX_MIRROR.'
             )
 
     for wait in (*WAITS, None):
@@ -72,17 +72,17 @@ def fetch(url: str, directory: str | Path | None = None, name: str | None = None
             problem, may_pass = _problem(error)
             if wait is None or not may_pass:
                 raise ConnectionError(
-                    f'{url} could not be downloaded: {problem}. Call again, or download it by other means and give its '
+                    f'{url} could not be downloaded: {problem}. Try again, or download it by other means and give its '
                     'path; for a model of the zoo set UNMIX_MIRROR to another address or to a folder that has the file.'
                 ) from error
         except OSError as error:
             raise not_written(folder / name, error) from error
         time.sleep(wait)
-    raise AssertionError('the last attempt returns or raises')
+    raise AssertionError('unreachable: the last attempt returns or raises')
 
 
 def not_written(target: Path, error: OSError) -> OSError:
-    """Return the error to raise where a file cannot be written; it says what to do."""
+    """Return the error for a file that cannot be written, with advice."""
     return OSError(
         error.errno,
         f'{target} could not be written: {error.strerror or error}; {free_mib(target.parent):.1f} MiB are free there. '
@@ -91,12 +91,23 @@ def not_written(target: Path, error: OSError) -> OSError:
 
 
 def _download(url: str, path: str) -> None:
-    """Write what the server sends to a file and to the disk.
+    """Download to a file, with a progress bar on a terminal, and flush it to the disk.
 
     Raises:
-        ConnectionError: If it is less than the server has said.
+        ConnectionError: If the file is shorter than the server states.
     """
-    with _Bar(url) as bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(os.path.basename(url), total=None)
+        bar: Any = SimpleNamespace(  # the interface of tqdm, for pooch, which sets the total
+            total=0,
+            update=lambda size: progress.update(task, advance=size, total=bar.total or None),
+            reset=lambda: progress.reset(task),
+            close=lambda: None,
+        )
         pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT, headers=_HEADERS)(url, path, None)
     with open(path, 'r+b') as file:
         size = file.seek(0, os.SEEK_END)
@@ -106,52 +117,13 @@ def _download(url: str, path: str) -> None:
 
 
 def _problem(error: BaseException) -> tuple[str, bool]:
-    """Return what went wrong, in a few words, and whether another attempt may help.
-
-    ``requests`` says it in the answer that it got, or in the first of the errors that led to its own.
-    """
+    """Return what went wrong, in a few words, and whether another attempt may help."""
     response = getattr(error, 'response', None)
     if response is not None:
         status = response.status_code
         return f'the server answers {status} {response.reason}', status >= 500 or status in (408, 429)
-    while error.__context__ is not None:
+    while error.__context__ is not None:  # the first error of the chain is the cause
         error = error.__context__
     if isinstance(error, TimeoutError):
         return f'no answer within {TIMEOUT:g} s', False
     return ' '.join(str(error).split()) or type(error).__name__, True
-
-
-class _Bar:
-    """What ``pooch`` reports its progress to; drawn if stderr is a terminal.
-
-    Attributes:
-        total: Length of the file in bytes, as the server says; 0 if it does not.
-    """
-
-    def __init__(self, url: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        self.progress = Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
-        self.task = self.progress.add_task(os.path.basename(url), total=None)
-        self.total = 0
-
-    def __enter__(self) -> '_Bar':
-        self.progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
-
-    def update(self, size: int) -> None:
-        """Add so many bytes."""
-        self.progress.update(self.task, advance=size, total=self.total or None)
-
-    def reset(self) -> None:
-        """Go back to no bytes."""
-        self.progress.reset(self.task)
-
-    def close(self) -> None:
-        """Do nothing: the context closes it."""
