@@ -17,7 +17,7 @@ Pipeline = Callable[[Any, SampleKey], Any]
 CHUNK = 8
 
 
-class BaseDataset(Dataset):
+class BaseDataset(Dataset[dict[str, Any]]):
     """A data set of images. A new one defines ``__len__`` and ``load``::
 
         @DATASETS.register_module()
@@ -102,7 +102,7 @@ class BaseDataset(Dataset):
         return {} if self.classes is None else dict(classes=self.classes)
 
 
-@FUNCTIONS.register_module()
+@FUNCTIONS.register_module()  # type: ignore[untyped-decorator]  # MMEngine is untyped
 def collate(items: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
     """Stack items to a batch; what a data set has built as a whole (``__getitems__``) is a batch already.
 
@@ -121,4 +121,5 @@ def collate(items: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
             "in one size, e.g. dict(type='SingleView', transforms=[dict(type='Resize', size=256), "
             "dict(type='CenterCrop', size=224)])."
         )
-    return default_collate(items)
+    batch: dict[str, Any] = default_collate(items)
+    return batch

@@ -79,7 +79,7 @@ class ImageFolder(BaseDataset):
         if missing:
             raise FileNotFoundError(
                 f'dataset.class_list: {len(missing)} of its {len(wanted)} classes have no folder in {self.data_root}: '
-                f'{", ".join(missing[:4])}{", ..." if len(missing) > 4 else ""}.'
+                f'{few(missing)}.'
             )
         return sorted(wanted)
 
@@ -87,8 +87,8 @@ class ImageFolder(BaseDataset):
         empty = [folder for folder, paths in images.items() if not paths]
         if empty:
             raise FileNotFoundError(
-                f'{self.data_root}: no image in the class folders {", ".join(empty[:4])}'
-                f'{", ..." if len(empty) > 4 else ""}. Delete them, or set dataset.labelled=False.'
+                f'{self.data_root}: no image in the class folders {few(empty)}. Delete them, or set '
+                'dataset.labelled=False.'
             )
         self.classes = tuple(images)
         counts = torch.tensor([len(paths) for paths in images.values()])
@@ -129,6 +129,11 @@ class ImageNet(ImageFolder):
         if split not in ('train', 'val'):
             raise ValueError(f"dataset.split is {split!r}; expected 'train' or 'val'.")
         super().__init__(Path(data_root) / split, True, class_list, pipeline, decode_size)
+
+
+def few(names: Sequence[str]) -> str:
+    """Join the first four names for a message."""
+    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')
 
 
 def _is_image(name: str) -> bool:

@@ -174,7 +174,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     shape = np.frombuffer(data[HEADER:start], '>u4').tolist()
     if len(data) - start != math.prod(shape):
         raise ValueError(f'{path} has {len(data) - start} bytes of data, not {shape} as its header says. Replace it.')
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return np.asarray(np.frombuffer(data, np.uint8, offset=start).reshape(shape))
 
 
 @DATASETS.register_module()

@@ -190,7 +190,7 @@ class SlidingWindowSampler(KeySampler):
     def indices(self) -> np.ndarray:
         """Return the images of the window of this epoch, in an order of its own."""
         window = self.positions(self.epoch)[self.permutation('window', self.epoch, self.window)]
-        return self.rank + self.world_size * window
+        return np.asarray(self.rank + self.world_size * window)
 
     def positions(self, epoch: int) -> np.ndarray:
         """Return the images of a window, as numbers in this rank's share, in the order of the pass."""
@@ -201,7 +201,7 @@ class SlidingWindowSampler(KeySampler):
             return np.concatenate(orders)[offset : offset + self.window]
         number = self.num_reshuffles(epoch) if self.reshuffle == 'wrap' else 0
         order = self.permutation('order', number, self.share)
-        return order[(begin + np.arange(self.window)) % self.modulus]
+        return np.asarray(order[(begin + np.arange(self.window)) % self.modulus])
 
     def num_reshuffles(self, epoch: int) -> int:
         """Return how many of the windows up to ``epoch`` reach over the end of the order (with ``'wrap'``)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unmix.datasets.folder import read_list
+from unmix.datasets.folder import few, read_list
 from unmix.datasets.samplers import SampleKey
 from unmix.mixing import Mixing
 from unmix.registry import DATASETS, MIXINGS
@@ -83,7 +83,7 @@ class Subset(Wrapper):
         if missing:
             raise FileNotFoundError(
                 f'dataset.files: {len(missing)} of the {len(wanted)} images of {files} are not in the data set: '
-                f'{", ".join(missing[:4])}{", ..." if len(missing) > 4 else ""}.'
+                f'{few(missing)}.'
             )
         return torch.tensor(sorted(place[name] for name in wanted))
 
@@ -101,7 +101,8 @@ class Subset(Wrapper):
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
         inner = key._replace(index=int(self.rows[key.index]))  # so that an image is augmented as in the whole data set
-        return self.dataset[inner] | dict(index=key.index)
+        item: dict[str, Any] = self.dataset[inner]
+        return item | dict(index=key.index)
 
     def __getitems__(self, keys: list[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
         if not hasattr(self.dataset, '__getitems__'):
@@ -160,7 +161,7 @@ class MixtureDataset(Wrapper):
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
-        item = self.dataset[key]
+        item: dict[str, Any] = self.dataset[key]
         views = _views(item)
         rng = self.generator(key)
         for attempt in range(self.num_mix):

@@ -6,7 +6,7 @@ N images, C channels, H, W pixels; views of h, w.
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ def kernel() -> Callable[..., None] | None:
             stacklevel=2,
         )
         return None
-    return views
+    return cast(Callable[..., None], views)
 
 
 def numba_views(images: Images, draws: Draws, out: Tensor, mean: Array, scale: Array) -> None:

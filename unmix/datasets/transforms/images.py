@@ -1,7 +1,7 @@
 """Transforms of one image by torchvision's own names; PIL images and tensors."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchvision.transforms as tv
@@ -35,11 +35,11 @@ def build_transform(cfg: dict[str, Any] | Transform) -> Transform:
         return cfg
     if isinstance(cfg.get('interpolation'), str):
         cfg = cfg | {'interpolation': tv.InterpolationMode(cfg['interpolation'])}
-    return TRANSFORMS.build(cfg)
+    return cast(Transform, TRANSFORMS.build(cfg))
 
 
 @TRANSFORMS.register_module()
-class RandomApply(tv.RandomApply):
+class RandomApply(tv.RandomApply):  # type: ignore[misc]  # torchvision is untyped
     """Apply all ``transforms``, given by configs, with probability ``p``, or none."""
 
     def __init__(self, transforms: Sequence[dict[str, Any] | Transform], p: float = 0.5) -> None:
@@ -80,5 +80,5 @@ def to_tensor(image: Any) -> Tensor:
     if isinstance(image, Tensor):
         return image
     if isinstance(image, Image.Image):
-        return TF.pil_to_tensor(image)
+        return cast(Tensor, TF.pil_to_tensor(image))
     raise TypeError(f'An image is a PIL image or a tensor (C, H, W), not {type(image).__name__}: check `load`.')

@@ -110,7 +110,7 @@ class RandomBox:
         ratio = np.exp(low + (high - low) * ratio)
         box = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], 1))).astype(np.int64)
         fits = (box[:, 0] > 0) & (box[:, 0] <= height) & (box[:, 1] > 0) & (box[:, 1] <= width)
-        return box * fits[:, None]
+        return np.where(fits[:, None], box, 0)
 
     def _central(self, sizes: Array) -> Array:
         height, width = sizes.T
