@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader
 
 from unmix.config import load_config
 from unmix.datasets import collate
-from unmix.datasets.transforms import batch_views
+from unmix.datasets.transforms import batch as transforms
 from unmix.engine.hooks import HealthHook
 from unmix.registry import DATASETS, MODELS
 
@@ -65,8 +65,8 @@ class HandLoop:
     def step(self) -> None:
         """Make one step."""
         with (
-            patch.object(batch_views, 'uniforms', lambda key, index, num: self.rng.random((len(index), num))),
-            patch.object(batch_views, 'stream', lambda *purpose: 0),
+            patch.object(transforms, 'uniforms', lambda key, index, num: self.rng.random((len(index), num))),
+            patch.object(transforms, 'stream', lambda *purpose: 0),
         ):
             batch = next(self.batches, None)
             if batch is None:
