@@ -3,13 +3,13 @@
 A training of the config (default: MoCo + Un-Mix on the digits, whose steps are among the shortest) makes steps in turn:
 by hand, by our loop, by our loop with the monitor.
 
-* by hand: next batch, ``train_step``, nothing else. The random numbers of augmentations, mixtures and shuffles come from
-  one running generator, the order from PyTorch's ``RandomSampler``, so this loop cannot be resumed.
+* by hand: next batch, ``train_step``, nothing else. The random numbers of augmentations, mixtures and shuffles come
+  from one running generator, the order from PyTorch's ``RandomSampler``, so this loop cannot be resumed.
 * our loop: ``TrainLoop`` with the default hooks (schedules, logging, progress). Each random number is a function of its
   purpose. Its time over that of the loop by hand is ``exact_state_overhead``.
 * with the monitor: ``TrainStep`` watches for losses and gradients that are not finite. ``HealthHook`` looks at the
-  features of every tenth of these steps here; its share is scaled to the interval of the config (50). The time over that
-  of our loop without the two is ``monitor_overhead``.
+  features of every tenth of these steps here; its share is scaled to the interval of the config (50). The time over
+  that of our loop without the two is ``monitor_overhead``.
 
 Measured is the process's CPU time of each step, on one thread. The values are medians of the ratios of neighbouring
 steps, minus 1. The last lines are ``GOAL <name> <value> 0.03 PASS|FAIL``.

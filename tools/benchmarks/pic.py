@@ -5,7 +5,8 @@ Forward and backward pass of B x D queries and one step of SGD with momentum and
 * literal: all weights are normalised, a table of logits (B, N), cross-entropy, a dense gradient, ``torch.optim.SGD``.
 * full: :class:`PICHead`, the same numbers without normalised weights and without logits; the gradient is dense.
 * recent: :class:`PICHead` with ``num_recent``, for sizes from a million on. The learning rate changes each step. Ids
-  are drawn from all instances, so nearly all images of a batch enter and leave. A step touches K weights and its batch's.
+  are drawn from all instances, so nearly all images of a batch enter and leave. A step touches K weights and its
+  batch's.
 * disk, with ``--rows-dir DIR``: recent instances, all other rows in a file in DIR. It is compared with a step in memory
   of a head with K instances in all. ImageNet-22k is ``--sizes 14197122``, which takes 14.5 GB in DIR.
 
