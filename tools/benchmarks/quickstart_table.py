@@ -107,8 +107,8 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=1, help='threads of each run; results depend on it')
     parser.add_argument('--json', type=Path, help='write all numbers to this file')
     args = parser.parse_args()
-    n = f'n = {args.seeds} seeds; {args.threads} thread a run'
-    print(f'Top-1 accuracy in percent, mean ± 95 % t-interval over {n}.\n')
+    runs = f'n = {args.seeds} seeds; {args.threads} thread a run'
+    print(f'Top-1 accuracy in percent, mean ± 95 % t-interval over {runs}.\n')
     print('| |', ' | '.join(COLUMNS.values()), '|')
     print('|---' * (len(COLUMNS) + 1) + '|')
     report: dict[str, dict[str, dict[str, list[float]]]] = {}
