@@ -118,7 +118,7 @@ def all_cases(configs: Sequence[str]) -> list[Case]:
 
 
 def covering(cases: Sequence[Case], seed: int) -> list[Case]:
-    """Return one case of each method, with or without Un-Mix. Ten of them cover all pairs of values of any two options."""
+    """Return one case of each method, with or without Un-Mix. Ten cover all pairs of values of any two options."""
     groups = [list(group) for _, group in itertools.groupby(sorted(cases, key=method), key=method)]
     return [group[(5 * i + seed) % len(group)] for i, group in enumerate(groups)]
 

@@ -44,9 +44,7 @@ def state(path: str | Path) -> dict[str, Any]:
     """
     checkpoint = load_from_local(str(path), map_location='cpu')
     if not isinstance(checkpoint, dict) or not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
-        raise ValueError(
-            f'{path} has no optimiser or history: it is no checkpoint of a training. Give one that tools/train.py wrote.'
-        )
+        raise ValueError(f'{path} has no optimiser or history. Give a checkpoint that tools/train.py has written.')
     hub, work_dir = checkpoint['message_hub'], str(Path(path).parent)
     for node, names in ((checkpoint['meta'], NAMES), (hub['runtime_info'], NAMES), (hub['log_scalars'], TIMES)):
         for name in names:

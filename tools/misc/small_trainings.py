@@ -64,7 +64,7 @@ class BatchLogHook(Hook):  # type: ignore[misc]  # MMEngine is untyped
     priority = 'VERY_HIGH'
 
     def __init__(self, path: str) -> None:
-        self.file = open(path, 'a', buffering=1)  # noqa: SIM115 - unbuffered lines outlive SIGKILL
+        self.file = open(path, 'a', buffering=1)  # noqa: SIM115 - line-buffered: SIGKILL comes
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Write the line."""
