@@ -76,7 +76,9 @@ def run(config: str, epochs: int, seed: int, args: argparse.Namespace) -> Result
         environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
         directory.mkdir(parents=True, exist_ok=True)
         with log.open('w') as output:
-            status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment).returncode
+            status = subprocess.run(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
+            ).returncode
         if status:
             raise RuntimeError(f'{" ".join(command)} ended with status {status}; see {log}.')
     return cast(Results, json.loads(results.read_text()))
