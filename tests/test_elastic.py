@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run_ranks
+
+from unmix.testing.ranks import run_ranks
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 

@@ -13,7 +13,7 @@ MODULES = {
 }
 # Rooms, from the one that everything may import to the ones that nothing below may.
 LEVELS = [{'registry', 'version', 'utils', 'config'}, {'mixing'}, {'datasets', 'models'},
-          {'checkpoint', 'evaluation', 'visualization', 'converters'}, {'compat'},
+          {'checkpoint', 'evaluation', 'visualization', 'converters', 'testing'}, {'compat'},
           {'engine', 'zoo'}, {'apis'}, {'cli'}]  # fmt: skip
 
 

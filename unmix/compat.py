@@ -24,9 +24,9 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from unmix.checkpoint.files import save_checkpoint
 from unmix.checkpoint.latest import find_latest_checkpoint
 from unmix.checkpoint.load import load_from_http, load_from_local, load_from_refused_scheme
+from unmix.checkpoint.save import save_checkpoint
 
 _SAME_IMPORT_NAME = (('mmengine', 'onedl-mmengine'), ('mmcv', 'mmcv-lite', 'onedl-mmcv'))
 # MMEngine resolves the names of these schemes and calls its load_from_http, which is replaced.
@@ -99,7 +99,7 @@ REPLACED = {
 }
 
 
-def _replace(modules: tuple[Any, ...], *functions: Callable) -> None:
+def _replace(modules: tuple[Any, ...], *functions: Callable[..., Any]) -> None:
     """Replace functions in each module that has them under their names, since those that imported them keep theirs."""
     for module in modules:
         for function in functions:

@@ -15,8 +15,8 @@ import torch
 from mmengine import runner as mmengine_runner
 from mmengine.runner import CheckpointLoader
 
-from unmix.checkpoint.files import save_checkpoint
 from unmix.checkpoint.latest import find_latest_checkpoint, name_latest
+from unmix.checkpoint.save import save_checkpoint
 
 RNG = np.random.default_rng(0)
 COUNTS = {'truncated': 70, 'bit flipped': 70, 'no space': 30, 'killed': 30}
@@ -163,6 +163,16 @@ def test_a_copied_directory_goes_on_from_its_own_files(tmp_path: Path):
 def test_an_empty_directory_has_none(tmp_path: Path):
     assert find_latest_checkpoint(str(tmp_path)) is None
     assert find_latest_checkpoint(str(tmp_path / 'nowhere')) is None
+
+
+def test_checkpoints_of_the_current_directory_are_not_those_of_the_work_dir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_checkpoint(state(1), str(tmp_path / 'iter_1.pth'))
+    monkeypatch.chdir(tmp_path)
+    assert find_latest_checkpoint(str(tmp_path / 'empty')) is None
+    (tmp_path / 'empty').mkdir()
+    assert find_latest_checkpoint(str(tmp_path / 'empty')) is None
 
 
 def test_a_directory_of_damaged_ones_does_not_start_anew_in_silence(tmp_path: Path):

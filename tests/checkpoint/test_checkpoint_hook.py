@@ -13,10 +13,10 @@ import torch
 from engine_toy import toy_runner
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from ranks import run_ranks
 
 from unmix.checkpoint.hook import CheckpointHook
 from unmix.checkpoint.latest import find_latest_checkpoint
+from unmix.testing.ranks import run_ranks
 
 # Weights and momentum: 480 kB.
 BIG = dict(model__dim=20_000, train_dataloader__dataset__dim=20_000, optim_wrapper__optimizer__lr=1e-6)

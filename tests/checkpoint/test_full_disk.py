@@ -87,7 +87,7 @@ def rows(disk: Path) -> None:
     assert not list((disk / 'rows').iterdir())
     fill(disk, leave=11 * 4096)
     head = build()
-    head.address(torch.arange(8), 0)
+    head.enter(torch.arange(8))
     with pytest.raises(OSError, match='has no room for the rows of a checkpoint: No space left on device'):
         head.state_dict()
     assert not list((disk / 'rows').iterdir())

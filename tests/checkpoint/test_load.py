@@ -17,8 +17,8 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from unmix import compat
-from unmix.checkpoint.files import save_checkpoint
 from unmix.checkpoint.load import allowed_globals
+from unmix.checkpoint.save import save_checkpoint
 
 
 class Touch:

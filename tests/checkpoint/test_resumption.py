@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from engine_toy import toy_runner
-from ranks import run_ranks
 from test_train_loop import assert_same, state
+
+from unmix.testing.ranks import run_ranks
 
 EVERY_THREE = dict(default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=3)
 EVERY_THREE |= dict(default_hooks__checkpoint__max_keep_ckpts=-1)

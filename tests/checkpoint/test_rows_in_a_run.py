@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from test_checkpoint_hook import FullDisk, latest
 from test_finite_loss_hook import Spoil, equal, spoilt_runner
 
-HEAD = dict(ALGORITHMS['pic-recent']['head'], rows_kept=1)
+HEAD = ALGORITHMS['pic-recent']['head']
 
 
 @pytest.fixture(autouse=True)
@@ -49,23 +49,37 @@ def digest(path):
 
 def test_a_resumed_run_is_the_uninterrupted_one_and_writes_no_table_before_it_trains(tmp_path):
     rows, work_dir = tmp_path / 'rows', tmp_path / 'parts'
-    whole = run(tmp_path / 'whole', None, epochs=3)
-    run(work_dir, rows, epochs=1, param_scheduler=[dict(type='CosineLR', by_epoch=False, end=15)])
-    assert tables(rows) == {digest(work_dir / 'epoch_1.pth')}
-    resumed = run(work_dir, rows, train=False, resume=True, epochs=3)
+    keep = dict(default_hooks__checkpoint__max_keep_ckpts=1)
+    whole = run(tmp_path / 'whole', None, epochs=4)
+    run(work_dir, rows, epochs=1, param_scheduler=[dict(type='CosineLR', by_epoch=False, end=20)], **keep)
+    first = digest(work_dir / 'epoch_1.pth')
+    assert tables(rows) == {first}
+    resumed = run(work_dir, rows, train=False, resume=True, epochs=4, **keep)
     seen = []
     look = Unspoilt()
     look.before_train_iter = lambda *_, **__: seen.append(tables(rows))
     resumed.register_hook(look)
     resumed.train()
-    assert seen[0] == {digest(work_dir / 'epoch_1.pth')}
-    assert tables(rows) == {digest(work_dir / f'epoch_{epoch}.pth') for epoch in (2, 3)}
+    assert seen[0] == {first}
+    assert [path.name for path in work_dir.glob('*.pth')] == ['epoch_4.pth']
+    assert len(tables(rows)) == 2
+    assert digest(work_dir / 'epoch_4.pth') in tables(rows) - seen[-5]
     assert equal(end(whole), end(resumed))
+
+
+def test_tables_stay_if_a_checkpoint_cannot_be_read(tmp_path):
+    rows, work_dir = tmp_path / 'rows', tmp_path / 'run'
+    work_dir.mkdir()
+    (work_dir / 'foreign.pth').write_bytes(b'no checkpoint')
+    run(work_dir, rows, epochs=3, default_hooks__checkpoint__max_keep_ckpts=1)
+    assert len(tables(rows)) == 3
+    log = next(work_dir.glob('*/*.log')).read_text()
+    assert f'No table of head.rows_dir is removed: {work_dir}/foreign.pth is no checkpoint, or damaged' in log
 
 
 @pytest.mark.parametrize('policy', ['skip', 'rollback'])
 def test_losses_that_are_not_finite_are_left_out_as_with_rows_in_memory(tmp_path, policy):
-    """Three failures after the first checkpoint, whose table captures must not push out."""
+    """Three failures between two checkpoints: the captures have tables too, and all of them stay."""
     hook = dict(type='FiniteLossHook', policy=policy, max_failures=3)
     ends = []
     for rows in (None, tmp_path / 'rows'):
@@ -73,7 +87,9 @@ def test_losses_that_are_not_finite_are_left_out_as_with_rows_in_memory(tmp_path
         ends.append(end(runner))
     assert equal(*ends)
     assert runner.message_hub.get_info('nonfinite_losses') == 3
-    assert digest(tmp_path / 'False' / 'epoch_1.pth') in tables(tmp_path / 'rows')
+    checkpoints = list((tmp_path / 'False').rglob('*.pth'))
+    assert len(checkpoints) == 5
+    assert tables(tmp_path / 'rows') == set(map(digest, checkpoints))
 
 
 def test_a_full_disk_is_sat_out_by_choice_and_said_by_name(tmp_path):

@@ -9,10 +9,10 @@ import torch
 from feature_toy import ToyImages, feature_runner, loader
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
-from ranks import run_ranks
 
 from unmix.evaluation import KNN, Features, LinearProbe
 from unmix.evaluation.extraction import raw_pixels
+from unmix.testing.ranks import run_ranks
 from unmix.utils.rng import seeded
 
 

@@ -14,12 +14,12 @@ from engine_toy import toy_runner
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import DATASETS
-from ranks import run_ranks
 from torch.utils.data import Dataset
 
 from unmix.engine.hooks import FiniteLossHook
 from unmix.models import MLPNeck
 from unmix.registry import MODELS
+from unmix.testing.ranks import run_ranks
 from unmix.utils.clock import read_clock
 
 REPLAY = Path(__file__).parents[2] / 'tools' / 'misc' / 'replay.py'

@@ -7,11 +7,11 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
-from tolerances import assert_same, rounding
 from torch import nn
 
 from unmix.engine.optimizers import FusedConstructor
 from unmix.models.algorithms.momentum import MomentumEncoder
+from unmix.testing.tolerances import assert_same, rounding
 
 
 def build(scope='unmix', **optimizer):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from engine_toy import toy_runner
 from mmengine.registry import MODELS
-from ranks import run_ranks
 from torch.nn import functional as F
 
 from unmix.engine.hooks.health_hook import feature_statistics
 from unmix.models import BaseAlgorithm, InfoNCEHead
+from unmix.testing.ranks import run_ranks
 
 FEATURES = {'spread', 'effective_rank', 'uniformity', 'alignment', 'positive_similarity', 'negative_similarity'}
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from ranks import run_ranks
 from torch import nn
 
 from unmix.apis import build_runner, load_config
 from unmix.engine.hooks import OnlineProbeHook
+from unmix.testing.ranks import run_ranks
 
 
 def digits_run(work_dir, method='unmix-moco', probe=True, epochs=2, **changes):

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run_ranks
-from tolerances import assert_same, rounding
 
 from unmix.apis.command import build_runner
 from unmix.config import load_config
 from unmix.models import DataPreprocessor
 from unmix.registry import MODELS
+from unmix.testing.ranks import run_ranks
+from unmix.testing.tolerances import assert_same, rounding
 
 BASE = """
 _base_ = ['unmix::quickstart/{name}_digits.py'{fsdp}]

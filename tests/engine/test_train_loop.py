@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from engine_toy import RUNTIME, toy_runner
 from mmengine.runner import find_latest_checkpoint
 
-from unmix.checkpoint.resume_command import resume_command
+from unmix.checkpoint.resume import resume_command
 from unmix.engine.loops import StopSignal
 
 

@@ -54,7 +54,7 @@ def test_terms(golden: Golden) -> None:
         head.queue.pointer.fill_(golden.hp['ptr_init'])
         query = golden.tensor('in_q').requires_grad_()
         unit = F.normalize(query, dim=1)
-        terms = head.terms(unit, key)
+        terms = head.parts(unit, key)
         expected = golden.arrays[f'{golden.prefix}loss_{i}']
         for value, (theirs, ours) in zip(expected, names.items(), strict=True):
             assert (ours in terms) == (value == value)

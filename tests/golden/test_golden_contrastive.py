@@ -7,11 +7,11 @@ import torch
 from fixtures import Golden
 from logits import nt_xent_logits
 from networks import GoldenFeatures
-from ranks import run_ranks
 from torch import Tensor
 from torch.nn import functional as F
 
 from unmix.models import NTXentHead, SimCLR
+from unmix.testing.ranks import run_ranks
 
 
 def check_pair(golden: Golden, rank: int, prefix: str) -> None:

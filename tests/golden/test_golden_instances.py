@@ -15,7 +15,7 @@ from unmix.models.functional.alias import AliasTable
 def address(head: NCEHead, index: Tensor, rows: Tensor) -> Tensor:
     """The target of a batch whose negatives are recorded (N, 1 + K), with anything in column 0."""
     head.draw = lambda *_: rows[:, 1:]  # type: ignore[method-assign]
-    return head.address(index, 0)
+    return head.address(index)
 
 
 def head_arguments(golden: Golden, num_instances: int, dim: int) -> dict:
@@ -120,7 +120,7 @@ def test_pic(golden: Golden) -> None:
     head.weight.data = golden.tensor('in_W')
     raw = golden.tensor('in_features').requires_grad_()  # crop-major
     query = torch.nn.functional.normalize(raw, dim=1).view(num_crops, hp['N'], dim).transpose(0, 1)
-    target = head.address(golden.tensor('ids'), 0)
+    target = head.address(golden.tensor('ids'))
     golden.check(head.own_logits(query).transpose(0, 1).flatten(0, 1), 'logits')
     loss = head(query, target)
     golden.check(loss, 'loss')

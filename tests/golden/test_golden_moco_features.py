@@ -62,6 +62,7 @@ def test_steps_on_features(golden: Golden) -> None:
         losses = model.loss(views)
         total = sum(losses.values())
         total.backward()
+        model.after_step()
         golden.check(total, 'total', step)
         golden.check(views[0].grad[:, :dim, 0, 0], 'grad_q' if 'in_q' in golden else 'grad_q1', step)
         if symmetric:

@@ -7,7 +7,8 @@ import torch
 from fixtures import Golden, Recorded
 from logits import moco_logits
 from networks import build_moco, replay
-from ranks import run_ranks
+
+from unmix.testing.ranks import run_ranks
 
 pytestmark = pytest.mark.ranks
 
@@ -27,6 +28,7 @@ def run_rank(rank: int, golden: Golden, directory: Path) -> None:
     loss.backward()
     encoder = model.momentum_encoder.backbone
     neck = model.neck.fc if hasattr(model.neck, 'fc') else model.neck.layers[-1]
+    model.after_step()
     results = dict(
         loss=loss.detach(),
         logits=logits[0],

@@ -1,6 +1,15 @@
-"""One row for each method: its config on a network small enough to run many times. A new method adds a row."""
+"""One row for each method: its config on a network small enough to run many times. A new method adds a row.
+
+``METHODS`` adds the facts that a config does not tell, see :class:`unmix.testing.MethodUnderTest`.
+"""
+
+from collections.abc import Sequence
 
 from pages import load_module
+from torch import Tensor
+
+from unmix.models import DeepClusterV2
+from unmix.testing import MethodUnderTest
 
 load_module('add_a_method.md', 'simsiam_head.py')
 BACKBONE = dict(type='ResNet', depth=8, in_channels=3, width=4, stem='cifar')
@@ -78,14 +87,24 @@ ENCODINGS |= {'pic': (3, 0), 'pic-recent': (3, 0), 'moco-nce': (2, 1)}
 ENCODINGS |= {'simsiam': (3, 0), 'wmse': (3, 0), 'wmse-4': (5, 0)}
 ENCODINGS |= {'swav': (1, 0), 'swav-released': (1, 0), 'deepclusterv2': (1, 0)}  # all crops of a resolution in one pass
 
-# BatchNorm normalises the mixture together with the views, so it has a part in the base loss.
-JOINT = {'swav', 'swav-released', 'deepclusterv2'}
-# The crops of view 0 that the mixture is of, where it is not of all.
-MIXED_CROPS = {'deepclusterv2': slice(0, None, 2), 'pic': slice(1), 'pic-recent': slice(1)}
-# Methods that need to know which images a batch has.
-INDEXED = {'instdisc', 'instdisc-nce', 'cmc', 'cmc-nce', 'pic', 'pic-recent', 'deepclusterv2'}
-# Methods whose head moves with the optimiser only, not with a micro-batch.
-AFTER_OPTIMIZER = {'pic-recent'}
-
 # Views, or crops, of an image, where they are not two.
 NUM_VIEWS = {'wmse-4': 4}
+
+
+def cluster(model: DeepClusterV2, views: Sequence[Tensor], index: Tensor, epoch: int) -> None:
+    """Do what :class:`ClusterHook` does before an epoch."""
+    model.remember(views, index)
+    model.cluster(epoch)
+
+
+FACTS = {
+    'pic-recent': dict(moves_with_optimizer=True),
+    'swav': dict(joint_batch_norm=True),
+    'swav-released': dict(joint_batch_norm=True, literal_unmix=False),
+    'deepclusterv2': dict(joint_batch_norm=True, prepare=cluster),
+}
+
+METHODS = {
+    name: MethodUnderTest(config, num_views=NUM_VIEWS.get(name, 2), encodings=ENCODINGS[name], **FACTS.get(name, {}))
+    for name, config in ALGORITHMS.items()
+}

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithms_under_test import ALGORITHMS
+from algorithms_under_test import ALGORITHMS, METHODS
 from pages import blocks
 from torch import Tensor
 
 from unmix.apis import build_runner, load_config
 from unmix.models import SimCLR
 from unmix.registry import MODELS
+from unmix.testing.method import differing, sgd
 
 ROOT = Path(__file__).parents[2]
 PAGE = 'add_a_method.md'
@@ -65,8 +66,41 @@ def test_three_steps_are_those_of_the_paper(unmix: dict | None) -> None:
             optimizer.zero_grad()
             term.backward()
             optimizer.step()
+        model.after_step()
     for (key, ours), theirs in zip(model.named_parameters(), naive.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10, msg=key)
+
+
+@pytest.mark.slow
+def test_test_file_of_the_page(tmp_path: Path) -> None:
+    """It passes as printed, and fails once the head leaves its predictor unused."""
+    for name in ('simsiam_head.py', 'test_simsiam.py'):
+        (code,) = blocks(PAGE, name)
+        (tmp_path / name).write_text(code)
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'test_simsiam.py']
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert '1 passed' in done.stdout
+    head = (tmp_path / 'simsiam_head.py').read_text()
+    (tmp_path / 'simsiam_head.py').write_text(head.replace('self.predictor(query)', 'query'))
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert 'BrokenPromise: every_parameter_learns (plain)' in done.stdout
+
+
+def test_plain_loop_of_the_page() -> None:
+    """Three steps of it move weights, queue and momentum encoder as those of the contract's own loop."""
+    method = METHODS['moco-v2']
+    models = [method.build(method.unmix) for _ in range(2)]
+    optimizers = [sgd(model) for model in models]
+    (code,) = blocks(PAGE, 'plain_loop.py')
+    batches = [(method.views(), method.index)] * 3
+    exec(code, dict(model=models[0], optimizer=optimizers[0], batches=batches))
+    for _ in range(3):
+        method.train(models[1], optimizers[1])
+    assert int(models[0].head.queue.pointer) == 3 * 6 % 20
+    assert not differing(models[0].state_dict(), models[1].state_dict())
 
 
 @pytest.mark.slow

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import run_ranks
 from torch import distributed
 
 from unmix.models import AlignUniformHead
 from unmix.models.heads import align, uniform
+from unmix.testing.ranks import run_ranks
 
 
 def unit(*shape):

@@ -12,8 +12,10 @@ from unmix.models import CMCHead, NCEHead, QueueNCEHead, ResNet, TwoBranch
 from unmix.models.color import ColorPreprocessor, rgb_to_lab, rgb_to_ycbcr
 from unmix.models.functional.alias import AliasTable
 from unmix.models.functional.random_bits import random_bits
+from unmix.models.heads.instances import InstanceHead
 from unmix.models.memory.bank import MemoryBank
 from unmix.registry import MODELS
+from unmix.utils.clock import Step
 from unmix.utils.rng import uniforms
 
 
@@ -51,7 +53,7 @@ def naive(head, bank, contrast, query, target):
 def test_loss_is_the_formula(form, num_instances):
     head = NCEHead(num_instances, dim=3, num_negatives=5, temperature=0.2, form=form).double()
     query = unit(4, 3)
-    target = head.address(torch.arange(4), 7)
+    target = head.address(torch.arange(4))
     assert target.shape == (4, 6)
     assert torch.equal(target[:, 0], torch.arange(4))
     bank = head.banks[0].features
@@ -66,7 +68,7 @@ def test_loss_is_the_formula(form, num_instances):
 
 def test_banks_of_cmc_are_crossed():
     head = CMCHead(12, dim=3, num_negatives=5, temperature=0.2).double()
-    query, target = unit(4, 2, 3), head.address(torch.arange(4), 7)
+    query, target = unit(4, 2, 3), head.address(torch.arange(4))
     lightness, colour = (bank.features.clone() for bank in head.banks)
     expected = naive(head, colour, None, query[:, 0], target) + naive(head, lightness, None, query[:, 1], target)
     assert head(query, target).item() == pytest.approx(expected, abs=1e-12)
@@ -78,7 +80,7 @@ def test_banks_of_cmc_are_crossed():
 
 def test_the_constant_is_that_of_the_first_batch_and_is_kept():
     head = NCEHead(20, dim=4, num_negatives=6, form='nce').double()
-    target = head.address(torch.arange(5), 3)
+    target = head.address(torch.arange(5))
     first = unit(5, 4)
     constant = 20 * head.scores(first, target).exp().mean()
     for query in (first, unit(5, 4), unit(5, 4)):
@@ -127,16 +129,18 @@ def test_random_bits_are_those_of_uniforms():
 def test_negatives_belong_to_the_instance_and_the_step():
     head = NCEHead(1000, dim=2, num_negatives=50)
     index = torch.tensor([3, 8, 5])
-    draws = head.draw(index, 1)
-    assert torch.equal(draws[[2, 0]], head.draw(index[[2, 0]], 1))
-    assert not torch.equal(draws, head.draw(index, 2))
+    draws = head.draw(index)
+    assert torch.equal(draws[[2, 0]], head.draw(index[[2, 0]]))
+    for step in (Step(seed=1), Step(iteration=1), Step(number=1)):
+        head.step = step
+        assert not torch.equal(draws, head.draw(index))
     assert 0 <= draws.min() < draws.max() < 1000
 
 
 def test_negatives_follow_their_weights():
     weights = [0.0, 1.0, 3.0, 6.0]
     head = NCEHead(4, dim=2, num_negatives=5000, negative_weights=weights)
-    share = torch.bincount(head.draw(torch.arange(4), 1).flatten(), minlength=4) / 20000
+    share = torch.bincount(head.draw(torch.arange(4)).flatten(), minlength=4) / 20000
     torch.testing.assert_close(share, torch.tensor([0.0, 0.1, 0.3, 0.6]), rtol=0, atol=0.01)
     assert torch.equal(AliasTable([2.0] * 5).prob, torch.ones(5))
 
@@ -147,6 +151,8 @@ def test_step_moves_the_bank_by_the_clean_features(name):
     views, index = images(0, 4), torch.tensor([4, 2, 9, 7])
     twin = copy.deepcopy(model)
     model.loss(views, index)
+    assert all(torch.equal(old, new) for old, new in zip(twin.head.buffers(), model.head.buffers(), strict=True))
+    model.after_step()
     queries = twin.encode(views[0]).view(4, len(twin.head.banks), -1)
     for b, (old, new) in enumerate(zip(twin.head.banks, model.head.banks, strict=True)):
         expected = old.features.clone()
@@ -178,7 +184,8 @@ def test_heads_keep_full_precision_under_autocast(name):
     query = unit(4, 2, 8).float().bfloat16() if 'cmc' in name else unit(4, 8).float().bfloat16()
     losses = []
     for head, enabled in zip(heads, (False, True), strict=True):
-        target = head.address(torch.arange(4), 3) if hasattr(head, 'address') else query.flip(0)
+        head.enter(torch.arange(4))
+        target = head.address(torch.arange(4)) if isinstance(head, InstanceHead) else query.flip(0)
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=enabled):
             losses.append(head(query, target))
             head.update({0: query}, {1: target})

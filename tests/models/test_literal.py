@@ -28,7 +28,6 @@ def test_same_losses_gradients_and_weights(method, form):
         cfg.model.unmix = None
     ours = Ours(cfg)
     model = ours.model.double()
-    model.head.after_step()  # prototypes of unit length in float64
     twin = Literal(cfg, model, form)
     if form == 'readme':
         draws, twin.module.shuffling = dict(mixing=np.random.default_rng(0), shuffle=Still()), Still()

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from algorithms_under_test import ALGORITHMS, NUM_VIEWS
+from algorithms_under_test import ALGORITHMS, METHODS, NUM_VIEWS
 from mmengine.optim import OptimWrapper
 
 from unmix.engine.optimizers import LARC, LARS
@@ -44,9 +44,8 @@ def test_a_step_with_unmix(key):
     model = MODELS.build(dict(ALGORITHMS[key], unmix=dict(type='UnMix')))
     model.key = key
     inputs, index = [torch.randn(6, 3, 8, 8) for _ in range(NUM_VIEWS.get(key, 2))], torch.arange(6)
-    if hasattr(model, 'cluster'):
-        model.remember(inputs, index)
-        model.cluster(epoch=0)
+    if METHODS[key].prepare is not None:
+        METHODS[key].prepare(model, inputs, index, 0)
         model.start_step()
     losses = train(model, inputs, index, num=3 if key == 'pic-recent' else 1)
     assert losses.keys() == {'loss', 'loss_base', 'loss_unmix'}

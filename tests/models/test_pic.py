@@ -5,8 +5,6 @@ import math
 
 import pytest
 import torch
-from ranks import run_ranks
-from tolerances import assert_same, rounding
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,6 +12,8 @@ from unmix.models import PICHead
 from unmix.models.functional.skipped_steps import Step, StepHistory, skipped_steps
 from unmix.models.memory.recent import RecentInstances
 from unmix.registry import MODELS
+from unmix.testing.ranks import run_ranks
+from unmix.testing.tolerances import assert_same, rounding
 
 
 def unit(*shape, seed=0):
@@ -225,32 +225,45 @@ class Oracle:
         return loss.detach()
 
 
-def recent_head(num_instances=60, num_recent=16, dim=4, max_phases=512, **sgd):
+def recent_head(num_instances=60, num_recent=16, dim=4, max_phases=512, rows_dir=None, **sgd):
     torch.manual_seed(0)
-    head = PICHead(num_instances, dim, num_recent=num_recent, max_phases=max_phases).double()
+    rows_dir = rows_dir and str(rows_dir)
+    head = PICHead(num_instances, dim, num_recent=num_recent, max_phases=max_phases, rows_dir=rows_dir)
+    if rows_dir is None:
+        head.double()
     optimizer = torch.optim.SGD(head.parameters(), **sgd)
     head.follow(optimizer)
     return head, optimizer
 
 
-def train_step(head, optimizer, query, index, lr):
-    target = head.address(index, 0)
-    optimizer.param_groups[0]['lr'] = lr
+def backward(head, query, index):
+    """The forward and the backward pass of a step, up to the call of the optimiser."""
+    head.enter(index)
+    target = head.address(index)
     loss = head(query, target)
-    optimizer.zero_grad()
     loss.backward()
+    return loss.detach(), target
+
+
+def train_step(head, optimizer, query, index, lr):
+    optimizer.param_groups[0]['lr'] = lr
+    optimizer.zero_grad()
+    loss, target = backward(head, query, index)
     optimizer.step()
-    return loss.detach()
+    optimizer.zero_grad()
+    head.update({0: query}, {0: target})
+    head.after_step()
+    return loss
 
 
-def batches(num_steps, num_instances=60, size=8, repeat=True):
+def batches(num_steps, num_instances=60, size=8, repeat=True, dtype=torch.float64):
     """Features and ids, some of them twice in a batch."""
     generator = torch.Generator().manual_seed(1)
     for step in range(num_steps):
         index = torch.randperm(num_instances, generator=generator)[:size]
         if repeat and step % 3 == 0:
             index[5] = index[1]
-        yield unit(size, 4, seed=step), index
+        yield unit(size, 4, seed=step).to(dtype), index
 
 
 SGD = dict(lr=0.3, momentum=0.9, weight_decay=1e-2)
@@ -291,7 +304,7 @@ def test_skipped_optimiser_steps_move_nothing():
     oracle = Oracle(head.recent.weight, 16, **SGD)
     for k, (query, index) in enumerate(batches(40)):
         if k % 4 == 1:  # forward and backward, but no step
-            head(query, head.address(index, 0)).backward()
+            head.update({0: query}, {0: backward(head, query, index)[1]})
             optimizer.zero_grad()
             kept, oracle.optimizer.step = oracle.optimizer.step, lambda: None
             oracle.step(query, index, 0.3)
@@ -301,6 +314,62 @@ def test_skipped_optimiser_steps_move_nothing():
         oracle.step(query, index, 0.3)
     weight, _ = head.recent.dense(head.weight)
     torch.testing.assert_close(weight, oracle.weight.detach(), rtol=0, atol=1e-10)
+
+
+def trained_head(num_recent, rows_dir):
+    """A head after 20 steps of 8 instances, and batches that come after them."""
+    head, optimizer = recent_head(num_recent=num_recent, rows_dir=rows_dir, **SGD)
+    steps = list(batches(24, dtype=head.weight.dtype))
+    for k, (query, index) in enumerate(steps[:20]):
+        train_step(head, optimizer, query, index, schedule('steps', k))
+    return head, optimizer, steps[20:]
+
+
+def everything(head, optimizer):
+    """Copies of all that a step may change: buffers, weights, momentum, and the table outside of the slots."""
+    momentum = optimizer.state[head.weight]['momentum_buffer']
+    tensors = *head.buffers(), *head.parameters(), momentum, head.recent.weight, head.recent.velocity
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def same(ours, theirs):
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+on_disk = pytest.mark.parametrize('on_disk', [False, True])
+recent = pytest.mark.parametrize('num_recent', [8, 9, 16])  # a batch has 8 images
+
+
+@on_disk
+@recent
+def test_a_second_enter_of_the_same_batch_changes_nothing(tmp_path, on_disk, num_recent):
+    head, optimizer, steps = trained_head(num_recent, tmp_path if on_disk else None)
+    for _, index in steps:
+        before = everything(head, optimizer)
+        head.enter(index)
+        first = everything(head, optimizer)
+        assert not same(before, first)
+        head.enter(index)
+        assert same(everything(head, optimizer), first)
+
+
+@on_disk
+@recent
+def test_discarded_steps_leave_all_weights_and_momenta_bit_for_bit(tmp_path, on_disk, num_recent):
+    """The second batch has half of its images from the first, the third is the first again."""
+    head, optimizer, steps = trained_head(num_recent, tmp_path if on_disk else None)
+    (query, index), (_, other), *_ = steps
+    mixed = torch.cat([index[:4], other[~torch.isin(other, index)][:4]])
+    assert len(mixed) == 8
+    before = [tensor.clone() for tensor in head.recent.dense(head.weight)]
+    slots = head.recent.ids.clone()
+    for batch in (index, mixed, index, other):
+        backward(head, query, batch)
+        optimizer.zero_grad()  # as TrainStep.discard does
+        assert same(head.recent.dense(head.weight), before)
+    assert not torch.equal(head.recent.ids, slots)
+    train_step(head, optimizer, query, index, 0.3)
+    assert not same(head.recent.dense(head.weight), before)
 
 
 def test_flush_changes_nothing():
@@ -335,11 +404,11 @@ def test_least_recently_seen_leave_first():
     weight = torch.nn.Parameter(torch.zeros(6, 2))
     seen = []
     for index in ([1, 2, 3], [4, 1], [5, 6, 7, 5], [3], [8, 9, 10, 11, 12, 13]):
-        slots = recent.enter(torch.tensor(index), weight)
+        recent.enter(torch.tensor(index), weight)
         seen = [i for i in seen if i not in index] + list(dict.fromkeys(index))
         seen = seen[-6:]
         assert set(recent.ids.tolist()) - {-1} == set(seen)
-        assert recent.ids[slots].tolist() == index
+        assert recent.ids[recent.slots[index]].tolist() == index
         assert all(recent.slots[i] == (recent.ids.tolist().index(i) if i in seen else -1) for i in range(20))
 
 
@@ -384,10 +453,8 @@ def test_other_optimisers_are_refused(optimizer, message):
 def test_training_without_follow_is_refused():
     head = PICHead(60, 4, num_recent=16).double()
     optimizer = torch.optim.SGD(head.parameters(), **SGD)
-    steps = list(batches(2))
-    train_step(head, optimizer, *steps[0], 0.1)
-    with pytest.raises(ValueError, match=r"add dict\(type='InstanceHook'\) to custom_hooks"):
-        train_step(head, optimizer, *steps[1], 0.1)
+    with pytest.raises(RuntimeError, match=r"add dict\(type='InstanceHook'\) to custom_hooks"):
+        train_step(head, optimizer, *next(batches(1)), 0.1)
 
 
 def test_following_twice_counts_each_step_once():
@@ -401,15 +468,17 @@ def test_following_twice_counts_each_step_once():
 def test_accumulated_gradients_are_refused():
     head, _ = recent_head(**SGD)
     (query, index), (_, other) = batches(2)
-    head(query, head.address(index, 0)).backward()
+    _, target = backward(head, query, index)
+    head.update({0: query}, {0: target})
     with pytest.raises(ValueError, match='accumulative_counts > 1'):
-        head.address(other, 0)
+        head.enter(other)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(temperature=-1.0), 'head.temperature is -1'),
     (dict(num_recent=10), 'head.num_recent is 10'),
     (dict(num_recent=4, sharded=True), 'head.sharded is for the softmax over all'),
+    (dict(rows_dir='rows'), r"head\.rows_dir is 'rows', but only the rows outside of head\.num_recent"),
 ])  # fmt: skip
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -418,4 +487,4 @@ def test_bad_arguments(arguments, message):
 
 def test_batch_larger_than_the_recent():
     with pytest.raises(ValueError, match=r'head\.num_recent is 4, but a batch of all processes has 6'):
-        PICHead(9, num_recent=4).address(torch.arange(6), 0)
+        PICHead(9, num_recent=4).enter(torch.arange(6))

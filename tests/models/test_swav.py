@@ -18,7 +18,7 @@ def build(head=None, **changes):
     torch.manual_seed(0)
     config = ALGORITHMS['swav']
     model = MODELS.build(dict(config, **changes, head=dict(config['head'], **(head or {})))).double()
-    model.head.after_step()  # prototypes of unit length in float64
+    model.head.enter(None)  # prototypes of unit length in float64
     return model
 
 
@@ -88,7 +88,8 @@ def test_queue_is_used_when_full_and_holds_the_first_crops():
                 expected = sinkhorn(torch.cat([queue, scores]), head.epsilon)[len(queue) :]
                 torch.testing.assert_close(head.assign(scores, crop), expected, rtol=0, atol=1e-12)
                 history[crop].append(encoded[crop][:, 0])
-        model.train().loss(crops(step))
+        model.training = True  # BatchNorm stays in evaluation mode
+        model.loss(crops(step))
         model.after_step()
         assert head.queued == min(6 * (step + 1), 12)
     for queue, past in zip(head.queues, history, strict=True):

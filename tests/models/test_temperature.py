@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
-from ranks import run_ranks
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,6 +26,7 @@ from unmix.models.functional import bank_chunks, bank_lse, eager_gradient, own_s
 from unmix.models.heads.instances import InstanceHead
 from unmix.models.layers import noise_contrast
 from unmix.registry import MODELS
+from unmix.testing.ranks import run_ranks
 
 N, D = 20, 6
 EXACT = dict(rtol=1e-10, atol=1e-11)

@@ -133,6 +133,7 @@ def test_a_silent_server_ends_with_an_error(
         with pytest.raises(ConnectionError, match=rf'{url}/x\.pth could not be downloaded: no answer within 0\.2 s'):
             fetch(f'{url}/x.pth', tmp_path)
     assert time.monotonic() - start < 10
+    assert len(server.requests) == begins  # it is not asked again
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,7 +71,7 @@ class HandLoop:
             self.model.after_step()
 
 
-class Turns(Hook):  # type: ignore[misc]  # MMEngine is untyped
+class Turns(Hook):
     """Gives the three their turns, and times them.
 
     Attributes:

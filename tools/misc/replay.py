@@ -35,7 +35,7 @@ class Replayed(Exception):
     """Raised after the step, to end the training."""
 
 
-class Watch(Hook):  # type: ignore[misc]  # MMEngine is untyped
+class Watch(Hook):
     """Records the losses of one step and all that is not finite in it, in order; then ends the training."""
 
     priority = 'HIGHEST'  # before FiniteLossHook acts

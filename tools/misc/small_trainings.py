@@ -58,7 +58,7 @@ class FewDigits(Digits):
 
 
 @HOOKS.register_module(force=True)
-class BatchLogHook(Hook):  # type: ignore[misc]  # MMEngine is untyped
+class BatchLogHook(Hook):
     """Writes a line for each iteration: its number, and the hash of its batch."""
 
     priority = 'VERY_HIGH'

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import yaml
 
-from unmix.checkpoint.files import save_checkpoint
 from unmix.checkpoint.load import load_from_local
+from unmix.checkpoint.save import save_checkpoint
 from unmix.config import find_config, load_config
 from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import MODELS

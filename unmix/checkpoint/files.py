@@ -9,26 +9,16 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
-import torch
-from mmengine.runner import checkpoint as mmengine_checkpoint
-
-from unmix.utils.files import atomic_path
+from unmix.utils.files import atomic_path, free_mib
 
 _MARK = b'unmix sha256 '
 _END = 22  # bytes of a zip archive's last record; its last two are the length of the comment that follows
 _COMMENT = len(_MARK) + 64
 _SEALED = re.compile(rb'PK\x05\x06.{18}' + _MARK + rb'([0-9a-f]{64})', re.DOTALL)
 _TORN = re.compile(rb'PK\x05\x06.{16}' + re.escape(struct.pack('<H', _COMMENT)), re.DOTALL)
-
-Writer = Callable[[io.BytesIO, str], None]
-_mmengine_save = mmengine_checkpoint.save_checkpoint
 
 
 def write_checkpoint(buffer: io.BytesIO, path: str) -> None:
@@ -47,47 +37,13 @@ def write_checkpoint(buffer: io.BytesIO, path: str) -> None:
             file.write(data)
             file.flush()
     except OSError as error:
-        needed, free = buffer.tell() / 2**20, _free(path) / 2**20
+        needed, free = buffer.tell() / 2**20, free_mib(Path(path).parent)
         raise OSError(
             error.errno,
             f'checkpoint {path} could not be written: {error.strerror}. It needs {needed:.1f} MiB, {free:.1f} MiB are '
             'free. The checkpoints before it are still there. Make room, raise the quota or the limit of file sizes, '
             'or keep fewer by default_hooks.checkpoint.max_keep_ckpts',
         ) from error
-
-
-def _free(path: str) -> int:
-    try:
-        return shutil.disk_usage(Path(path).parent).free
-    except OSError:
-        return 0
-
-
-_writer: ContextVar[Writer] = ContextVar('writer', default=write_checkpoint)
-
-
-@contextmanager
-def writing_by(writer: Writer) -> Iterator[None]:
-    """Have ``writer`` write the checkpoints that are saved in this context."""
-    token = _writer.set(writer)
-    try:
-        yield
-    finally:
-        _writer.reset(token)
-
-
-def save_checkpoint(
-    checkpoint: dict, filename: str, file_client_args: dict | None = None, backend_args: dict | None = None
-) -> None:
-    """Stand in for MMEngine's function of this name: local files are sealed and written by :func:`write_checkpoint`.
-
-    The whole file is in host memory once before it is written, as with MMEngine's.
-    """
-    if file_client_args is not None or backend_args is not None or '://' in str(filename):
-        return _mmengine_save(checkpoint, filename, file_client_args, backend_args)
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    return _writer.get()(buffer, str(filename))
 
 
 def verify(path: str | Path, source: str | None = None) -> bool:

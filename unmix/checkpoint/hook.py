@@ -13,7 +13,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from unmix.checkpoint.latest import PASSING
-from unmix.checkpoint.writer import CheckpointWriter
+from unmix.checkpoint.save import CheckpointWriter
 from unmix.registry import HOOKS
 from unmix.utils.accumulation import between_steps
 from unmix.utils.files import leftovers
@@ -28,7 +28,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     A checkpoint is written beside its place, brought to the disk and renamed; then ``last_checkpoint`` names it; then
     those that ``max_keep_ckpts`` and ``save_best`` make obsolete are removed, and what a signal or the time had saved
     in between. MMEngine removes them first. Rank 0 writes, and all ranks learn how it ended. Temporary files that a
-    killed run has left are removed before training.
+    killed run has left are removed before training. A checkpoint that holds NaN or infinity is not written, and ends
+    the run (:func:`unmix.checkpoint.save.refuse_nonfinite`).
 
     Args:
         interval_minutes: Also save ``iter_N.pth`` when so much time has passed since the last checkpoint, at the end of
@@ -45,7 +46,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         ValueError: If ``on_write_error`` is another word, or checkpoints are not to be local files.
     """
 
-    keep_ckpt_ids: deque
+    keep_ckpt_ids: deque[Any]
     file_backend: Any
 
     def __init__(
@@ -79,7 +80,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 runner.logger.info(f'Removing {path}, which a killed run had begun to write')
                 path.unlink(missing_ok=True)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Let no two checkpoints be written at a time, whoever saves this one. Rank 0 only."""
         self.writer.wait()
 
@@ -88,7 +89,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         return self.writer.owed or super().every_n_epochs(runner, n, start)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Save if the number of iterations or the time says so."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
@@ -151,7 +152,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             outdated += [str(Path(folder, name)) for name in names for folder in {self.out_dir, runner.work_dir}]
             yield outdated
 
-    def _save(self, runner: Runner, name: str, meta: dict, by_epoch: bool) -> None:
+    def _save(self, runner: Runner, name: str, meta: dict[str, Any], by_epoch: bool) -> None:
         runner.save_checkpoint(
             self.out_dir,
             name,

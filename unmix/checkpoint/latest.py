@@ -5,6 +5,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -42,12 +43,13 @@ def find_latest_checkpoint(path: str) -> str | None:
     found: list[str | None] = [None]
     with agreed():
         if is_main_process():
-            found[0] = _find_latest(Path(path))
+            found[0] = newest_whole(Path(path))
     broadcast_object_list(found, src=0)
     return found[0]
 
 
-def _find_latest(work_dir: Path) -> str | None:
+def newest_whole(work_dir: Path) -> str | None:
+    """Do what :func:`find_latest_checkpoint` does, on this rank alone."""
     problems: list[str] = []
     for candidate in _candidates(work_dir):
         problem = _problem(candidate)
@@ -77,10 +79,12 @@ def _candidates(work_dir: Path) -> Iterator[Path]:
     here = work_dir / named.name
     if here.is_file() and (not named.exists() or (named.parent / LATEST).exists()):
         named = here  # moved, copied, or seen from another directory
+    folders = {work_dir}
     if named.suffix == '.pth':
         yield named
-    folders = [folder for folder in {named.parent, work_dir} if folder.is_dir()]
-    others = [path for folder in folders for path in folder.iterdir() if _RESUMABLE.fullmatch(path.name)]
+        folders.add(named.parent)
+    files = chain.from_iterable(folder.iterdir() for folder in folders if folder.is_dir())
+    others = [path for path in files if _RESUMABLE.fullmatch(path.name)]
     yield from sorted((path for path in others if path != named), key=_position, reverse=True)
 
 

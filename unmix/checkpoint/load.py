@@ -10,12 +10,12 @@ import os
 import os.path as osp
 import pickle
 import re
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 
 from unmix.checkpoint.files import verify
@@ -57,11 +57,12 @@ def allowed_globals() -> list[Any]:
     return allowed + sorted({type(np.dtype(code)) for code in numeric}, key=lambda dtype: dtype.__name__)
 
 
-def _read(source: str, load: Callable[[bool], Any]) -> Any:
-    """Call ``load(weights_only)`` with the allowed types; say what is wrong with ``source`` in one sentence."""
+def _load(path: str | Path, source: str, map_location: Any) -> Any:
+    """Compare a file with its seal and load it with the allowed types; messages call it ``source``."""
+    verify(path, source)
     try:
         with torch.serialization.safe_globals(allowed_globals()):
-            return _without_code(load(True))
+            return _without_code(torch.load(path, map_location=map_location, weights_only=True))
     except (OSError, MemoryError):
         raise
     except Exception as error:
@@ -77,7 +78,7 @@ def _read(source: str, load: Callable[[bool], Any]) -> Any:
                 logger='current',
                 level=logging.WARNING,
             )
-            return load(False)
+            return torch.load(path, map_location=map_location, weights_only=False)
         if refused is None:
             raise _unreadable(source, error) from error
         what = next(filter(None, refused.groups()))
@@ -115,13 +116,10 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     if not osp.isfile(path):
         what = 'is a directory' if osp.isdir(path) else 'does not exist'
         raise FileNotFoundError(f'checkpoint {filename!r} {what}; give the path of a file that torch.save wrote')
-    verify(path)
-    return _read(filename, lambda safe: torch.load(path, map_location=map_location, weights_only=safe))
+    return _load(path, filename, map_location)
 
 
-def load_from_http(
-    filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool | None = None
-) -> Any:
+def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
     """Download a checkpoint (:func:`unmix.utils.download.fetch`) and load it as :func:`load_from_local` does.
 
     It is kept in ``model_dir``, or in the cache. The first process of each machine downloads, the others then find the
@@ -131,20 +129,16 @@ def load_from_http(
         ConnectionError: The file cannot be reached.
         ValueError: The file holds more than weights and logs, is no checkpoint, or is damaged.
     """
-    rank, world_size = get_dist_info()
-    first = int(os.environ.get('LOCAL_RANK', rank)) == 0
 
     def load() -> Any:
         path = fetch(filename, model_dir)
         try:
-            verify(path, filename)
-            return _read(filename, lambda safe: torch.load(path, map_location=map_location, weights_only=safe))
+            return _load(path, filename, map_location)
         except ValueError:
             path.unlink(missing_ok=True)
             raise
 
-    if world_size == 1:
-        return load()
+    first = int(os.environ.get('LOCAL_RANK', get_rank())) == 0
     try:
         checkpoint = load() if first else None
     finally:

@@ -33,12 +33,12 @@ class LoadGuardHook(Hook):
     def __init__(self, strict: bool = True) -> None:
         self.strict = strict
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Write down what the model is."""
         if model := _config(runner):
             checkpoint.setdefault('meta', {})['model'] = model_settings(model)
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare before anything is copied.
 
         Raises:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmix.checkpoint.files import save_checkpoint
 from unmix.checkpoint.load import allowed_globals, load_from_local
+from unmix.checkpoint.save import save_checkpoint
 from unmix.converters.family import Family
 
 

@@ -16,7 +16,7 @@ LAM_POLICIES = ('per_pair', 'first', 'chained')
 
 @MODELS.register_module()
 class UnMix(BaseModule):
-    """Match the mixture of an image and another one of its batch with both of them, in the share it holds them.
+    """Match the mixture of an image and another one of its batch with both, in proportion to their shares.
 
     With ``x`` the first view, ``reverse`` the reversal of the batch, ``m`` the mixture of ``x`` and ``reverse(x)``, and
     ``q`` the encoding of ``m``, the loss over the targets ``t`` is
@@ -44,7 +44,7 @@ class UnMix(BaseModule):
 
     def __init__(
         self,
-        mixing: dict | None = None,
+        mixing: dict[str, Any] | None = None,
         loss_weight: float = 1.0,
         replay_bn_stats: bool = False,
         lam_policy: str = 'per_pair',

@@ -1,4 +1,4 @@
-"""Colour spaces in which lightness and colour are apart."""
+"""Colour spaces that separate lightness from colour."""
 
 from collections.abc import Sequence
 from typing import Any

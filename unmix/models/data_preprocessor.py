@@ -1,4 +1,4 @@
-"""From what the loader delivers to what the network sees."""
+"""Moves a batch to the device and normalises it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

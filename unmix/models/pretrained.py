@@ -1,4 +1,4 @@
-"""Weights of an earlier training for a part of a model."""
+"""Load the weights of an earlier training into a part of a model."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def load_pretrained(
     map_location: Any = 'cpu',
     config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Load the tensors of a checkpoint whose names begin with ``prefix``, and say how many of the module's there were.
+    """Load the tensors of a checkpoint whose names begin with ``prefix``; log how many the module got.
 
     Args:
         module: What they are loaded into.
@@ -58,7 +58,7 @@ def load_pretrained(
 
 
 def model_settings(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint has to say of its model, in plain containers: ``meta.model``.
+    """Return the settings of a model that a checkpoint stores in ``meta.model``, in plain containers.
 
     That is the config of its backbone and its normalisation, and of a classifier its head.
 
@@ -80,7 +80,7 @@ _OF_THE_TRAINING = {'init_cfg', 'num_splits', 'zero_init_residual'}
 
 
 def check_backbone(own: Mapping[str, Any], checkpoint: Any, source: str) -> None:
-    """Compare a backbone's config with the one that a checkpoint has in ``meta``, if it has one.
+    """Compare a backbone's config with the one in the ``meta`` of a checkpoint, if there is one.
 
     Stride, padding and max-pool of a stem do not show in names and shapes of tensors.
 
@@ -101,7 +101,7 @@ def check_backbone(own: Mapping[str, Any], checkpoint: Any, source: str) -> None
 
 
 def _settings(value: Any) -> Any:
-    """Return a stem by its settings, which may be given by name, and lists as tuples."""
+    """Return settings in one form: a stem's name as its settings, lists as tuples."""
     if isinstance(value, Mapping):
         return {key: _settings(x) for key, x in value.items()}
     if isinstance(value, str):

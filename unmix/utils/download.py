@@ -1,10 +1,8 @@
 """Downloads from http(s) addresses: a file is whole and right under its name, or it is not there."""
 
 import os
-import shutil
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from mmengine.logging import print_log
 
 from unmix.utils.digest import file_sha256
+from unmix.utils.files import free_mib
 from unmix.version import __version__
 
 HOME = 'UNMIX_HOME'
@@ -27,17 +26,13 @@ def cache_directory() -> Path:
     return Path(home).expanduser() if home else Path(torch.hub.get_dir()) / 'checkpoints'
 
 
-def fetch(
-    url: str,
-    directory: str | Path | None = None,
-    name: str | None = None,
-    sha256: str | None = None,
-) -> Path:
+def fetch(url: str, directory: str | Path | None = None, name: str | None = None, sha256: str | None = None) -> Path:
     """Return the file of an http(s) address, which is downloaded unless it is there.
 
     The file gets its name in one step, after it was compared with the length that the server states and with
-    ``sha256``. Several processes may fetch it at a time; each downloads a file of its own. A server that does not
-    answer for :data:`TIMEOUT` seconds is asked four times at most, so that this ends within 130 s.
+    ``sha256``. Several processes may fetch it at a time; each downloads a file of its own. A server that sends nothing
+    for :data:`TIMEOUT` seconds is an error; a connection that breaks, and an error of the server (5xx), are tried again
+    after each of :data:`WAITS`.
 
     Args:
         url: The address.
@@ -74,13 +69,11 @@ def fetch(
             known = None if sha256 is None else f'sha256:{sha256}'
             return Path(pooch.retrieve(url, known, fname=name, path=folder, downloader=download))
         except (RequestException, ConnectionError) as error:
-            response = getattr(error, 'response', None)
-            refused = response is not None and response.status_code < 500 and response.status_code not in (408, 429)
-            if wait is None or refused:
+            problem, may_pass = _problem(error)
+            if wait is None or not may_pass:
                 raise ConnectionError(
-                    f'{url} could not be downloaded: {_reason(error)}. Call again, or download it '
-                    'by other means and give its path; for a model of the zoo set UNMIX_MIRROR to another address '
-                    'or to a folder that has the file.'
+                    f'{url} could not be downloaded: {problem}. Call again, or download it by other means and give its '
+                    'path; for a model of the zoo set UNMIX_MIRROR to another address or to a folder that has the file.'
                 ) from error
         except OSError as error:
             raise not_written(folder / name, error) from error
@@ -90,13 +83,10 @@ def fetch(
 
 def not_written(target: Path, error: OSError) -> OSError:
     """Return the error to raise where a file cannot be written; it says what to do."""
-    free = 0.0
-    with suppress(OSError):
-        free = shutil.disk_usage(target.parent).free / 2**20
     return OSError(
         error.errno,
-        f'{target} could not be written: {error.strerror or error}; {free:.1f} MiB are free there. Make room, or name '
-        'another folder: UNMIX_HOME, or --directory',
+        f'{target} could not be written: {error.strerror or error}; {free_mib(target.parent):.1f} MiB are free there. '
+        'Make room, or name another folder: UNMIX_HOME, or --directory',
     )
 
 
@@ -115,16 +105,20 @@ def _download(url: str, path: str) -> None:
         raise ConnectionError(f'the connection ended {bar.total - size} bytes too early')
 
 
-def _reason(error: BaseException) -> str:
-    """Say in a few words what ``requests`` says in its class, or in the error that it was raised for."""
+def _problem(error: BaseException) -> tuple[str, bool]:
+    """Return what went wrong, in a few words, and whether another attempt may help.
+
+    ``requests`` says it in the answer that it got, or in the first of the errors that led to its own.
+    """
     response = getattr(error, 'response', None)
     if response is not None:
-        return f'the server answers {response.status_code} {response.reason}'
+        status = response.status_code
+        return f'the server answers {status} {response.reason}', status >= 500 or status in (408, 429)
     while error.__context__ is not None:
         error = error.__context__
     if isinstance(error, TimeoutError):
-        return f'no answer within {TIMEOUT:g} s'
-    return ' '.join(str(error).split()) or type(error).__name__
+        return f'no answer within {TIMEOUT:g} s', False
+    return ' '.join(str(error).split()) or type(error).__name__, True
 
 
 class _Bar:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,14 @@ def leftovers(directory: str | Path, suffix: str) -> list[Path]:
     name = re.compile(rf'\..+\.\d+{re.escape(suffix)}')
     own = f'.{os.getpid()}{suffix}'
     return [path for path in Path(directory).iterdir() if name.fullmatch(path.name) and not path.name.endswith(own)]
+
+
+def free_mib(directory: str | Path) -> float:
+    """Free room of the file system of a directory, in MiB; 0 if there is no such directory."""
+    try:
+        return shutil.disk_usage(directory).free / 2**20
+    except OSError:
+        return 0.0
 
 
 def _flush(path: Path) -> None:

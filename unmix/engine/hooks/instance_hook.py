@@ -1,10 +1,15 @@
-"""What heads that know every instance need to know of a training."""
+"""Connects heads that tell instances apart with the data set, the optimiser and the checkpoints of a run."""
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
+from unmix.checkpoint.load import allowed_globals
 from unmix.engine.sizes import check_num_instances
 from unmix.models.algorithms import BaseAlgorithm
 from unmix.registry import HOOKS
@@ -13,18 +18,19 @@ from unmix.utils.dist import unwrap
 
 @HOOKS.register_module()
 class InstanceHook(Hook):
-    """Checks ``head.num_instances`` against the data set, and tells the head of the optimiser (``head.follow``).
+    """Check ``head.num_instances`` against the data set, and give the optimiser to the head (``head.follow``).
 
-    When a checkpoint is saved, old tables of :class:`RowsOnDisk` are removed. Heads without all that are left alone.
+    When a checkpoint is saved, the head may remove files that no checkpoint needs (``head.saved``): the tables of
+    :class:`RowsOnDisk`. Models that are no :class:`BaseAlgorithm` are left alone.
 
     Raises:
         ValueError: If the data set has more images than the head has instances.
     """
 
-    priority = 'BELOW_NORMAL'
+    priority = 'LOWEST'  # after CheckpointHook, which waits until the checkpoint before this one is written
 
     def before_train(self, runner: Runner) -> None:
-        """Check and tell, before the first iteration and after a checkpoint has been loaded."""
+        """Check the data set and give the optimiser to the head; a checkpoint has been loaded by then."""
         model = unwrap(runner.model)
         if not isinstance(model, BaseAlgorithm):
             return
@@ -39,7 +45,28 @@ class InstanceHook(Hook):
         model.head.follow(runner.optim_wrapper.optimizer)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Remove what only older checkpoints need, once the state of this one is complete. Rank 0 only."""
+        """Let the head remove files, once the state of this checkpoint is complete. Rank 0 only."""
         model = unwrap(runner.model)
-        if isinstance(model, BaseAlgorithm):
-            model.head.saved()
+        if not isinstance(model, BaseAlgorithm):
+            return
+        try:
+            model.head.saved(_state_dicts(runner))
+        except ValueError as error:
+            runner.logger.warning(f'No table of head.rows_dir is removed: {error}')
+
+
+def _state_dicts(runner: Runner) -> Iterator[Mapping[str, Tensor]]:
+    """Yield the state dict of each checkpoint of the run, captures included; a tensor is read when it is used.
+
+    Raises:
+        ValueError: If a file cannot be read.
+    """
+    last = runner.message_hub.get_info('last_ckpt', None)
+    folders = {Path(runner.work_dir)} | ({Path(last).parent} if last else set())
+    for path in {path for folder in folders for path in folder.rglob('*.pth')}:
+        try:
+            with torch.serialization.safe_globals(allowed_globals()):
+                state_dict = torch.load(path, map_location='cpu', mmap=True, weights_only=True)['state_dict']
+        except Exception as error:  # a damaged pickle can raise anything
+            raise ValueError(f'{path} is no checkpoint, or damaged ({error}). Move it out of the run.') from error
+        yield state_dict

@@ -12,8 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from unmix.checkpoint.latest import PASSING, name_latest
-from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed
-from unmix.checkpoint.resume_command import resume_command
+from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed, resume_command
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
 from unmix.engine.step import TrainStep
 from unmix.registry import LOOPS

@@ -218,8 +218,8 @@ class BaseAlgorithm(BaseModel, ABC):
         self, mixture: Any, lam: float | Tensor, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]
     ) -> dict[str, Tensor]:
         head = self.head
-        prepared = {j: head.prepare(target) for j, target in targets.items()}
         shared = {i: head.shared(queries[i]) for i in dict.fromkeys(i for i, _ in self.pairs)}
+        prepared = {j: head.prepare(target) for j, target in targets.items()}
         terms = [head.terms(queries[i], prepared[j], shared[i]) for i, j in self.pairs]
         losses = dict(loss_base=self.pair_weight * torch.stack(terms).sum())
         if self.unmix is not None:

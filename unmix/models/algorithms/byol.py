@@ -2,6 +2,7 @@
 
 import math
 from itertools import permutations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,14 +35,14 @@ class BYOL(SimCLR):
 
     def __init__(
         self,
-        backbone: dict,
-        neck: dict,
-        predictor: dict,
-        head: dict,
+        backbone: dict[str, Any],
+        neck: dict[str, Any],
+        predictor: dict[str, Any],
+        head: dict[str, Any],
         momentum: float = 0.99,
         momentum_by_epoch: bool = False,
         num_views: int = 2,
-        **kwargs: dict | None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, head, num_views, False, neck=neck, **kwargs)
         self.pairs = tuple(permutations(range(num_views), 2))
@@ -61,12 +62,16 @@ class BYOL(SimCLR):
         return 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
 
     def current_momentum(self) -> float:
-        """Return the momentum of this step; outside a Runner, that of the first one."""
+        """Return the momentum of this step."""
+        return self.momentum_at(self.progress())
+
+    def progress(self) -> float:
+        """Return the share of the training that was done before this step; 0 outside a Runner."""
         clock = read_clock()
         done, total = self.step.iteration, clock.max_iterations
         if self.momentum_by_epoch and clock.max_epochs:
             done, total = done // (total // clock.max_epochs), clock.max_epochs
-        return self.momentum_at(done / max(total, 1))
+        return done / max(total, 1)
 
     def project(self, features: Tensor) -> Tensor:
         """Return the predictions (N, D) of backbone features."""

@@ -53,8 +53,8 @@ class Classifier(BaseModel):
 
     def __init__(
         self,
-        backbone: dict,
-        head: dict | None = None,
+        backbone: dict[str, Any],
+        head: dict[str, Any] | None = None,
         freeze: bool = True,
         bn_mode: str = 'eval',
         layer: int | None = None,
@@ -62,8 +62,8 @@ class Classifier(BaseModel):
         pretrained: str | None = None,
         strict: bool = True,
         control: bool = False,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(MODELS.build(dict(type='DataPreprocessor') | (data_preprocessor or {})), init_cfg)
         self.backbone = MODELS.build(backbone)

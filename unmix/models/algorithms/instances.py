@@ -1,4 +1,4 @@
-"""Methods that tell every image of the data set from all others: the target of a view is the image's number."""
+"""Methods that discriminate instances: the target of a view is the number of its image."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +24,7 @@ class InstDisc(BaseAlgorithm):
     head: InstanceHead
 
     def encode_target(self, view: Tensor, query: Tensor | None, index: Tensor | None) -> Tensor:
-        """Return where the head finds the instances ``index`` (N,), their number first.
+        """Return the head's target of the instances ``index`` (N,).
 
         Raises:
             ValueError: If the batch has no index, or one lies outside the bank.

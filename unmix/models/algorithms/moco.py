@@ -1,5 +1,7 @@
 """Momentum contrast."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,12 +30,12 @@ class MoCo(BaseAlgorithm):
 
     def __init__(
         self,
-        backbone: dict,
-        neck: dict,
-        head: dict,
+        backbone: dict[str, Any],
+        neck: dict[str, Any],
+        head: dict[str, Any],
         momentum: float = 0.999,
         symmetric: bool = False,
-        **kwargs: dict | None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
         self.pairs = ((0, 1), (1, 0)) if symmetric else ((0, 1),)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,12 @@ class SimCLR(BaseAlgorithm):
     """
 
     def __init__(
-        self, backbone: dict, head: dict, num_views: int = 2, joint_neck: bool = False, **kwargs: dict | None
+        self,
+        backbone: dict[str, Any],
+        head: dict[str, Any],
+        num_views: int = 2,
+        joint_neck: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone=backbone, head=head, **kwargs)
         if num_views < 2:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -20,7 +21,7 @@ ARCHITECTURES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, .
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-STEMS: dict[str, dict] = {
+STEMS: dict[str, dict[str, Any]] = {
     'imagenet': dict(kernel_size=7, stride=2, padding=3, maxpool=True),
     'cifar': dict(kernel_size=3, stride=1, padding=1, maxpool=False),
     'cifar-pool': dict(kernel_size=3, stride=1, padding=1, maxpool=True),
@@ -62,12 +63,12 @@ class ResNet(BaseModule):
         depth: int = 50,
         in_channels: int = 3,
         width: int = 64,
-        stem: str | dict = 'imagenet',
+        stem: str | dict[str, Any] = 'imagenet',
         num_splits: int = 1,
         stem_width: int | None = None,
         channels_last: bool | int = False,
         zero_init_residual: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if depth not in ARCHITECTURES:

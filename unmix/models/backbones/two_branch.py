@@ -1,5 +1,7 @@
 """Two networks for two groups of channels."""
 
+from typing import Any
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -9,7 +11,7 @@ from unmix.registry import MODELS
 
 @MODELS.register_module()
 class TwoBranch(BaseModule):
-    """Two encoders of the same kind: one sees the first channel(s) of an image, the other one the rest (CMC).
+    """Two encoders of one architecture: one sees the first channels of an image, the other one the rest (CMC).
 
     Args:
         branch: Config of the encoders; each is built with its own ``in_channels``.
@@ -24,7 +26,10 @@ class TwoBranch(BaseModule):
     """
 
     def __init__(
-        self, branch: dict, channels: tuple[int, int] = (1, 2), init_cfg: dict | list[dict] | None = None
+        self,
+        branch: dict[str, Any],
+        channels: tuple[int, int] = (1, 2),
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.channels = tuple(channels)

@@ -1,4 +1,4 @@
-"""Drawing from a discrete distribution in constant time."""
+"""Draw from a discrete distribution in constant time."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,20 @@ from torch import Tensor, nn
 
 
 class AliasTable(nn.Module):
-    """Walker's alias method: cell i holds the share ``prob[i]`` of i itself, and else ``alias[i]``.
+    """Walker's alias method: a draw from cell i is i with probability ``prob[i]``, else ``alias[i]``.
 
-    Cells are paired as in the CMC repository, from the ends of the lists of small and of large ones, so the tables are
-    the same; for equal weights all shares are 1, and a draw is a uniform integer.
+    Small and large cells are paired from the ends of their lists, as in the CMC repository, so the tables are equal to
+    its tables. For equal weights every probability is 1, and a draw is a uniform integer.
 
     Args:
-        weights: (n,) non-negative; their sum need not be 1.
+        weights: (n,) non-negative; they are divided by their sum.
+
+    Attributes:
+        prob: (n,), in [0, 1].
+        alias: (n,) int64.
 
     Raises:
-        ValueError: If one is negative, or all are 0.
+        ValueError: If a weight is negative, or all are 0.
     """
 
     prob: Tensor
@@ -26,7 +30,7 @@ class AliasTable(nn.Module):
         super().__init__()
         weights = torch.as_tensor(weights)
         if weights.ndim != 1 or not bool((weights >= 0).all()) or not weights.sum() > 0:
-            raise ValueError('head.negative_weights are one non-negative number for each instance, not all 0.')
+            raise ValueError('head.negative_weights must be one non-negative number for each instance, and not all 0.')
         share = (len(weights) * weights / weights.sum()).tolist()
         alias = [0] * len(share)
         small = [i for i, value in enumerate(share) if value < 1]
@@ -42,5 +46,10 @@ class AliasTable(nn.Module):
         self.register_buffer('alias', torch.tensor(alias), persistent=False)
 
     def forward(self, cells: Tensor, uniform: Tensor) -> Tensor:
-        """Return the draws for uniform integers ``cells`` in [0, n) and uniform numbers in [0, 1)."""
+        """Return a draw, in the shape of ``cells``, for each pair of uniform random inputs.
+
+        Args:
+            cells: Integers in [0, n), of any shape.
+            uniform: Numbers in [0, 1), of the same shape.
+        """
         return torch.where(uniform < self.prob[cells], cells, self.alias[cells])

@@ -1,4 +1,4 @@
-"""Random numbers of instances, drawn on the device."""
+"""Random integers for each instance, computed on the device."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ _FIRST, _SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
 def random_bits(key: int, index: Tensor, num: int) -> Tensor:
-    """Draw ``num`` times 53 bits for each instance: (N, num) int64, ``[n, j]`` a function of (key, index[n], j).
+    """Return 53 random bits ``num`` times for each instance, (N, num) int64; ``[n, j]`` depends on (key, index[n], j).
 
-    splitmix64 in counter mode as in :func:`unmix.utils.uniforms`, on the device of ``index``. So the negatives of an
-    instance do not depend on its place in the batch, or on the number of processes.
+    The generator is splitmix64 in counter mode, as in :func:`unmix.utils.rng.uniforms`, and runs on the device of
+    ``index``. So the negatives of an instance do not depend on its place in the batch or on the number of processes.
 
     Args:
-        key: 64 bits.
-        index: (N,) int64.
+        key: An integer in [0, 2^64).
+        index: Instance ids (N,) int64.
         num: Numbers per instance.
     """
     key = key - (1 << 64) if key >= 1 << 63 else key
@@ -25,12 +25,12 @@ def random_bits(key: int, index: Tensor, num: int) -> Tensor:
 
 
 def _shift(bits: Tensor, by: int) -> Tensor:
-    """Shift right and fill with zeros; torch's own shift keeps the sign."""
+    """Shift right and fill with zeros; torch's shift repeats the sign bit."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """Apply splitmix64's finaliser; products wrap."""
+    """Apply the finaliser of splitmix64; products are modulo 2^64."""
     bits = (bits ^ _shift(bits, 30)) * _FIRST
     bits = (bits ^ _shift(bits, 27)) * _SECOND
     return bits ^ _shift(bits, 31)

@@ -1,4 +1,4 @@
-"""A softmax whose classes are divided among the ranks."""
+"""Cross-entropy over classes that are divided among the ranks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from unmix.utils.dist import concat_all_gather, concat_all_gather_grad, rank_sli
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the ranks; so is the gradient, since each rank's loss depends on all summands."""
+    """Sum a tensor over the ranks. The gradient is summed too, because each rank's loss depends on all summands."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -29,14 +29,18 @@ class _Sum(torch.autograd.Function):
 def sharded_cross_entropy(query: Tensor, target: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the mean cross-entropy of this rank's crops over the classes of all ranks.
 
-    Rank r has the classes r, r + R, r + 2R, ... Every rank scores the crops of all ranks against its own classes; three
-    numbers for each crop are exchanged (maximum, sum of exponentials, own logit), and the crops' features. Averaged
-    over the ranks, as DDP does, the gradients are those of the cross-entropy over all classes on each rank.
+    Of R ranks, rank r has the classes r, r + R, r + 2R, ... Each rank computes the logits of its own classes for the
+    crops of all ranks. The ranks exchange the features of the crops and three numbers per crop: maximum, sum of
+    exponentials, logit of the target. The gradients averaged over the ranks, as DDP does, equal those of the
+    cross-entropy over all classes on each rank.
 
     Args:
         query: This rank's crops (N, V, D).
-        target: Their classes (N,).
-        logits: From crops (R * N, V, D) to logits (R * N, V, C) of this rank's classes.
+        target: Classes of the samples (N,).
+        logits: Returns the logits (R * N, V, C) of this rank's C classes for crops (R * N, V, D).
+
+    Returns:
+        The mean over this rank's N * V crops, a scalar.
     """
     scores = logits(concat_all_gather_grad(query))
     labels = concat_all_gather(target)
@@ -47,4 +51,5 @@ def sharded_cross_entropy(query: Tensor, target: Tensor, logits: Callable[[Tenso
     place = torch.where(mine, labels // get_world_size(), 0)
     own = scores.gather(2, place[:, None, None].expand(-1, scores.shape[1], 1))[:, :, 0]
     own = _Sum.apply(torch.where(mine[:, None], own, 0.0))
-    return (top + total.log() - own)[rank_slice(len(query))].mean()
+    losses: Tensor = top + total.log() - own
+    return losses[rank_slice(len(query))].mean()

@@ -1,7 +1,8 @@
-"""What steps of SGD do to a weight that gets no gradient, made up for later, all at once.
+"""The effect of many SGD steps on a weight without gradient, applied at once.
 
-Without gradient a step with learning rate eta, weight decay lambda and momentum mu maps a weight and its momentum
-linearly, the same for each coordinate: ``(w, v) <- A (w, v)``, ``A = [[1 - eta lambda, -eta mu], [lambda, mu]]``.
+Without gradient, an SGD step with learning rate eta, weight decay lambda and momentum mu is a linear map of a weight
+and its momentum. The map is the same for each coordinate: ``(w, v) <- A (w, v)`` with
+``A = [[1 - eta lambda, -eta mu], [lambda, mu]]``.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Step(NamedTuple):
-    """Hyper-parameters of a step."""
+    """Hyper-parameters of an SGD step."""
 
     lr: float
     weight_decay: float
@@ -19,16 +20,17 @@ class Step(NamedTuple):
 
 
 def skipped_steps(steps: Tensor, lr: Tensor, weight_decay: Tensor, momentum: Tensor) -> Tensor:
-    """Return ``A^steps`` in closed form, (2, 2, N) float64, for N numbers of steps with constant hyper-parameters.
+    """Return ``A^steps`` (2, 2, N) in float64 and in closed form, for constant hyper-parameters.
 
-    By Cayley and Hamilton ``A^t = S_t A - mu S_(t-1) I`` with ``S_t = (r^t - q^t) / (r - q)``; r and q are the roots of
-    ``x^2 - (1 + mu - eta lambda) x + mu``, real or a complex pair, and ``1 - r`` is computed without cancellation.
+    By the Cayley-Hamilton theorem ``A^t = S_t A - mu S_(t-1) I`` with ``S_t = (r^t - q^t) / (r - q)``. Here r and q are
+    the roots of ``x^2 - (1 + mu - eta lambda) x + mu``, real or a complex pair. ``1 - r`` is computed without
+    cancellation.
 
     Args:
-        steps: (N,) non-negative integers.
+        steps: t, (N,) non-negative integers.
         lr: eta, (N,) or ().
-        weight_decay: lambda, likewise.
-        momentum: mu, likewise, in [0, 1).
+        weight_decay: lambda, (N,) or ().
+        momentum: mu, (N,) or (), in [0, 1).
     """
     t = steps.double()
     lr, weight_decay, momentum = (x.double().expand(t.shape) for x in (lr, weight_decay, momentum))
@@ -58,16 +60,23 @@ def skipped_steps(steps: Tensor, lr: Tensor, weight_decay: Tensor, momentum: Ten
 
 
 class StepHistory(nn.Module):
-    """The hyper-parameters of all steps so far, and the product of the maps since any of them.
+    """The hyper-parameters of all steps so far, and the product of the maps ``A`` since any of them.
 
-    Steps with the same hyper-parameters are a phase. A phase costs four numbers, and a step within it nothing, since
-    it has a closed form; when a phase ends, the products since the end of each earlier one are multiplied by its map.
-    With a constant learning rate there is one phase, with one that changes every iteration each step is a phase.
+    Consecutive steps with the same hyper-parameters form a phase. Steps within a phase need no memory, because a phase
+    has a closed form. When a phase ends, the products since the end of each earlier phase are multiplied by its map.
+    With a constant learning rate there is one phase; if the rate changes in every iteration, each step is a phase.
 
-    The oldest phases are forgotten: a weight that has rested for longer gets the map of those that are left.
+    The oldest phases are dropped. A weight that was left alone before them gets only the maps of the phases kept.
 
     Args:
-        max_phases: Phases that are kept.
+        max_phases: Number of phases that are kept.
+
+    Attributes:
+        steps: Number of steps, ().
+        phase: Number of the current phase, from 0, ().
+        begins: Step at which each phase begins, (max_phases,); phase p is at ``p % max_phases``.
+        hyper: Learning rate, weight decay and momentum of each phase, (3, max_phases) float64.
+        since: Product of the maps since the end of each phase, (2, 2, max_phases) float64.
     """
 
     steps: Tensor
@@ -80,17 +89,17 @@ class StepHistory(nn.Module):
         super().__init__()
         self.max_phases = max_phases
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
-        self.register_buffer('phase', torch.zeros((), dtype=torch.long))  # the current one, from 0
-        # Of phase p at place p % max_phases; a phase ends where the next one begins.
+        self.register_buffer('phase', torch.zeros((), dtype=torch.long))
         self.register_buffer('begins', torch.zeros(max_phases, dtype=torch.long))
         self.register_buffer('hyper', torch.zeros(3, max_phases, dtype=torch.float64))
         self.register_buffer('since', torch.eye(2, dtype=torch.float64)[:, :, None].repeat(1, 1, max_phases))
         self._last: Step | None = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Move with the model, but stay in float64."""
+        """Move to the device of the model, but keep float64."""
         exact = self.hyper, self.since
-        super()._apply(fn, recurse)
+        move: Any = super()._apply
+        move(fn, recurse)
         self.hyper, self.since = (x.to(self.steps.device) for x in exact)
         return self
 
@@ -100,7 +109,7 @@ class StepHistory(nn.Module):
 
     @torch.no_grad()
     def advance(self, step: Step) -> None:
-        """Count a step of the optimiser."""
+        """Count a step with these hyper-parameters."""
         if self._last is not None and step != self._last:
             self._end_phase()
         if step != self._last:
@@ -122,16 +131,16 @@ class StepHistory(nn.Module):
         return skipped_steps(steps, *self.hyper[:, places])
 
     def since_step(self, step: Tensor, phase: Tensor) -> Tensor:
-        """Return the map (2, 2, N) of the steps from ``step`` (N,) of ``phase`` (N,) on.
+        """Return the product (2, 2, N) of the maps of all steps from ``step`` on.
 
         Args:
-            step: Number of steps done when the weight was left alone.
-            phase: The phase then.
+            step: ``steps`` at the time the weight was left alone, (N,).
+            phase: ``phase`` at that time, (N,).
         """
         oldest = (self.phase - self.max_phases + 1).clamp(min=0)
         place = phase.clamp(min=oldest) % self.max_phases
         step = torch.maximum(step, self.begins[place])
-        now = (self.phase % self.max_phases).view(1)  # as an index without dimensions it would be read on the host
+        now = (self.phase % self.max_phases).view(1)  # one dimension: an index () would be read on the host
         current = phase == self.phase
         until = torch.where(current, self.steps, self.begins[(place + 1) % self.max_phases])
         own = self._power(until - step, place)

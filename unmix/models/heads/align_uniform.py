@@ -1,6 +1,7 @@
 """Alignment and uniformity."""
 
 import math
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank
@@ -75,8 +76,8 @@ class AlignUniformHead(InfoNCEHead):
         intra_batch: bool = True,
         scope: str = 'rank',
         contrast_weight: float = 0.0,
-        temperature: Temperature | dict = 0.07,
-        init_cfg: dict | None = None,
+        temperature: Temperature | dict[str, Any] = 0.07,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(dim, queue_size, temperature, init_cfg)
         if not (align_weight or uniform_weight or contrast_weight):
@@ -95,19 +96,19 @@ class AlignUniformHead(InfoNCEHead):
 
     @property
     def chance_loss(self) -> float:
-        """The loss of features that are all the same."""
-        return self.weights['contrast'] * super().chance_loss
+        """Loss of features that are the same for all images."""
+        return self.weights['contrast'] * math.log(self.queue.size + 1)
 
     @full_precision
     def shared(self, query: Tensor) -> Tensor | None:
         """Return the log-sum-exps (N, 2) over the queue, of InfoNCE's logits and of ``-t * distance^2``, if used."""
         # ||q - u||^2 = 2 - 2 q.u, of unit rows
-        parts = dict(
-            contrast=lambda: bank_lse(query, self.queue.features, 1 / read_temperature(self.temperature)),
-            uniform=lambda: bank_lse(query, self.queue.features, 2 * self.t) - 2 * self.t,
-        )
-        used = [part() if self.weights[name] else query.new_zeros(len(query)) for name, part in parts.items()]
-        return torch.stack(used, 1)
+        negatives = far = query.new_zeros(len(query))
+        if self.weights['contrast']:
+            negatives = bank_lse(query, self.queue.features, 1 / read_temperature(self.temperature))
+        if self.weights['uniform']:
+            far = bank_lse(query, self.queue.features, 2 * self.t) - 2 * self.t
+        return torch.stack([negatives, far], 1)
 
     @full_precision
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """What every head is: a loss and its state."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -62,20 +62,20 @@ class BaseHead(BaseModule, ABC):
         return loss
 
     def enter(self, index: Tensor | None) -> None:
-        """Bring the rows of instances ``index`` (N,) to where loss and optimiser can reach them; before each loss.
+        """Bring the head into the form that the loss of the instances ``index`` (N,) needs; called before each loss.
 
-        It may move rows, never change what they hold: a second call, or a call for a step that is not taken, leaves
-        the training as it was. Default: nothing.
+        It may move rows to where loss and optimiser reach them, or scale weights that were loaded. A second call
+        changes nothing, and a call for a step that is not taken leaves the training as it was. Default: nothing.
         """
 
     def update(self, queries: Mapping[Any, Tensor], targets: Mapping[Any, Tensor]) -> None:
         """Move the state by one micro-batch; queries and targets are the clean ones, by view. Default: no state."""
 
     def after_step(self) -> None:
-        """Move what moves with the optimiser: called once after each of its steps. Default: nothing."""
+        """Update what depends on the optimiser; called once after each of its steps. Default: nothing."""
 
     def follow(self, optimizer: Optimizer) -> None:
-        """Learn which optimiser trains the head, before the first step. Default: it does not matter.
+        """Take note of the optimiser that trains the head, before the first step. Default: nothing.
 
         Raises:
             ValueError: If the head cannot be trained with it.
@@ -87,15 +87,19 @@ class BaseHead(BaseModule, ABC):
 
     @property
     def chance_loss(self) -> float | None:
-        """The loss of features that tell nothing apart, where a collapsed training stays. Default: None, not known."""
+        """Loss of features that are the same for all images, as after a collapse. Default: None, unknown."""
         return None
 
     def health(self, features: Tensor) -> dict[str, Tensor]:
-        """Return scalars that tell how the state stands to unit ``features`` (N, D). Default: none.
+        """Return scalar statistics of the state and unit ``features`` (N, D). Default: none.
 
         They are logged by :class:`HealthHook`, which calls this now and then, outside of the step.
         """
         return {}
 
-    def saved(self) -> None:
-        """Remove what only older checkpoints need; called on rank 0 when one is saved. Default: nothing."""
+    def saved(self, kept: Iterable[Mapping[str, Tensor]]) -> None:
+        """Remove files that no checkpoint needs; called on rank 0 while one is saved. Default: nothing.
+
+        Args:
+            kept: The state dicts of the models of all other checkpoints of the run, each read when it is asked for.
+        """

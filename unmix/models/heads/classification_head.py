@@ -1,6 +1,7 @@
 """Linear classifiers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import normal_init
@@ -13,7 +14,7 @@ from unmix.registry import MODELS
 
 @MODELS.register_module()
 class ClassificationHead(BaseHead):
-    """Linear layer and cross-entropy against labels; or several layers, one a learning rate, on the same features.
+    """Linear layer and cross-entropy against labels, or one such layer per learning rate on the same features.
 
     Weights start at N(0, 0.01), the bias at 0, as in the linear evaluation of
     `MoCo <https://arxiv.org/abs/1911.05722>`_ (Sec. 4.1; the values are the released code's).
@@ -38,7 +39,7 @@ class ClassificationHead(BaseHead):
         num_classes: int,
         std: float | None = 0.01,
         lrs: Sequence[float] | None = None,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes

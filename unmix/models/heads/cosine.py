@@ -1,5 +1,7 @@
 """Distance between directions."""
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,7 +19,7 @@ class CosineHead(BaseHead):
         normalize: Compare directions; otherwise ``loss = mean_{n, d} (q_nd - t_nd)^2``.
     """
 
-    def __init__(self, normalize: bool = True, init_cfg: dict | list[dict] | None = None) -> None:
+    def __init__(self, normalize: bool = True, init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None) -> None:
         super().__init__(init_cfg)
         self.normalize = normalize
 

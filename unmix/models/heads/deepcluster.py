@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ class DeepClusterV2Head(BaseHead):
         ValueError: If an argument is not positive.
     """
 
+    num_instances: int
     prototypes: Tensor
     bank: Tensor
     labels: Tensor
@@ -62,9 +64,9 @@ class DeepClusterV2Head(BaseHead):
         dim: int = 128,
         num_prototypes: int = 3000,
         num_heads: int = 3,
-        temperature: Temperature | dict = 0.1,
+        temperature: Temperature | dict[str, Any] = 0.1,
         kmeans_iterations: int = 10,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         sizes = dict(num_instances=num_instances, num_prototypes=num_prototypes, num_heads=num_heads)
@@ -81,7 +83,7 @@ class DeepClusterV2Head(BaseHead):
 
     @property
     def chance_loss(self) -> float:
-        """The loss of features that tell nothing apart, ln(K)."""
+        """Loss of features that are the same for all images, ln(K)."""
         return math.log(self.prototypes.shape[1])
 
     @full_precision
@@ -100,7 +102,7 @@ class DeepClusterV2Head(BaseHead):
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Note the features of crops 0 and 1."""
+        """Store the features of crops 0 and 1."""
         (query,), (index,) = queries.values(), targets.values()
         index = check_index(concat_all_gather(index), self.num_instances)
         self.bank.index_copy_(1, index, concat_all_gather(query[:, :2]).transpose(0, 1).to(self.bank.dtype))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,16 +41,16 @@ class InfoNCEHead(BaseHead):
         self,
         dim: int = 128,
         queue_size: int = 65536,
-        temperature: Temperature | dict = 0.2,
-        init_cfg: dict | None = None,
+        temperature: Temperature | dict[str, Any] = 0.2,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.temperature = build_temperature(temperature)
         self.queue = FeatureQueue(queue_size, dim)
 
     @property
-    def chance_loss(self) -> float:
-        """The loss of features that tell nothing apart, ln(K + 1): where a collapsed training stays."""
+    def chance_loss(self) -> float | None:
+        """Loss of features that are the same for all images, ln(K + 1)."""
         return math.log(self.queue.size + 1)
 
     @full_precision

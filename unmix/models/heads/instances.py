@@ -14,7 +14,7 @@ class InstanceHead(BaseHead):
 
     @abstractmethod
     def address(self, index: Tensor | None) -> Tensor:
-        """Return the target (N, ...) of the instances ``index`` (N,): where the head finds them, in this step.
+        """Return the target (N, ...) of the instances ``index`` (N,) in this step.
 
         Raises:
             ValueError: If there are no ids, or one lies outside of [0, num_instances).

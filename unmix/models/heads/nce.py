@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from unmix.utils.rng import stream
 
 @MODELS.register_module()
 class NCEHead(InstanceHead):
-    """Find each query's own stored feature among those of random instances (InstDisc).
+    """Find the stored feature of each query's own image among those of random images (InstDisc).
 
     ``scores_n = [bank[i_n] . q_n, bank[r_n1] . q_n, ..., bank[r_nK] . q_n] / temperature``, with ``r`` uniform over
     the instances, with replacement; the own one may be among them, as in the released codes. The loss is a softmax
@@ -53,13 +54,13 @@ class NCEHead(InstanceHead):
         num_instances: int,
         dim: int = 128,
         num_negatives: int = 4096,
-        temperature: Temperature | dict = 0.07,
+        temperature: Temperature | dict[str, Any] = 0.07,
         momentum: float = 0.5,
         form: str = 'softmax',
         bank_init: str = 'unit',
         sync: bool = True,
         negative_weights: Sequence[float] | None = None,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if num_instances < 1 or num_negatives < 1:
@@ -81,7 +82,7 @@ class NCEHead(InstanceHead):
 
     @property
     def chance_loss(self) -> float | None:
-        """The loss of features that tell nothing apart, ln(K + 1) of each bank; the noise-contrastive form has none."""
+        """Loss of features that are the same for all images, B ln(K + 1) with B banks; None for ``'nce'``."""
         return self.num_banks * math.log(self.num_negatives + 1) if self.form == 'softmax' else None
 
     def draw(self, index: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class NCEHead(InstanceHead):
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Settle the constants of the first step, and store the features."""
+        """Set the constants in the first step, and store the features."""
         (query,), (target,) = queries.values(), targets.values()
         features = query.to(self.banks[0].features.dtype).view(len(query), self.num_banks, -1)  # type: ignore[arg-type]
         if any(contrast.pending for contrast in self.contrasts):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -17,7 +18,7 @@ from unmix.utils.precision import full_precision
 
 @MODELS.register_module()
 class NTXentHead(BaseHead):
-    """Find each view's other view among both views of all images of the batch, of all ranks.
+    """Find the other view of each image among both views of all images of all ranks.
 
     With ``a`` = query, ``b`` = target, G images on all ranks, and each row's softmax over the other 2 G - 1 rows,
 
@@ -38,7 +39,10 @@ class NTXentHead(BaseHead):
     """
 
     def __init__(
-        self, temperature: Temperature | dict = 0.1, gradient: str = 'full', init_cfg: dict | None = None
+        self,
+        temperature: Temperature | dict[str, Any] = 0.1,
+        gradient: str = 'full',
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if gradient not in ('full', 'query_only'):
@@ -49,11 +53,11 @@ class NTXentHead(BaseHead):
 
     @property
     def chance_loss(self) -> float | None:
-        """The loss of features that tell nothing apart, ln(2 G - 1); None before the first step."""
+        """Loss of features that are the same for all images, ln(2 G - 1); None before the first step."""
         return None if self._candidates is None else math.log(self._candidates)
 
     def labels(self, query: Tensor) -> Tensor:
-        """Return where the rows of this rank (N,) stand among those of all ranks."""
+        """Return the positions (N,) of this rank's rows among those of all ranks."""
         return len(query) * get_rank() + torch.arange(len(query), device=query.device)
 
     @full_precision
@@ -67,5 +71,5 @@ class NTXentHead(BaseHead):
         return pair_cross_entropy(rows, candidates, other, itself, 1 / read_temperature(self.temperature))
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Note the number of candidates, for :attr:`chance_loss`."""
+        """Store the number of candidates for :attr:`chance_loss`."""
         self._candidates = 2 * len(next(iter(targets.values()))) * get_world_size() - 1

@@ -1,6 +1,6 @@
-"""Classification of instances."""
+"""Classify each crop as the image it comes from (PIC)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,39 +23,42 @@ INIT_STD = 0.01
 
 @MODELS.register_module()
 class PICHead(InstanceHead):
-    """Classify each crop as its image, one class for each (`PIC <https://arxiv.org/abs/2006.14618>`_, Eq. 1).
+    """Classify each crop as its image, with one class per image (`PIC <https://arxiv.org/abs/2006.14618>`_, Eq. 1).
 
     ``loss = mean over images and crops of -log softmax_i(q . w_i / |w_i| / temperature)[own image]``
 
-    The softmax reads the weights chunk by chunk, see :func:`bank_lse`: there is no table of logits.
+    The softmax reads the weights in chunks and stores no table of logits, see :func:`bank_lse`.
 
-    The weights learn from large crops only, the encoder from all; small crops count in the mean all the same, so
-    with 1 + 3 crops the weights get a quarter of the gradient that they would get without the small ones (as released).
+    The weights learn from large crops only, the encoder from all crops. The mean counts small crops too: with 1 large
+    and 3 small crops the weights get a quarter of the gradient that they would get from the large one alone (as in the
+    released code).
 
-    With ``num_recent`` the softmax is over the K most recently seen instances (Sec. 3.3), including those of the batch,
-    and the weights of the others are corrected for the steps they miss (Sec. 3.3; here in closed form, exact also
-    when the learning rate changes): the training is that of dense SGD on the same loss, see :class:`RecentInstances`.
-    The first batches have fewer classes, those seen. Not in the released code. With ``sharded`` each rank computes the
-    logits of every world_size-th class only, for the crops of all ranks.
+    With ``num_recent`` the softmax is over the K most recently seen instances, including those of the batch (Sec. 3.3).
+    The weights of the other instances are corrected for the steps that they miss. The correction is in closed form and
+    stays exact when the learning rate changes, so the training equals dense SGD on the same loss; see
+    :class:`RecentInstances`. Before K instances have been seen, the classes are those seen so far. The released code
+    has no ``num_recent``.
+
+    With ``sharded`` each rank computes the logits of every world_size-th class only, for the crops of all ranks.
 
     Args:
         num_instances: Number of training images.
         dim: Feature dimension D.
         temperature: Divides the cosines; a number or a config, as in :class:`InfoNCEHead`.
-        num_large: How many of the crops, the first ones, are large.
-        num_recent: K; None: all instances.
+        num_large: Number of large crops; they come first.
+        num_recent: K; None: all instances are classes.
         sharded: Whether the ranks share the classes of the softmax; not with ``num_recent``.
         weight_grad_scale: Factor of the gradient of the weights.
         max_phases: See :class:`StepHistory`; with ``num_recent`` only.
-        rows_dir: Directory for the weights of the instances that are not recent, if memory has no room for them; see
-            :class:`RowsOnDisk`, also for checkpoints. None: in memory, as buffers.
-        rows_kept: How many checkpoints the directory keeps the weights of.
+        rows_dir: Directory for the weights of the instances that are not recent, if they do not fit into memory; see
+            :class:`RowsOnDisk`. None: they are buffers.
 
     Attributes:
-        weight: (num_instances or num_recent, D), starts at N(0, 0.01).
+        weight: (num_instances, D), or (num_recent, D) with ``num_recent``; drawn from N(0, 0.01^2).
 
     Raises:
         ValueError: If an argument is out of its range.
+        OSError: If ``rows_dir`` has no room.
     """
 
     num_instances: int
@@ -64,15 +67,14 @@ class PICHead(InstanceHead):
         self,
         num_instances: int,
         dim: int = 128,
-        temperature: Temperature | dict = 0.2,
+        temperature: Temperature | dict[str, Any] = 0.2,
         num_large: int = 1,
         num_recent: int | None = None,
         sharded: bool = False,
         weight_grad_scale: float = 1.0,
         max_phases: int = 65536,
         rows_dir: str | None = None,
-        rows_kept: int = 3,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if num_recent is not None and not 0 < num_recent <= num_instances:
@@ -80,12 +82,17 @@ class PICHead(InstanceHead):
                 f'head.num_recent is {num_recent}; it is None, or from 1 to head.num_instances={num_instances}.'
             )
         if num_recent is not None and sharded:
-            raise ValueError('head.sharded is for the softmax over all instances; leave out head.num_recent or it.')
+            raise ValueError(
+                'head.sharded is for the softmax over all instances; leave out one of head.num_recent and head.sharded.'
+            )
         self.num_instances, self.num_large, self.sharded = num_instances, num_large, sharded
         self.temperature, self.weight_grad_scale = build_temperature(temperature), weight_grad_scale
         if rows_dir is not None and num_recent is None:
-            raise ValueError(f'head.rows_dir is {rows_dir!r}, but only the rows outside of head.num_recent go to disk.')
-        self.rows = None if rows_dir is None else RowsOnDisk(rows_dir, num_instances, dim, INIT_STD, rows_kept)
+            raise ValueError(
+                f'head.rows_dir is {rows_dir!r}, but only the rows outside of head.num_recent go to disk: set '
+                'head.num_recent, or leave out head.rows_dir.'
+            )
+        self.rows = None if rows_dir is None else RowsOnDisk(rows_dir, num_instances, dim, INIT_STD)
         if self.rows is None:
             weight, velocity = INIT_STD * torch.randn(num_instances, dim), None
         else:
@@ -95,30 +102,35 @@ class PICHead(InstanceHead):
             self.recent = RecentInstances(num_instances, num_recent, weight, max_phases, velocity)
             weight = weight[:num_recent].clone()
         self.weight = nn.Parameter(weight)
-        self._has_gradient = False  # since the last optimiser step
+        self._has_gradient = False  # whether a micro-batch was taken since the last optimiser step
 
     def follow(self, optimizer: Optimizer) -> None:
-        """Tell the head of the optimiser, before the first step; for ``num_recent``, see :class:`RecentInstances`."""
+        """Learn which optimiser trains the weights; ``num_recent`` needs it.
+
+        Raises:
+            ValueError: If ``num_recent`` is given and the optimiser is not plain SGD.
+        """
         if self.recent is not None:
             self.recent.follow(optimizer, self.weight)
 
     def enter(self, index: Tensor | None) -> None:
-        """Give the instances ``index`` (N,) a slot among the recent.
+        """Move the instances ``index`` (N,) into slots of the recent ones; a second call changes nothing.
 
         Raises:
-            ValueError: If gradients are accumulated, or the batch has more images than there are slots.
+            ValueError: If gradients are accumulated, the batch has more images than there are slots, or an id is
+                missing or not below ``num_instances``.
         """
         if self.recent is None:
             return
         if self._has_gradient and self.weight.grad is not None:
             raise ValueError(
-                'model.head.weight still has a gradient, of rows that are about to be exchanged: head.num_recent does '
-                'not work with optim_wrapper.accumulative_counts > 1.'
+                'model.head.weight still has a gradient, but its rows are about to be exchanged: head.num_recent does '
+                'not work with optim_wrapper.accumulative_counts > 1. Set it to 1.'
             )
         self.recent.enter(check_index(index, self.num_instances), self.weight)
 
     def address(self, index: Tensor | None) -> Tensor:
-        """Return the target: the class (N,) of each instance, its number or its slot among the recent.
+        """Return the target: the class (N,) of each instance, which is its number, or its slot with ``num_recent``.
 
         Raises:
             ValueError: If an id is missing or not below ``num_instances``.
@@ -127,22 +139,30 @@ class PICHead(InstanceHead):
         return index if self.recent is None else self.recent.slots[index]
 
     def update(self, queries: Mapping[Any, Tensor], targets: Mapping[Any, Tensor]) -> None:
-        """Note that the rows have a gradient, which must reach the optimiser before others take their slots."""
+        """Note that the weights have a gradient: the optimiser must step before other instances take their slots."""
         self._has_gradient = True
 
     def after_step(self) -> None:
-        """Count the step, for the weights that are not among the recent."""
+        """Count the optimiser step for the weights outside of the slots.
+
+        Raises:
+            RuntimeError: If ``num_recent`` is given and :meth:`follow` was not called.
+        """
         self._has_gradient = False
         if self.recent is not None:
             self.recent.advance()
 
-    def saved(self) -> None:
-        """Remove the tables of old checkpoints from the disk."""
+    def saved(self, kept: Iterable[Mapping[str, Tensor]]) -> None:
+        """Remove the tables on the disk that no checkpoint needs."""
         if self.rows is not None:
-            self.rows.prune()
+            key = 'head.rows.digest'
+            self.rows.prune(state_dict[key] for state_dict in kept if key in state_dict)
 
     def _of_crops(self, function: Callable[..., Tensor], query: Tensor, target: Tensor | None = None) -> Tensor:
-        """Return a function (N, V) of queries (N, V, D), and their classes, and the weights; only large crops teach."""
+        """Call ``function`` for queries (N, V, D) and the weights; return its values (N, V).
+
+        The weights get a gradient from the large crops only.
+        """
         options: dict[str, Any] = dict(scale=1 / read_temperature(self.temperature), unit_rows=True)
         if target is None and self.recent is not None:
             options.update(valid=self.recent.ids >= 0)
@@ -158,12 +178,15 @@ class PICHead(InstanceHead):
 
     @full_precision
     def shared(self, query: Tensor) -> Tensor | None:
-        """Return the log-sum-exps (N, V) of the logits of unit queries, (N, D) or (N, V, D), over all classes."""
+        """Return the log-sum-exp (N, V) over the logits of all classes, for unit queries (N, D) or (N, V, D).
+
+        None if the ranks share the classes.
+        """
         return None if self._shards else self._of_crops(bank_lse, _crops(query))
 
     @full_precision
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Return the loss of unit queries, (N, D) or (N, V, D), against the classes ``target`` (N,)."""
+        """Return the loss of unit queries (N, D) or (N, V, D) against the classes ``target`` (N,)."""
         query = _crops(query)
         if self._shards:
             return sharded_cross_entropy(query, target, self.own_logits)
@@ -175,7 +198,7 @@ class PICHead(InstanceHead):
         return self.sharded and get_world_size() > 1
 
     def own_logits(self, query: Tensor) -> Tensor:
-        """Return the logits (N, V, C) of unit queries (N, V, D), the large crops first, of this rank's classes."""
+        """Return the logits (N, V, C) of this rank's classes for unit queries (N, V, D), the large crops first."""
         rows = F.normalize(self.weight[get_rank() :: get_world_size()], dim=1)
         scale = self.weight_grad_scale
         learning = rows if scale == 1 else scale * rows + (1 - scale) * rows.detach()

@@ -32,7 +32,7 @@ class QueueNCEHead(InfoNCEHead):
 
     @property
     def chance_loss(self) -> None:
-        """Unknown for this loss."""
+        """None: this loss has no such value."""
 
     def scores(self, query: Tensor, target: Tensor) -> Tensor:
         """Return (N, 1 + K): the similarity to the key first, then to the queue, divided by the temperature."""
@@ -43,7 +43,7 @@ class QueueNCEHead(InfoNCEHead):
         return torch.cat([positive, query @ self.queue.features.T], dim=1)
 
     def shared(self, query: Tensor) -> Tensor | None:
-        """Nothing: this is no log-sum-exp."""
+        """None: this loss has no common part."""
         return None
 
     @full_precision
@@ -59,7 +59,7 @@ class QueueNCEHead(InfoNCEHead):
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
-        """Settle Z in the first step, by the first pair, and enqueue the keys."""
+        """Set Z from the first pair of the first step, and enqueue the keys."""
         if self.contrast.pending:
             self._settle(next(iter(queries.values())), next(iter(targets.values())))
         super().update(queries, targets)

@@ -21,7 +21,7 @@ QUEUE_PUSHES = ('once_clean', 'every_call')
 
 
 class Look(NamedTuple):
-    """What the loss sees of some crops.
+    """Scores, predictions and code of some crops.
 
     Attributes:
         scores: Similarity to the prototypes (N, V, K).
@@ -34,7 +34,7 @@ class Look(NamedTuple):
     code: Tensor
 
     def flip(self, dim: int) -> 'Look':
-        """Return what the loss sees of the batch in reverse order along ``dim`` 0; codes turn with their batch."""
+        """Return the same of the batch in reverse order (``dim`` is 0)."""
         return Look(*(x.flip(dim) for x in self))
 
 
@@ -75,14 +75,14 @@ class SwAVHead(BaseHead):
         self,
         dim: int = 128,
         num_prototypes: int = 3000,
-        temperature: Temperature | dict = 0.1,
+        temperature: Temperature | dict[str, Any] = 0.1,
         epsilon: float = 0.05,
         sinkhorn_iterations: int = 3,
         queue_size: int = 0,
         queue_start: int = 0,
         queue_push: str = 'once_clean',
         freeze_steps: int = 0,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if queue_push not in QUEUE_PUSHES:
@@ -105,28 +105,21 @@ class SwAVHead(BaseHead):
 
     @property
     def chance_loss(self) -> float:
-        """The loss of features that tell nothing apart, ln(K): where a collapsed training stays."""
+        """Loss of features that are the same for all images, ln(K)."""
         return math.log(self.prototypes.out_features)
 
-    def init_weights(self) -> None:
-        """Initialise, and bring the prototypes to unit length."""
-        super().init_weights()
+    def enter(self, index: Tensor | None) -> None:
+        """Scale prototypes that were loaded or cast to unit length, in place."""
         self.after_step()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        key = f'{prefix}prototypes.weight'
-        if key in state_dict:  # the released code saves them as the optimiser has left them
-            state_dict[key] = unit_rows(state_dict[key])
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Bring the prototypes back to unit length, in place."""
+        """Scale the prototypes to unit length, in place."""
         self.prototypes.weight.copy_(unit_rows(self.prototypes.weight))
 
     @property
     def frozen(self) -> bool:
-        """Whether the prototypes do not learn in this step."""
+        """Whether the prototypes stay as they are in this step."""
         return self.step.count < self.freeze_steps
 
     def scores(self, features: Tensor) -> Tensor:
@@ -183,7 +176,7 @@ class SwAVHead(BaseHead):
         return self.scores(features)
 
     def look(self, features: Tensor, crop: int, pushed: Sequence[Tensor] = ()) -> Look:
-        """Return what the loss sees of crops (N, V, D) or (N, D), unit rows; the first is crop 0 or 1 of the image.
+        """Return scores, predictions and code of crops (N, V, D) or (N, D), unit rows; the first is crop 0 or 1.
 
         ``pushed`` is that of :meth:`assign`.
         """
@@ -214,7 +207,7 @@ class SwAVHead(BaseHead):
         """Return the loss of the even crops ``query`` and the odd crops ``target``, (N, V, D) or (N, D), unit rows."""
         return self.terms(query, self.prepare(target)).sum()
 
-    def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+    def update(self, queries: Mapping[Any, Tensor], targets: Mapping[Any, Tensor]) -> None:
         """Push the first crop of the queries and that of the targets."""
         if not self.queue_in_use:
             return
@@ -234,11 +227,11 @@ class SwAVHead(BaseHead):
 
 @torch.no_grad()
 def unit_rows(weight: Tensor) -> Tensor:
-    """Return rows (K, D) at unit length; rows that have it to rounding stay bit for bit, so a second call is exact."""
+    """Return rows (K, D) scaled to unit length. Rows that have it within rounding are returned bit for bit."""
     length = weight.norm(dim=1, keepdim=True)
     return torch.where((length - 1).abs() <= 16 * torch.finfo(weight.dtype).eps, weight, F.normalize(weight, dim=1))
 
 
 def _crops(features: Tensor) -> Tensor:
-    """Return features of crops (N, V, D), of a single one also if given as (N, D)."""
+    """Return features as (N, V, D); (N, D) is one crop."""
     return features[:, None] if features.ndim == 2 else features

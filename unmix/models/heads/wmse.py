@@ -1,5 +1,7 @@
 """Distance between whitened features."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from unmix.utils.rng import generator
 
 @MODELS.register_module()
 class WMSEHead(CosineHead):
-    """Distance of directions after each view has been whitened in random sub-batches.
+    """Squared distance of directions, after each view is whitened in random sub-batches.
 
     ``loss = mean over draws of (2 - 2 mean_n cos(w(q)_n, w(t)_n))`` (`W-MSE <https://arxiv.org/abs/2007.06346>`_, Eq.
     6), where a draw is a partition of the images, of all ranks, into sub-batches, the same for query and target, and
@@ -40,7 +42,7 @@ class WMSEHead(CosineHead):
         draws: int = 1,
         eps: float = 0.0,
         normalize: bool = True,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(normalize, init_cfg)
         if draws < 1 or not 0 <= eps < 1:

@@ -1,4 +1,4 @@
-"""Batch normalisation as MoCo on one device needs it, and the replay of its running statistics."""
+"""Batch normalisation in groups, and the replay of an update of running statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SplitBatchNorm(nn.BatchNorm2d):
-    """Normalise ``num_splits`` groups of the batch on their own, as that many GPUs would; sample n is in group n mod S.
+    """Normalise ``num_splits`` groups of the batch separately, as S GPUs would; sample n is in group n mod S.
 
     Each group updates the running statistics from the common old value, and the results are averaged. In evaluation it
     is ordinary batch normalisation. From the MoCo demo on CIFAR; ``num_batches_tracked`` stays 0 as there.
@@ -90,7 +90,7 @@ def ungroup_samples(x: Tensor, num_splits: int) -> Tensor:
 
 
 class BatchNormReplay:
-    """Repeats the update of running statistics that one forward pass made, without the pass.
+    """Repeats the update of running statistics of one forward pass without the pass.
 
     An update is ``r <- (1 - a) r + a s``; the batch's statistics ``s`` follow from ``r`` before and after the pass.
     Use it as a context manager around the pass, then call :meth:`replay`.

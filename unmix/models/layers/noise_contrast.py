@@ -1,4 +1,4 @@
-"""The two losses of a score of a positive and those of negatives: softmax and noise-contrastive estimation."""
+"""Softmax and noise-contrastive losses of the scores of one positive and K negatives."""
 
 import math
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ def build_contrast(form: str, num_instances: int, truncate: bool = False) -> nn.
 
 
 def chunk_size(batch_size: int, numbers: int, contrasts: Iterable[nn.Module], least: int = 1) -> int:
-    """Return how many samples with so many ``numbers`` to score at a time; all, while a constant depends on all."""
+    """Return how many samples are scored at a time: all of them while the constant is pending."""
     if any(contrast.pending for contrast in contrasts):
         return batch_size
     return max(AT_A_TIME // numbers, least)
@@ -42,7 +42,7 @@ class SoftmaxContrast(nn.Module):
         return F.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long), reduction='none')
 
     def settle(self, scores: Tensor) -> None:
-        """Nothing to settle."""
+        """Do nothing: this loss has no constant."""
 
 
 class NoiseContrast(nn.Module):
@@ -76,7 +76,7 @@ class NoiseContrast(nn.Module):
         self.pending = True
 
     def log_constant(self, scores: Tensor) -> Tensor:
-        """Return ln Z: the one kept, or if there is none that of ``scores``."""
+        """Return ln Z: the stored one, or that of ``scores`` before it is set."""
         if not self.pending:
             return self.constant.log()
         mean = scores.detach().exp().mean()
@@ -98,7 +98,7 @@ class NoiseContrast(nn.Module):
 
     @torch.no_grad()
     def settle(self, scores: Tensor) -> None:
-        """Keep Z, if this is the first batch."""
+        """Store Z if this is the first batch."""
         if self.pending:
             self.constant = self.log_constant(scores).exp().to(self.constant.dtype)
             self.pending = False

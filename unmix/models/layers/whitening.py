@@ -45,7 +45,7 @@ def whiten(x: Tensor, mean: Tensor, cov: Tensor, eps: float = 0.0) -> Tensor:
 
 
 def _jitter(cov: Tensor, eye: Tensor) -> tuple[Tensor, Tensor]:
-    """What each matrix (..., D, D) needs on its diagonal, and whether it has a Cholesky factor then."""
+    """Return the jitter that each matrix (..., D, D) needs, and whether it has a Cholesky factor with it."""
     variance = cov.diagonal(dim1=-2, dim2=-1).mean(-1)
     shares = 10.0 ** torch.arange(-7, -2, dtype=cov.dtype, device=cov.device)
     jitter = shares.where(shares > 5e-7, 0.0).view(-1, *[1] * variance.ndim) * variance
@@ -55,7 +55,7 @@ def _jitter(cov: Tensor, eye: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Whitening(nn.Module):
-    """Whiten a batch (N, D) with its own statistics, see :func:`whiten`, and keep running ones for evaluation.
+    """Whiten a batch (N, D) with its own statistics, see :func:`whiten`; running statistics serve evaluation.
 
     ``running <- momentum * batch + (1 - momentum) * running``, from mean 0 and covariance I. Without running statistics
     evaluation also takes the batch's.

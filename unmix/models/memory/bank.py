@@ -1,4 +1,4 @@
-"""One stored feature for each instance."""
+"""A memory bank: one stored feature per instance."""
 
 import math
 
@@ -16,23 +16,23 @@ class MemoryBank(nn.Module):
 
     ``bank[i] <- normalise(momentum * bank[i] + (1 - momentum) * feature_i)``
 
-    The features of all ranks are written on every rank. Of an instance that is twice in a batch the last one counts.
+    The features of all ranks are written on every rank. If an instance occurs twice in a batch, the last one counts.
 
     Args:
         num_instances: Number of instances.
         dim: Feature dimension D.
-        momentum: Share of the old feature that stays.
-        init: ``'unit'``: random unit rows. ``'columns'``: normalised over the instances, so rows have the length
-            sqrt(dim / num_instances), as in the PIC repository. ``'uniform'``: rows in a cube, of unit length on
-            average, as in the CMC repository.
-        sync: Whether the features of the other ranks are written too. False as in the PIC repository, where the
-            banks of the ranks part; only to reproduce its figures.
+        momentum: Share of the old feature that stays, in [0, 1].
+        init: ``'unit'``: random unit rows. ``'columns'``: columns are normalised, so rows have the length
+            sqrt(dim / num_instances) on average, as in the PIC repository. ``'uniform'``: rows are uniform in a cube
+            and have unit length on average, as in the CMC repository.
+        sync: Whether the features of the other ranks are written too. With False the banks of the ranks differ, as in
+            the PIC repository; only to reproduce its figures.
 
     Attributes:
-        features: (num_instances, D); written in place after the step.
+        features: (num_instances, D), written in place by :meth:`update`.
 
     Raises:
-        ValueError: If ``init`` is another one, or the momentum is outside [0, 1].
+        ValueError: If ``init`` is not one of these, or the momentum is outside [0, 1].
     """
 
     features: Tensor
@@ -53,14 +53,14 @@ class MemoryBank(nn.Module):
         self.register_buffer('features', features)
 
     def numbers(self, num_rows: int) -> int:
-        """Return how many numbers :meth:`scores` makes for a query with so many rows."""
+        """Return how many numbers :meth:`scores` stores for a query with ``num_rows`` rows."""
         return min(self.num_instances, num_rows * self.features.shape[1])
 
     def scores(self, query: Tensor, rows: Tensor) -> Tensor:
         """Return the inner products (N, R) of queries (N, D) with their own ``rows`` (N, R) of the bank.
 
-        Either the product with the whole bank is computed and the wanted ones are taken, or the wanted features are
-        gathered first: whichever needs less memory.
+        Either the product with the whole bank is computed and the rows are picked from it, or the features of the rows
+        are gathered first, whichever needs less memory.
         """
         if self.num_instances == self.numbers(rows.shape[1]):
             return (query @ self.features.T).gather(1, rows)
@@ -68,10 +68,10 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Tensor, features: Tensor) -> None:
-        """Move the rows ``index`` (N,) of this rank's batch, and of the others', towards ``features`` (N, D)."""
+        """Move the rows ``index`` (N,) towards ``features`` (N, D), with ``sync`` for the batches of all ranks."""
         if self.sync:
             index, features = concat_all_gather(index), concat_all_gather(features)
-        # All copies of an instance write the value of the last one: the result does not depend on the order of writes.
+        # All copies of an instance write the value of the last copy, so the order of writes does not matter.
         place = torch.arange(len(index), device=index.device)
         last = torch.where(index[:, None] == index, place, -1).amax(1)
         features = features.detach().to(self.features.dtype)[last]

@@ -1,4 +1,4 @@
-"""The classes of the most recent instances, in a table whose size does not depend on their number."""
+"""Weights of the K most recent instances in slots, and of all others in a table."""
 
 import weakref
 
@@ -11,26 +11,30 @@ from unmix.utils.dist import concat_all_gather
 
 
 class RecentInstances(nn.Module):
-    """Keeps the K most recently seen instances in slots, and the weights of all others as dense SGD would leave them.
+    """Keep the K most recently seen instances in slots, and the weights of all others as dense SGD would leave them.
 
     The weights in the slots are an ordinary parameter (K, D) of the optimiser. A row that enters is read from the
-    table and brought up to date by the steps it has missed, :class:`StepHistory`; a row that leaves is written there
-    with its momentum. All ranks see the instances of all ranks, so their slots agree. A step costs O(K + batch),
-    whatever the number of instances, and waits for no device.
+    table and gets the steps that it has missed, see :class:`StepHistory`. A row that leaves is written to the table
+    with its momentum. The least recently used slots are reused first. All ranks see the instances of all ranks, so
+    their slots agree. A step costs O(K + batch) and does not depend on the number of instances. It does not wait for
+    the device.
 
     Args:
         num_instances: Number of instances.
-        num_slots: Slots K.
+        num_slots: K.
         weight: Initial weights (num_instances, D).
         max_phases: See :class:`StepHistory`.
-        velocity: Where the momentum of the instances outside is kept; with it, neither table is a buffer.
+        velocity: Initial momentum (num_instances, D). If given, neither ``weight`` nor ``velocity`` becomes a buffer:
+            the caller saves them. None: zeros.
 
     Attributes:
-        ids: Instance in each slot (K,), -1 in an empty one.
-        slots: Slot of each instance (num_instances,), -1 outside.
-        stamps: When each slot was last used (K,), in samples; no two are equal.
-        left: Optimiser step, and phase, at which each instance has left its slot (2, num_instances).
-        weight: (num_instances, D), valid for instances outside, and likewise ``velocity``, the momentum.
+        ids: Instance in each slot (K,), -1 in an empty slot.
+        slots: Slot of each instance (num_instances,), -1 for instances outside.
+        stamps: When each slot was last used (K,), counted in samples; no two are equal.
+        left: Optimiser step, and phase, at which each instance left its slot (2, num_instances).
+        weight: (num_instances, D), valid for instances outside.
+        velocity: Momentum (num_instances, D), valid for instances outside.
+        count: Number of samples seen, ().
     """
 
     ids: Tensor
@@ -63,13 +67,13 @@ class RecentInstances(nn.Module):
         self.register_buffer('count', torch.zeros((), dtype=torch.long))
         self.history = StepHistory(max_phases)
         self._optimizer: weakref.ref[Optimizer] | None = None
-        self._group = 0  # of the optimiser, that the slots' weights are in
+        self._group = 0  # parameter group of the optimiser that has the weights of the slots
 
     def follow(self, optimizer: Optimizer, parameter: nn.Parameter) -> None:
-        """Take momentum and hyper-parameters of the slots' weights from an optimiser, now and after each of its steps.
+        """Read momentum and hyper-parameters from this optimiser from now on; ``parameter`` is (K, D).
 
         Raises:
-            ValueError: If it is not plain SGD, for which alone the skipped steps are known.
+            ValueError: If it is not plain SGD. Skipped steps have a closed form only for plain SGD.
         """
         groups = [group for group in optimizer.param_groups if any(p is parameter for p in group['params'])]
         if type(optimizer) is not SGD or not groups or groups[0]['nesterov'] or groups[0]['dampening']:
@@ -81,14 +85,14 @@ class RecentInstances(nn.Module):
         self._group = optimizer.param_groups.index(groups[0])
 
     def advance(self) -> None:
-        """Count a step of the optimiser, with its present hyper-parameters.
+        """Count a step that the optimiser has taken with its present hyper-parameters.
 
         Raises:
-            RuntimeError: If the optimiser is not known.
+            RuntimeError: If :meth:`follow` was not called.
         """
         if (optimizer := self._known_optimizer()) is None:
             raise RuntimeError(
-                'model.head.weight has been trained, but head.num_recent was not told of the optimiser: add '
+                'model.head.weight has been trained, but head.num_recent does not know the optimiser: add '
                 "dict(type='InstanceHook') to custom_hooks, or call model.head.follow(optimizer)."
             )
         group = optimizer.param_groups[self._group]
@@ -107,9 +111,9 @@ class RecentInstances(nn.Module):
 
     @torch.no_grad()
     def enter(self, index: Tensor, parameter: nn.Parameter) -> None:
-        """Give the instances ``index`` (N,), and those of the other ranks, a slot; a second call changes nothing.
+        """Give a slot to each instance of ``index`` (N,) of all ranks; a second call changes nothing.
 
-        The least recently used slots are given up, and ``parameter`` (K, D) and its momentum are exchanged.
+        Rows of ``parameter`` (K, D) and of its momentum are exchanged with the table.
 
         Raises:
             ValueError: If the batch of all ranks has more samples than there are slots.
@@ -125,8 +129,8 @@ class RecentInstances(nn.Module):
         old, own = self.ids[slot], parameter[slot]
         weight, velocity = self._up_to_date(ids, own)
         own_velocity = torch.zeros_like(own) if momentum is None else momentum[slot]
-        # An instance that has a slot already, or takes an empty one, drives nobody out: its own row is written back
-        # as it is.
+        # No instance leaves if the incoming one has a slot already or takes an empty one: its own row of the table is
+        # then written back unchanged.
         stays = hit | (old < 0)
         leaving = torch.where(stays, ids, old)
         for table, rows in ((self.weight, own), (self.velocity, own_velocity)):
@@ -142,17 +146,17 @@ class RecentInstances(nn.Module):
             momentum.index_copy_(0, slot, torch.where(hit[:, None], own_velocity, velocity))
 
     def _find_slots(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the slot (G,) of each instance of the batch, and whether it has been there; the slots are stamped."""
+        """Stamp and return the slot (G,) of each instance ``ids`` (G,), and whether it had this slot before."""
         place = torch.arange(len(ids), device=ids.device)
-        first = (ids[:, None] == ids).int().argmax(1)  # of an instance that is in the batch more than once
+        first = (ids[:, None] == ids).int().argmax(1)  # where the instance occurs first in the batch
         slot, hit = self.slots[ids], self.slots[ids] >= 0
-        # The same batch once more, as after a step that was not taken, gets the stamps that it has.
+        # The same batch again, for example after a step that was left out, keeps its stamps.
         again = (hit & (self.stamps[slot] == self.count - len(ids) + first)).all()
         begin = torch.where(again, self.count - len(ids), self.count)
         stamp = begin + first
         self.count.copy_(begin + len(ids))
         self.stamps.scatter_reduce_(0, slot.clamp(min=0), torch.where(hit, stamp, -self.num_slots), 'amax')
-        # The n-th instance that has no slot takes the n-th oldest; those of this batch are the youngest.
+        # The n-th instance without a slot takes the n-th oldest slot. The slots of this batch are the youngest.
         oldest = self.stamps.topk(len(ids), largest=False, sorted=True).indices
         rank = ((place == first) & ~hit).cumsum(0) - 1
         slot = torch.where(hit, slot, oldest[rank[first].clamp(min=0)])
@@ -160,7 +164,7 @@ class RecentInstances(nn.Module):
         return slot, hit
 
     def _up_to_date(self, ids: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weight and momentum (G, D) of instances outside, with the steps they have missed."""
+        """Return weight and momentum (G, D) of instances ``ids`` (G,) outside, after the steps they have missed."""
         skipped = self.history.since_step(*self.left[:, ids]).to(like.dtype)[..., None]
         weight, velocity = (_read(table, ids, like) for table in (self.weight, self.velocity))
         (now, by_velocity), (by_weight, stays) = skipped
@@ -168,7 +172,7 @@ class RecentInstances(nn.Module):
 
     @torch.no_grad()
     def dense(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
-        """Return weight and momentum (num_instances, D) of all instances, as dense SGD would have them now."""
+        """Return weight and momentum (num_instances, D) of all instances as dense SGD would have them now."""
         weight, velocity = self._up_to_date(torch.arange(len(self.slots), device=self.slots.device), parameter)
         momentum = self._momentum_buffer(parameter)
         inside = (self.slots >= 0)[:, None]
@@ -178,7 +182,7 @@ class RecentInstances(nn.Module):
 
     @torch.no_grad()
     def flush(self, parameter: nn.Parameter) -> None:
-        """Bring all rows of the table up to date."""
+        """Apply the missed steps to all rows of the table."""
         weight, velocity = self.dense(parameter)
         self.weight.copy_(weight)
         self.velocity.copy_(velocity)
@@ -186,5 +190,5 @@ class RecentInstances(nn.Module):
 
 
 def _read(table: Tensor, ids: Tensor, like: Tensor) -> Tensor:
-    """Return rows (G, D) of a table that may be elsewhere, or of another precision: on disk, in float32."""
+    """Return rows (G, D) with the device and dtype of ``like``; a table on disk is float32 on the CPU."""
     return table[ids.to(table.device)].to(like)

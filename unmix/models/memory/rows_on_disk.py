@@ -1,169 +1,144 @@
-"""A table that lies on disk, and its way into a checkpoint. Shapes: N rows, D numbers each."""
+"""A table of weights and momentum in a file, which checkpoints refer to by its digest."""
 
 import hashlib
 import mmap
 import os
 import shutil
 import tempfile
-import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from mmengine.dist import broadcast, get_world_size, is_main_process
+from mmengine.dist import broadcast, is_main_process
 from torch import Tensor, nn
 
 from unmix.utils.files import atomic_path
 
-BLOCK = 1 << 24  # bytes that are read, hashed and written at a time
+BLOCK = 1 << 24  # bytes that are copied at a time
 ROWS = 1 << 14  # rows that are drawn at a time
 
 
 class RowsOnDisk(nn.Module):
-    """Weight and momentum of each row, (N, 2, D) in float32, mapped into memory from a file.
+    """Weight and momentum of N rows of D numbers, in a file that is mapped into memory.
 
-    The system keeps in memory what it has room for; a step reads and writes the rows of its batch, each from one place
-    of the file. The file has no name and goes with the process; each process has its own. All else goes by it block by
-    block, not through memory.
+    A training step reads and writes only the rows of its batch; the operating system caches what fits into memory. The
+    file has no name and disappears with the process. Each process has its own.
 
-    A state dict holds the SHA-256 of the table, and the table itself stands beside, in ``<directory>/<SHA-256>.rows``,
-    written by rank 0 when a state dict is made, whole or not at all; not again if no row has been written since. Of a
-    table that no step has written to there is none: the one at hand stays. Loading copies it back and compares the
-    digest. :meth:`prune` removes old ones; :class:`InstanceHook` calls it at each checkpoint.
+    A state dict holds only the SHA-256 of the table. Making a state dict also writes the table to
+    ``<directory>/<SHA-256>.rows`` on rank 0, unless it is unchanged since the last time; loading copies that file
+    back and verifies the digest. Whole tables are copied in blocks and never held in memory.
 
     Args:
-        directory: Of this training alone, on a file system with room for ``kept + 1`` tables (at least 3) and one for
-            each process on it; with several processes one that all of them see.
+        directory: Directory of this training alone, with room for the file of each process and one table for each
+            checkpoint. Several processes must share it.
         num_rows: N.
         dim: D.
-        std: Weights start at N(0, std^2), with the numbers that a tensor of this size would get (rank 0's, with several
-            processes); momentum at 0.
-        kept: How many checkpoints can be resumed from.
+        std: The weights are drawn from N(0, std^2), the same on all ranks and the same as for a tensor in memory. The
+            momentum is 0.
 
     Attributes:
-        tables: (N, 2, D) on the CPU, not a buffer: it does not move with the model, and is not in the state dict.
-        digest: (32,) uint8, of the table that was saved or loaded last; 0 before.
+        tables: (N, 2, D) float32 on the CPU: ``[:, 0]`` are the weights, ``[:, 1]`` the momentum. Not a buffer.
+        digest: SHA-256 of the table that was last saved or loaded, (32,) uint8; zeros before.
 
     Raises:
-        OSError: If there is no room for the file, or for that of a checkpoint.
+        OSError: If there is no room for the file, or for the table of a checkpoint.
     """
 
     digest: Tensor
 
-    def __init__(self, directory: str, num_rows: int, dim: int, std: float, kept: int = 3) -> None:
+    def __init__(self, directory: str, num_rows: int, dim: int, std: float) -> None:
         super().__init__()
-        if kept < 1:
-            raise ValueError(f'head.rows_kept is {kept}; at least one checkpoint has to be kept.')
-        self.directory, self.kept = Path(directory), kept
+        self.directory, self._size = Path(directory), 8 * num_rows * dim
         self.directory.mkdir(parents=True, exist_ok=True)
-        size = 8 * num_rows * dim
         self._file: Any = tempfile.TemporaryFile(buffering=0, dir=self.directory)  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
-        try:
+        with self._room_for(f'its {num_rows} rows'):
             if hasattr(os, 'posix_fallocate'):
-                os.posix_fallocate(self._file.fileno(), 0, size)  # refused before the disk is filled
-            self._fill(num_rows, dim, std)
-        except OSError as error:
-            raise self._no_room(error, f'for its {num_rows} rows', size) from error
-        mapped = mmap.mmap(self._file.fileno(), size)
+                os.posix_fallocate(self._file.fileno(), 0, self._size)  # fails before the disk is filled
+            with self._whole('wb') as file:
+                for start in range(0, num_rows, ROWS):
+                    weight = std * torch.randn(min(ROWS, num_rows - start), dim)
+                    broadcast(weight, src=0)
+                    file.write(torch.stack([weight, torch.zeros_like(weight)], 1).numpy().data)
+        mapped = mmap.mmap(self._file.fileno(), self._size)
         if hasattr(mmap, 'MADV_RANDOM'):
-            mapped.madvise(mmap.MADV_RANDOM)  # a step wants single rows: read no more than their pages
+            mapped.madvise(mmap.MADV_RANDOM)  # a step reads single rows: do not read the pages around them
         self.tables = torch.frombuffer(mapped, dtype=torch.float32).view(num_rows, 2, dim)
         self.register_buffer('digest', torch.zeros(32, dtype=torch.uint8))
         self._saved_version = self.tables._version
-        self._checkpoint: Path | None = None
-        self.register_state_dict_post_hook(RowsOnDisk._save)
+        self._previous: Path | None = None  # table of the checkpoint before, whose file may not be written yet
 
-    def _fill(self, num_rows: int, dim: int, std: float) -> None:
-        with self._whole('wb') as file:
-            for start in range(0, num_rows, ROWS):
-                rows = torch.zeros(min(ROWS, num_rows - start), 2, dim)
-                weight = std * torch.randn(len(rows), dim)
-                if get_world_size() > 1:
-                    broadcast(weight, src=0)
-                rows[:, 0] = weight
-                file.write(rows.numpy().data.cast('B'))
+    def path(self, digest: Tensor) -> Path:
+        """Return the file of the table with ``digest`` (32,)."""
+        return self.directory / f'{bytes(digest.tolist()).hex()}.rows'
 
-    def _whole(self, mode: str) -> Any:
-        """Open the file at its start; the mapping sees what is written, and what it has written is read."""
+    def prune(self, digests: Iterable[Tensor]) -> None:
+        """Remove all tables but those with ``digests`` and those of the last two checkpoints of this process."""
+        current = self.path(self.digest)
+        needed = {current, self._previous, *map(self.path, digests)}
+        for path in set(self.directory.glob('*.rows')) - needed:
+            path.unlink(missing_ok=True)
+        self._previous = current
+
+    def _whole(self, mode: str) -> IO[bytes]:
+        """Open the file at its start. The mapping sees what is written to it, and the other way round."""
         os.lseek(self._file.fileno(), 0, os.SEEK_SET)
         return open(self._file.fileno(), mode, closefd=False)
 
-    def _blocks(self) -> Iterator[memoryview]:
-        with self._whole('rb') as file:
-            yield from _blocks(file)
-
-    def _no_room(self, error: OSError, purpose: str, size: int) -> OSError:
-        free = shutil.disk_usage(self.directory).free
-        return OSError(
-            error.errno,
-            f'head.rows_dir={str(self.directory)!r} has no room {purpose}: {error.strerror}. It needs '
-            f'{size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free. Make room, or give a directory on another disk',
-        )
-
-    def path(self, digest: Tensor) -> Path:
-        """Return where the table with a digest is kept."""
-        return self.directory / f'{bytes(digest.tolist()).hex()}.rows'
-
-    def _save(self, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
-        if self.tables._version != self._saved_version:
-            sha = hashlib.sha256()
-            for block in self._blocks():
-                sha.update(block)
-            digest = torch.frombuffer(bytearray(sha.digest()), dtype=torch.uint8).to(self.digest.device)
-            if is_main_process():
-                self._write(self.path(digest))
-            self.digest, self._saved_version = digest, self.tables._version
-        state_dict[f'{prefix}digest'] = self.digest
-
-    def _write(self, path: Path) -> None:
-        if path.exists():
-            return os.utime(path)
+    @contextmanager
+    def _room_for(self, purpose: str) -> Iterator[None]:
         try:
-            with atomic_path(path) as temporary, open(temporary, 'wb') as file:
-                for block in self._blocks():
-                    file.write(block)
+            yield
         except OSError as error:
-            raise self._no_room(error, 'for the rows of a checkpoint', 4 * self.tables.numel()) from error
+            free = shutil.disk_usage(self.directory).free
+            raise OSError(
+                error.errno,
+                f'head.rows_dir={str(self.directory)!r} has no room for {purpose}: {error.strerror}. It needs '
+                f'{self._size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free. Free some space, or set head.rows_dir '
+                'to a directory on another disk',
+            ) from error
 
-    def prune(self) -> None:
-        """Keep the newest tables, and that of the checkpoint before this one, which may not be written yet."""
-        newest = sorted(self.directory.glob('*.rows'), key=lambda path: path.stat().st_mtime_ns)[-self.kept :]
-        current = self.path(self.digest)
-        for path in set(self.directory.glob('*.rows')) - {*newest, current, self._checkpoint}:
-            path.unlink(missing_ok=True)
-        self._checkpoint = current
+    def _save_to_state_dict(self, *args: Any) -> None:
+        if self.tables._version != self._saved_version:
+            with self._whole('rb') as file:
+                digest = _copy(file)
+            if is_main_process():
+                with (
+                    self._room_for('the rows of a checkpoint'),
+                    atomic_path(self.path(digest)) as temporary,
+                    open(temporary, 'wb') as target,
+                    self._whole('rb') as file,
+                ):
+                    _copy(file, target)
+            self.digest, self._saved_version = digest.to(self.digest.device), self.tables._version
+        super()._save_to_state_dict(*args)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        trained = bool(self.digest.any()) or self.tables._version != self._saved_version
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if f'{prefix}digest' not in state_dict or not (trained or self.digest.any()):
+        if f'{prefix}digest' not in state_dict:
             return
-        if not self.digest.any():
-            raise ValueError(f'The state dict has no {prefix}digest of a trained table; load it into a new model.')
-        self._checkpoint = self.path(self.digest)
-        self._load(self._checkpoint)
-        self._saved_version = self.tables._version
-
-    def _load(self, path: Path) -> None:
+        path = self._previous = self.path(self.digest)
         if not path.is_file():
             raise FileNotFoundError(
-                f'The weights of the checkpoint lie in {path}, which is not there: head.rows_dir must be the directory '
-                f'of the training that wrote it, which keeps the newest {self.kept} (head.rows_kept).'
+                f'The weights of the checkpoint are in {path}, which does not exist. Set head.rows_dir to the '
+                'directory of the training that wrote the checkpoint. A model that was not trained has no such file.'
             )
-        sha = hashlib.sha256()
-        whole = path.stat().st_size == 4 * self.tables.numel()
+        whole = path.stat().st_size == self._size
         with open(path, 'rb') as file, self._whole('wb') as own:
-            for block in _blocks(file) if whole else ():
-                own.write(block)
-                sha.update(block)
-        if not whole or sha.hexdigest() != path.stem:
-            raise ValueError(f'{path} is damaged, or of another number of instances: its SHA-256 is not its name.')
+            if not whole or not torch.equal(_copy(file, own), self.digest.cpu()):
+                raise ValueError(
+                    f'{path} is damaged, or of another number of instances: its name is not its SHA-256. Restore the '
+                    'file, or resume from another checkpoint.'
+                )
+        self._saved_version = self.tables._version
 
 
-def _blocks(file: Any) -> Iterator[memoryview]:
-    """Read a file block by block, each to the place of the one before."""
-    room = memoryview(bytearray(BLOCK))
-    while size := file.readinto(room):
-        yield room[:size]
+def _copy(source: IO[bytes], target: IO[bytes] | None = None) -> Tensor:
+    """Copy a file block by block, or only read it; return its SHA-256, (32,) uint8."""
+    sha = hashlib.sha256()
+    while block := source.read(BLOCK):
+        sha.update(block)
+        if target is not None:
+            target.write(block)
+    return torch.frombuffer(bytearray(sha.digest()), dtype=torch.uint8)

@@ -1,5 +1,7 @@
 """Projectors from backbone features to the space where the loss is computed."""
 
+from typing import Any
+
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ class LinearNeck(BaseModule):
         bias: Whether the layer has a bias.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, bias: bool = True, init_cfg: dict | None = None) -> None:
+    def __init__(self, in_dim: int, out_dim: int, bias: bool = True, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.fc = nn.Linear(in_dim, out_dim, bias=bias)
 
@@ -50,7 +52,7 @@ class MLPNeck(BaseModule):
         hidden_bias: bool | None = None,
         last_norm: bool = False,
         last_affine: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if num_layers < 2:

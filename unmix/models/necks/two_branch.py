@@ -1,5 +1,7 @@
 """A projector for each branch."""
 
+from typing import Any
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -9,13 +11,13 @@ from unmix.registry import MODELS
 
 @MODELS.register_module()
 class TwoBranchNeck(BaseModule):
-    """Project either half of the features of :class:`TwoBranch` by a neck of its own: (N, 2 * in) -> (N, 2 * out).
+    """Project each half of the features of :class:`TwoBranch` by its own neck: (N, 2 * in) -> (N, 2 * out).
 
     Args:
         neck: Config of the necks, of the dimensions of one branch.
     """
 
-    def __init__(self, neck: dict, init_cfg: dict | list[dict] | None = None) -> None:
+    def __init__(self, neck: dict[str, Any], init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None) -> None:
         super().__init__(init_cfg)
         self.necks = nn.ModuleList(MODELS.build(dict(neck)) for _ in range(2))
 

@@ -1,21 +1,21 @@
-"""Runs a test's function on several ranks (gloo, CPU); ranks are forked from a server that has torch loaded."""
+"""Run a function on several ranks (gloo, CPU); ranks are forked from a server that has torch loaded."""
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import distributed, nn
-from torch import multiprocessing as mp
+from torch.multiprocessing.spawn import start_processes
 
 
-def run_ranks(function: Callable, world_size: int, directory: Path, *args: object) -> None:
+def run_ranks(function: Callable[..., None], world_size: int, directory: Path, *args: object) -> None:
     """Call ``function(rank, *args)`` on every rank of a process group; it is a module's top-level function."""
-    mp.get_context('forkserver').set_forkserver_preload(['torch', 'mmengine.runner', 'unmix'])
+    multiprocessing.get_context('forkserver').set_forkserver_preload(['torch', 'mmengine.runner', 'unmix.testing'])
     store = directory / f'store-{function.__name__}'
     store.unlink(missing_ok=True)
-    mp.start_processes(
-        _start, (function, world_size, str(store), args), nprocs=world_size, start_method='forkserver'
-    )  # fmt: skip
+    start: Callable[..., object] = start_processes
+    start(_start, (function, world_size, str(store.absolute()), args), nprocs=world_size, start_method='forkserver')
 
 
 def without_batch_norm(model: nn.Module) -> nn.Module:
@@ -27,9 +27,8 @@ def without_batch_norm(model: nn.Module) -> nn.Module:
     return model
 
 
-def _start(rank: int, function: Callable, world_size: int, store: str, args: tuple) -> None:
+def _start(rank: int, function: Callable[..., None], world_size: int, store: str, args: tuple[object, ...]) -> None:
     torch.set_num_threads(1)
-    file_store = distributed.FileStore(store, world_size)
-    distributed.init_process_group('gloo', store=file_store, rank=rank, world_size=world_size)
+    distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=world_size)
     function(rank, *args)
     distributed.destroy_process_group()

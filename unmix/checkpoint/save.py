@@ -1,25 +1,107 @@
-"""Writes checkpoints, at once or in the background, and takes back what was noted about those that failed."""
+"""Saving: what is finite, at once or in the background; what was noted about a file that failed is taken back.
+
+:func:`save_checkpoint` is what MMEngine calls for each checkpoint (:mod:`unmix.compat`), :class:`CheckpointWriter` what
+:class:`unmix.checkpoint.hook.CheckpointHook` has it written by.
+"""
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import Tensor
 
-from unmix.checkpoint.files import write_checkpoint, writing_by
-from unmix.checkpoint.latest import PASSING, name_latest
+from unmix.checkpoint.files import write_checkpoint
+from unmix.checkpoint.latest import PASSING, name_latest, newest_whole
 from unmix.utils.dist import agreed
 
 _OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')
 _OF_HUB = ('keep_ckpt_ids', 'last_ckpt', PASSING, 'best_')  # how names begin
+
+
+Writer = Callable[[io.BytesIO, str], None]
+_mmengine_save = mmengine_checkpoint.save_checkpoint
+_writer: ContextVar[Writer] = ContextVar('writer', default=write_checkpoint)  # a CheckpointWriter sets it
+
+
+def save_checkpoint(
+    checkpoint: dict[str, Any],
+    filename: str,
+    file_client_args: dict[str, Any] | None = None,
+    backend_args: dict[str, Any] | None = None,
+) -> None:
+    """Stand in for MMEngine's function of this name: local files are sealed and written by :func:`write_checkpoint`.
+
+    The whole file is in host memory once before it is written, as with MMEngine's.
+
+    Args:
+        checkpoint: What is saved.
+        filename: Where to.
+        file_client_args: As for MMEngine's function.
+        backend_args: As for MMEngine's function.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ValueError: If a tensor is NaN or infinite.
+    """
+    refuse_nonfinite(checkpoint, filename)
+    if file_client_args is not None or backend_args is not None or '://' in str(filename):
+        _mmengine_save(checkpoint, filename, file_client_args, backend_args)
+        return
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    _writer.get()(buffer, str(filename))
+
+
+def refuse_nonfinite(checkpoint: Any, filename: str) -> None:
+    """Check that each floating-point tensor of ``state_dict`` and ``optimizer`` is finite.
+
+    Raises:
+        ValueError: If one is not; names the first, and the checkpoint to go on from.
+    """
+    for key in ('state_dict', 'optimizer'):
+        for name, tensor in _tensors(checkpoint.get(key) if isinstance(checkpoint, Mapping) else None):
+            if _finite(tensor):
+                continue
+            try:
+                older = newest_whole(Path(filename).parent)
+            except ValueError:  # none of several is whole
+                older = None
+            start = f'Go on from {older}, the newest that is whole,' if older else 'No older one is whole: start anew'
+            raise ValueError(
+                f'checkpoint {str(filename)!r} is not written: {name} in its {key} is NaN or infinite in '
+                f'{int((~tensor.float().isfinite()).sum())} of {tensor.numel()} values. {start} with a lower '
+                'optim_wrapper.optimizer.lr, a longer warm-up, or optim_wrapper.clip_grad=dict(max_norm=1.0)'
+            )
+
+
+def _tensors(content: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:
+    """Yield all tensors of nested containers, with dotted names."""
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping | list | tuple):
+        for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
+            yield from _tensors(value, f'{name}.{key}' if name else str(key))
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all values are finite; reads the tensor once, and NaN is both its least and its greatest value."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    least, greatest = torch.aminmax(tensor.detach().float() if tensor.element_size() == 1 else tensor.detach())
+    return math.isfinite(least) and math.isfinite(greatest)
 
 
 class CheckpointWriter:
@@ -38,7 +120,7 @@ class CheckpointWriter:
         self.hook, self.on_error = hook, on_error
         self.owed = False
         self._thread = ThreadPoolExecutor(1, 'checkpoint') if background else None
-        self._work: Future | None = None  # of rank 0
+        self._work: Future[None] | None = None  # of rank 0
         self._notes: _Notes | None = None  # from before the checkpoint that is being written; on all ranks
 
     @contextmanager
@@ -51,6 +133,9 @@ class CheckpointWriter:
 
         Yields:
             A list for the paths that are to be removed after it has been written.
+
+        Raises:
+            ValueError: If what is saved is not finite.
         """
         self.settle(runner)
         outdated: list[str] = []
@@ -63,12 +148,15 @@ class CheckpointWriter:
             outdated.clear()
             self._work = self._thread.submit(job) if self._thread else _do(job)
 
-        try:
-            with writing_by(write):
+        with agreed():  # a checkpoint that is not finite ends the run now, on all ranks
+            token = _writer.set(write)
+            try:
                 yield outdated
-        except OSError as error:  # of what stands beside the checkpoint: the rows of RowsOnDisk
-            self._work = Future()
-            self._work.set_exception(error)
+            except OSError as error:  # the state dict cannot be made: RowsOnDisk writes its table then
+                self._work = Future()
+                self._work.set_exception(error)
+            finally:
+                _writer.reset(token)
         if not self._thread:
             self.settle(runner)
 
@@ -124,7 +212,9 @@ class _Notes:
         self.hub.update_info_dict(self._of_hub)
 
 
-def _job(previous: Future | None, buffer: io.BytesIO, path: str, named_in: str | None, outdated: list[str]) -> None:
+def _job(
+    previous: Future[None] | None, buffer: io.BytesIO, path: str, named_in: str | None, outdated: list[str]
+) -> None:
     """Write a checkpoint, then name it, then remove others."""
     if previous is not None:
         previous.result()  # of the same validation; its error is not passed over
@@ -138,9 +228,9 @@ def _job(previous: Future | None, buffer: io.BytesIO, path: str, named_in: str |
             old.unlink(missing_ok=True)
 
 
-def _do(job: Callable[[], None]) -> Future:
+def _do(job: Callable[[], None]) -> Future[None]:
     """Do a job at once; the future says how it ended, as a thread's would."""
-    future: Future = Future()
+    future: Future[None] = Future()
     try:
         job()
         future.set_result(None)
