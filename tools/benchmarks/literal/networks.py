@@ -31,7 +31,7 @@ class SplitBatchNorm(nn.BatchNorm2d):
         return out
 
 
-class ResNet(resnet.ResNet):  # type: ignore[misc]  # torchvision is untyped
+class ResNet(resnet.ResNet):
     """torchvision's ResNet for small images: a 3x3 stem without max-pool, ``fc`` instead of the classifier."""
 
     def __init__(
