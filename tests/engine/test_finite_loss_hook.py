@@ -121,7 +121,7 @@ def spoilt_runner(tmp_path, spoil, policy='stop', name='moco-v2', unmix=None, ep
         model=dict(model, _delete_=True),
         train_dataloader__dataset=dict(type='mmengine.ToyViews', views=NUM_VIEWS.get(name, 2), _delete_=True),
         train_dataloader__batch_size=6,
-        train_cfg__max_epochs=epochs,
+        train_cfg=dict(type='TrainLoop', max_epochs=epochs, _delete_=True),
         param_scheduler=[dict(type='CosineLR', by_epoch=False)],
         custom_hooks=hooks,
         default_hooks__checkpoint=dict(type='CheckpointHook', interval=1),
@@ -273,6 +273,20 @@ def test_watching_changes_nothing(tmp_path):
     assert any(isinstance(hook, FiniteLossHook) for hook in runners[0].hooks)
     assert equal(state(runners[0]), state(runners[1]))
     assert vars(runners[0].optim_wrapper).keys() == vars(runners[1].optim_wrapper).keys()
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_the_state_moves_in_other_loops_too(tmp_path, accumulate):
+    runners = []
+    for loop in (dict(type='TrainLoop', max_epochs=1), dict(type='IterBasedTrainLoop', max_iters=5)):
+        changes = dict(train_cfg=dict(loop, _delete_=True), optim_wrapper__accumulative_counts=accumulate)
+        runner = spoilt_runner(tmp_path / loop['type'], Spoil(at=()), unmix=UNMIX, **changes)
+        start = copy.deepcopy(runner.model.state_dict())
+        runner.train()
+        runners.append(runner)
+        moved = {key for key, value in runner.model.state_dict().items() if not torch.equal(value, start[key])}
+        assert {'head.queue.features', KEY} <= moved, moved
+    assert equal(*map(state, runners))
 
 
 def test_bad_policy():
