@@ -12,13 +12,13 @@ import torch
 from algorithms_under_test import ALGORITHMS, NUM_VIEWS
 from engine_toy import toy_runner
 from mmengine.hooks import Hook
-from mmengine.optim import AmpOptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
 from unmix.engine.hooks import FiniteLossHook
 from unmix.models import MLPNeck
-from unmix.registry import MODELS
+from unmix.registry import MODELS, OPTIM_WRAPPERS
 from unmix.testing.ranks import run_ranks
 from unmix.utils.clock import read_clock
 
@@ -287,6 +287,45 @@ def test_the_state_moves_in_other_loops_too(tmp_path, accumulate):
         moved = {key for key, value in runner.model.state_dict().items() if not torch.equal(value, start[key])}
         assert {'head.queue.features', KEY} <= moved, moved
     assert equal(*map(state, runners))
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class ScaledOnCPU(AmpOptimWrapper):
+    """``AmpOptimWrapper`` with a gradient scaler of the CPU; MMEngine's refuses CPUs."""
+
+    def __init__(self, **kwargs):
+        OptimWrapper.__init__(self, **kwargs)
+        self.loss_scaler, self._scale_update_param, self.cast_dtype = torch.amp.GradScaler('cpu'), None, None
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_the_momentum_encoder_stays_where_a_scaler_leaves_the_step_out(tmp_path, fused):
+    """A scaler calls a fused optimiser in any case; the kernel leaves the step out."""
+    optimizer = dict(type='SGD', lr=0.05, fused=fused)
+    spoil, wrapper = Spoil(at=()), dict(type='ScaledOnCPU', optimizer=optimizer, _delete_=True)
+    runner = spoilt_runner(tmp_path, spoil, epochs=1, optim_wrapper=wrapper, **faulty('gradient'))
+    runner.train()
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 2.0**15  # halved once
+    for iteration in range(4):
+        (before, _), (after, _) = spoil.before[iteration], spoil.before[iteration + 1]
+        moved = {key for key in before if not torch.equal(before[key], after[key])}
+        assert ('backbone.conv1.weight' in moved) == (iteration != BAD)
+        assert (KEY in moved) == (iteration != BAD)
+        assert 'head.queue.features' in moved
+
+
+def test_a_step_is_neither_committed_twice_nor_forgotten(tmp_path):
+    """By the loop, in training mode; a loss under no_grad needs no commit."""
+    runner = spoilt_runner(tmp_path, Spoil(at=()), epochs=1)
+    runner.train()
+    views = [torch.rand(6, 3, 8, 8)] * 2
+    with pytest.raises(RuntimeError, match=r'after_step\(\) was called without a loss'):
+        runner.model.after_step()
+    with torch.no_grad():
+        runner.model.loss(views)
+    runner.model.loss(views)
+    with pytest.raises(RuntimeError, match='the state has not moved since the last call'):
+        runner.model.loss(views)
 
 
 def test_bad_policy():
