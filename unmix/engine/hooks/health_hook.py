@@ -10,8 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmix.engine.hooks.lazy_hooks import history_length
-from unmix.engine.hooks.scalar_buffer import push_scalar
+from unmix.engine.hooks.lazy_hooks import push_scalar
 from unmix.models.algorithms import BaseAlgorithm
 from unmix.models.heads import BaseHead, InfoNCEHead
 from unmix.models.heads.align_uniform import align, uniform
@@ -75,7 +74,6 @@ class HealthHook(Hook):
         """Go on with the judgement of a resumed run; warn about a queue that holds keys of the batch's own images."""
         judged = runner.message_hub.get_info('health', {})
         self._ill, self._epochs = set(judged.get('ill', ())), judged.get('epochs_at_chance', 0)
-        self._length = history_length(runner)
         model = unwrap(runner.model)
         head = model.head if isinstance(model, BaseAlgorithm) else None
         num_images = len(runner.train_dataloader.dataset)
@@ -112,7 +110,7 @@ class HealthHook(Hook):
         partners = None if own_partners is None else concat_all_gather(own_partners)
         values = feature_statistics(features, partners, model.head)
         for name, value in values.items():
-            push_scalar(runner.message_hub, f'train/health/{name}', value, self._length)
+            push_scalar(runner, f'train/health/{name}', value)
         limit = min(features.shape)
         self._judge(runner, runner.iter + 1, 'not finite', not values)
         constant = bool(values) and values['spread'] < self.min_spread

@@ -9,8 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmix.engine.hooks.lazy_hooks import history_length
-from unmix.engine.hooks.scalar_buffer import push_scalar
+from unmix.engine.hooks.lazy_hooks import push_scalar
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.evaluation.metrics import Features
 from unmix.registry import HOOKS
@@ -62,7 +61,7 @@ class OnlineProbeHook(Hook):
         if classes is None:
             runner.logger.warning('OnlineProbeHook: the training data have no labels; no linear classifier is trained.')
             return
-        self.num_classes, self._length = classes, history_length(runner)
+        self.num_classes = classes
         backbone = unwrap(runner.model).backbone
         self._handle = backbone.register_forward_hook(self._listen)
         if self._state is not None and runner.iter > 0:
@@ -100,7 +99,7 @@ class OnlineProbeHook(Hook):
             F.cross_entropy(scores, labels).backward()
             self.optimizer.step()
         top1 = 100.0 * (scores.detach().argmax(1) == labels).float().mean()
-        push_scalar(runner.message_hub, f'train/{self.name}_top1', top1, self._length)
+        push_scalar(runner, f'train/{self.name}_top1', top1)
 
     def after_train(self, runner: Runner) -> None:
         """Stop listening."""
