@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from unmix.checkpoint.load import load_from_local
 from unmix.config import load_config
 from unmix.datasets import ImageFolder, collate
-from unmix.engine.loops.frozen_model import eval_mode
+from unmix.engine.loops.feature_loop import eval_mode
 from unmix.evaluation.extraction import Encoder, collect_features
 from unmix.models.pretrained import check_backbone
 from unmix.registry import DATASETS, MODELS

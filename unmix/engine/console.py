@@ -1,12 +1,13 @@
 """What reaches the terminal; the log file has everything."""
 
 import logging
+from typing import Any
 
 # The last one says that gradients are lost; TrainLoop restores them, or warns itself.
 _OWN = ('"FileClient"', '"HardDiskBackend"', 'Resumed iteration number is not divisible by')
 
 
-def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler]:
+def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler[Any]]:
     """Handlers of a logger that print, and do not write to a file."""
     handlers = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
     return [handler for handler in handlers if not isinstance(handler, logging.FileHandler)]

@@ -66,7 +66,7 @@ class ShardedStrategy(FSDPStrategy):
         self.model_wrapper = wrapper
         return super()._wrap_model(model)
 
-    def load_optim_state_dict(self, state_dict: dict) -> None:
+    def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a full optimiser state; MMEngine 0.10.7 calls torch with the arguments in the order of torch 2.0."""
         optimizer = self.optim_wrapper.optimizer
         self.optim_wrapper.load_state_dict(
@@ -74,7 +74,9 @@ class ShardedStrategy(FSDPStrategy):
         )
 
 
-def _is_unit(module: nn.Module, recurse: bool, nonwrapped_numel: int, units: set, min_num_params: int) -> bool:
+def _is_unit(
+    module: nn.Module, recurse: bool, nonwrapped_numel: int, units: set[nn.Module], min_num_params: int
+) -> bool:
     """FSDP's question whether to look into a module (``recurse``), and then whether to make it a unit."""
     if recurse or module in units:
         return True
@@ -94,7 +96,7 @@ class FlexibleRunner(MMEngineFlexibleRunner):
         with sole_use(self.work_dir), sizes_explained(self):
             return super().train()
 
-    def save_checkpoint(self, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
+    def save_checkpoint(self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Save, on every rank, with the ``epoch`` and ``iter`` of ``meta``; MMEngine overwrites them."""
         self._place = dict(meta or {})
         super().save_checkpoint(*args, meta=meta, **kwargs)

@@ -39,8 +39,8 @@ class TrainStep:
     """
 
     def __init__(self, model: nn.Module, optim_wrapper: Any) -> None:
-        self.model, self.wrapper = model, optim_wrapper
-        self.method = unwrap(model)
+        self.model: Any = model
+        self.wrapper, self.method = optim_wrapper, unwrap(model)
         self.watch = False
         self.failed: str | None = None
         self.reasons: list[str] = []
@@ -66,7 +66,8 @@ class TrainStep:
         if self.watch:
             self._statistics.keep()
         wrapper = self if isinstance(self.wrapper, OptimWrapper) else self.wrapper
-        with watching() if self.watch else nullcontext([]) as self.reasons:
+        context: AbstractContextManager[list[str]] = watching() if self.watch else nullcontext([])
+        with context as self.reasons:
             outputs: dict[str, Tensor] = self.model.train_step(batch, optim_wrapper=wrapper)
         if self.failed is None:
             self.commit()

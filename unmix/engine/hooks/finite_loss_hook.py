@@ -54,37 +54,37 @@ class FiniteLossHook(Hook):
             )
         self.policy, self.max_failures = policy, max_failures
         self._step: TrainStep | None = None
-        self._of_another_loop: TrainStep | None = None
+        self._commits = False  # in loops that do not
 
     def before_train(self, runner: Runner) -> None:
         """Start to watch the steps."""
-        loop: Any = runner.train_loop
-        self._step = loop.step if isinstance(loop, TrainLoop) else None
-        if self._step is None:
-            self._of_another_loop = TrainStep(runner.model, runner.optim_wrapper)
-        if self._step is None or not self._step.start_watching():
+        loop = runner.train_loop
+        self._commits = not isinstance(loop, TrainLoop)
+        step = loop.step if isinstance(loop, TrainLoop) else TrainStep(runner.model, runner.optim_wrapper)
+        self._step = step
+        if self._commits or not step.start_watching():
             runner.logger.warning(
                 'FiniteLossHook does not watch this training: it needs train_cfg.type="TrainLoop" and an optim_wrapper '
-                f'that is an OptimWrapper; these are {type(runner.train_loop).__name__} and '
+                f'that is an OptimWrapper; these are {type(loop).__name__} and '
                 f'{type(runner.optim_wrapper).__name__}.'
             )
-            self._step = None
             return
         if self.policy != 'stop' and not _is_whole(runner):
             raise ValueError(
                 f'default_hooks.finite_loss.policy is {self.policy!r}, but a step of a {type(runner.model).__name__} '
                 "cannot be left out; set it to 'stop'."
             )
-        self._step.left_out = bool(runner.message_hub.get_info('step_left_out', False))  # resumed while accumulating
+        step.left_out = bool(runner.message_hub.get_info('step_left_out', False))  # resumed while accumulating
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
         """If the step was left out: write the capture, and follow the policy."""
         step, hub = self._step, runner.message_hub
-        if self._of_another_loop is not None:
-            self._of_another_loop.commit()
-        if step is None:
+        assert step is not None
+        if self._commits:
+            step.commit()
+        if not step.watch:
             return
         if hub.get_info('step_left_out', False) != step.left_out:
             hub.update_info('step_left_out', step.left_out)

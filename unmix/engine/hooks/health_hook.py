@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from unmix.engine.hooks.lazy_hooks import push_scalar
 from unmix.models.algorithms import BaseAlgorithm
+from unmix.models.algorithms.base import View
 from unmix.models.heads import BaseHead, InfoNCEHead
 from unmix.models.heads.align_uniform import align, uniform
 from unmix.registry import HOOKS
@@ -90,14 +91,14 @@ class HealthHook(Hook):
         if self.every_n_train_iters(runner, self.interval) and isinstance(model, BaseAlgorithm):
             model.observer = lambda queries, targets: self._observe(model, queries, targets)
 
-    def _observe(self, model: BaseAlgorithm, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+    def _observe(self, model: BaseAlgorithm, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]) -> None:
         pair = matching_features(model, queries, targets)
         rows = max(self.samples // get_world_size(), 2)
         self._seen = tuple(None if x is None else x.detach()[:rows] for x in pair)  # type: ignore[assignment]
 
     @torch.no_grad()
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """In an iteration that is due, log and judge the features."""
         model = unwrap(runner.model)
@@ -140,7 +141,7 @@ class HealthHook(Hook):
 
 
 def matching_features(
-    model: BaseAlgorithm, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
+    model: BaseAlgorithm, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Return features (N, D) of the first pair's query, first crop, and what each should be near to (N, D) or None.
 

@@ -83,7 +83,8 @@ def bound_scalar(runner: Runner, key: str) -> None:
     windows = [processor.window_size, *(cfg.get('window_size', 1) for cfg in processor.custom_cfg)]
     numbers = [window for window in windows if isinstance(window, int)]
     length = max(len(runner.train_dataloader), *numbers, 1_000_000 if 'global' in windows else 1)
-    scalars[key] = ScalarBuffer(*scalars[key].data, length)
+    values, counts = scalars[key].data
+    scalars[key] = ScalarBuffer(values, counts, length)
 
 
 @HOOKS.register_module()
@@ -107,7 +108,7 @@ class LazyRuntimeInfoHook(RuntimeInfoHook):
             push_scalar(runner, f'train/{name}', values[0])
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Note the loss terms."""
         for name, value in (outputs or {}).items():
@@ -129,7 +130,7 @@ class LazyTimerHook(IterTimerHook):
         push_scalar(runner, 'train/data_time', time.time() - self.t)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Note how long the iteration took, the wait included."""
         now = time.time()

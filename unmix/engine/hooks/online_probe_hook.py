@@ -45,11 +45,11 @@ class OnlineProbeHook(Hook):
         self._handle: Any = None
         self._waiting = False
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the state for a training that goes on from this checkpoint."""
         self._state = checkpoint.get(self.name)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the classifier and its optimiser."""
         if self.probe is not None:
             checkpoint[self.name] = dict(probe=self.probe.state_dict(), optimizer=self.optimizer.state_dict())
@@ -76,7 +76,7 @@ class OnlineProbeHook(Hook):
         self._features, self._waiting = None, self._handle is not None
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Take a step of the classifier.
 

@@ -56,7 +56,7 @@ class ProgressHook(Hook):
                 handler.setStream(sys.stdout)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Move the bar, or print the line."""
         if self._bar is not None:

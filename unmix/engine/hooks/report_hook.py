@@ -48,7 +48,7 @@ class ReportHook(Hook):
         self._meta: dict[str, Any] = {}
         self._drawn = False
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember which training a checkpoint is from."""
         self._meta = dict(checkpoint.get('meta') or {})
 

@@ -2,17 +2,18 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.dist import broadcast, broadcast_object_list, get_rank, get_world_size
 from mmengine.runner import BaseLoop, Runner
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from unmix.engine.loops.frozen_model import eval_mode, statistics_of_rank_zero
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
 from unmix.evaluation.metrics import Features
@@ -50,9 +51,9 @@ class FeatureLoop(BaseLoop):
     def __init__(
         self,
         runner: Runner,
-        dataloader: DataLoader | dict,
+        dataloader: DataLoader[Any] | dict[str, Any],
         evaluator: Any,
-        bank_dataloader: DataLoader | dict,
+        bank_dataloader: DataLoader[Any] | dict[str, Any],
         stage: str = 'backbone',
         controls: bool = False,
         cache: bool = False,
@@ -123,12 +124,12 @@ class FeatureLoop(BaseLoop):
         networks = {name: names[name] if name == 'raw_pixels' else [model, names[name]] for name in encoders}
         cache = FeatureCache(Path(self.runner.work_dir, 'features'))
 
-        def collect(batches: Iterable[dict], dataset: Any, data: Any) -> dict[str, Features] | None:
+        def collect(batches: Iterable[dict[str, Any]], dataset: Any, data: Any) -> dict[str, Features] | None:
             return cache.collect(batches, encoders, networks, (data, self.runner.seed), dataset)
 
         return collect
 
-    def _encode(self, model: Any, batch: dict) -> Tensor:
+    def _encode(self, model: Any, batch: dict[str, Any]) -> Tensor:
         return model.extract_feat(model.data_preprocessor(batch, False)['inputs'], stage=self.stage)
 
     def _control_encoders(self, device: torch.device) -> dict[str, Encoder]:
@@ -149,12 +150,39 @@ class FeatureLoop(BaseLoop):
             )
         return encoders | {'raw_pixels': lambda batch: raw_pixels(batch).to(device)}
 
-    def _watched(self, dataloader: DataLoader) -> Iterator[dict]:
+    def _watched(self, dataloader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
         """Batches, with the Runner's hooks called before and after each."""
         for i, batch in enumerate(dataloader):
             self.runner.call_hook(f'before_{self.mode}_iter', batch_idx=i, data_batch=batch)
             yield batch
             self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=i, data_batch=batch, outputs=None)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; after it each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def statistics_of_rank_zero(model: nn.Module) -> Iterator[None]:
+    """All ranks encode with the BatchNorm statistics of rank 0, those of checkpoints; then they are as before."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    buffers = [buffer for layer in layers for buffer in layer.buffers()] if get_world_size() > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    for buffer in buffers:
+        broadcast(buffer, src=0)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, own, strict=True):
+            buffer.copy_(value)
 
 
 def check_classes(tested: Any, known: Any) -> None:
@@ -178,7 +206,7 @@ def check_classes(tested: Any, known: Any) -> None:
         )
 
 
-def _identity(dataloader: DataLoader | dict) -> Any:
+def _identity(dataloader: DataLoader[Any] | dict[str, Any]) -> Any:
     """Config of a dataloader's data set, copied before it is built; None if there is none."""
     dataset = dataloader.get('dataset') if isinstance(dataloader, Mapping) else None
     return copy.deepcopy(dataset) if isinstance(dataset, Mapping) else None

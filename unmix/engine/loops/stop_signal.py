@@ -81,7 +81,7 @@ class StopSignal:
         return False
 
 
-def shield_workers(dataloader: DataLoader) -> None:
+def shield_workers(dataloader: DataLoader[Any]) -> None:
     """Put the data workers into process groups of their own, where a Ctrl-C in the terminal does not reach them.
 
     They end when the main process ends or asks them to.
