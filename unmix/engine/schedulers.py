@@ -12,10 +12,10 @@ from unmix.registry import PARAM_SCHEDULERS
 
 
 class ClosedFormLR(_ParamScheduler):
-    """A learning rate that is a function of the step and of the full rate alone, so exact after any resume.
+    """Learning rate as a function of the step and the full rate alone, so exact after any resume.
 
-    MMEngine's recursive ``CosineAnnealingLR`` drifts by about 1e-7. A subclass defines :meth:`_rate`, and names in
-    ``in_epochs`` what ``convert_to_iter_based=True`` turns from epochs into iterations.
+    MMEngine's recursive ``CosineAnnealingLR`` drifts by about 1e-7. A subclass defines :meth:`_rate`, and lists in
+    ``in_epochs`` the arguments that ``convert_to_iter_based=True`` converts from epochs to iterations.
 
     Args:
         optimizer: Optimiser or wrapper; the Runner passes it.

@@ -1,4 +1,4 @@
-"""A linear classifier that learns beside a pre-training, without a trace in it."""
+"""Linear classifier that is trained beside a pre-training and does not change it."""
 
 from typing import Any
 
@@ -20,18 +20,19 @@ from unmix.utils.rng import preserved
 
 @HOOKS.register_module()
 class OnlineProbeHook(Hook):
-    """Train a linear classifier on the features that a pre-training makes anyway, behind a stop-gradient.
+    """Train a linear classifier on the features that a pre-training computes anyway, behind a stop-gradient.
 
     In each step the backbone's output for view 0 is standardised (BatchNorm without affine part), and one step of Adam
     is taken on the cross-entropy. No forward pass is added, and losses, gradients, weights and random numbers of the
     training are the same, bit for bit, with and without the hook. The accuracy on the batch, augmented and before the
     step, is logged as ``online_linear_top1``; a validation by :class:`FeatureLoop` also gives ``online_linear/top1`` on
     its test set. The classifier is in the checkpoints, so a resumed run has the same one. Several processes train one
-    classifier on all their batches. It lags behind a classifier trained afterwards, since the features move under it.
+    classifier on all their batches. Since the features change during its training, its accuracy is below that of a
+    classifier trained afterwards.
 
     Args:
         lr: Learning rate of Adam.
-        num_classes: Number of classes; None: as the training data set says.
+        num_classes: Number of classes; None: that of the training data set.
         name: Of the results, and of the state in checkpoints.
     """
 
@@ -55,7 +56,7 @@ class OnlineProbeHook(Hook):
             checkpoint[self.name] = dict(probe=self.probe.state_dict(), optimizer=self.optimizer.state_dict())
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the backbone, and join the metrics of the validation."""
+        """Record the outputs of the backbone, and add the classifier to the metrics of the validation."""
         dataset, loop = runner.train_dataloader.dataset, runner.val_loop
         classes = self.num_classes or getattr(dataset, 'num_classes', None)  # data sets of others may not say
         if classes is None:
@@ -72,7 +73,7 @@ class OnlineProbeHook(Hook):
             loop.metrics.append(self)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Wait for the first output of the step, that of view 0."""
+        """Record the first output of the step, that of view 0."""
         self._features, self._waiting = None, self._handle is not None
 
     def after_train_iter(
@@ -102,14 +103,12 @@ class OnlineProbeHook(Hook):
         push_scalar(runner, f'train/{self.name}_top1', top1)
 
     def after_train(self, runner: Runner) -> None:
-        """Stop listening."""
+        """Stop recording."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
-    def on_abort(self, runner: Runner) -> None:
-        """Stop listening."""
-        self.after_train(runner)
+    on_abort = after_train
 
     @torch.no_grad()
     def __call__(self, bank: Features, test: Features) -> dict[str, float]:
@@ -124,8 +123,8 @@ class OnlineProbeHook(Hook):
             self._features, self._waiting = output.detach(), False
 
     def _build(self, dim: int, device: torch.device) -> None:
-        """Make the classifier, all zero."""
-        with preserved():  # PyTorch's initialisation draws, though nothing is left of it
+        """Build the classifier, with zero weights."""
+        with preserved():  # PyTorch's initialisation draws random numbers; the zeros below replace them
             layer = nn.Linear(dim, int(self.num_classes or 0))
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Epochs that can be left and entered again between any two iterations."""
+"""Training loop that can be resumed between any two iterations."""
 
 from collections.abc import Iterator, Sized
 from pathlib import Path
@@ -24,15 +24,15 @@ class TrainLoop(EpochBasedTrainLoop):
     """MMEngine's epoch loop that resumes in the middle of an epoch and stops cleanly.
 
     * A checkpoint saved after n batches of an epoch resumes with batch n of that epoch: the sampler starts there
-      (``set_start``), so no batch is loaded to be thrown away. Samplers without ``set_start`` have n batches loaded and
+      (``set_start``), so no batch is loaded in vain. For samplers without ``set_start``, n batches are loaded and
       dropped. MMEngine's loop restarts the epoch and runs n iterations too many.
-    * A checkpoint may also stand in the middle of a gradient accumulation: see :class:`StepRemainder`.
-    * Each iteration seeds the global random generators, which dropout draws from, by (seed, iteration, rank).
+    * A checkpoint may also be in the middle of a gradient accumulation: see :class:`StepRemainder`.
+    * Each iteration seeds the global random generators, which dropout uses, by (seed, iteration, rank).
     * Ctrl-C or SIGTERM: the iteration is finished (with gradient accumulation: the optimiser step), a checkpoint saved,
       the command that resumes printed, and the process ends with 130 or 143. During a validation this happens after it.
     * A run resumed at the end of an epoch first does the validation that was due there and not done.
 
-    If training is left by a signal or an error, hooks that have a method ``on_abort(runner)`` get to clean up.
+    If a signal or an error ends the training, ``on_abort(runner)`` of each hook that has this method is called.
 
     Args:
         runner: The runner.
@@ -93,7 +93,7 @@ class TrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Run what is left of the current epoch."""
+        """Run the rest of the current epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         for idx, data_batch in enumerate(self._batches(), start=self._done):
@@ -130,7 +130,7 @@ class TrainLoop(EpochBasedTrainLoop):
             except StopIteration:
                 return
             except RuntimeError:
-                if self._stop.number:  # the signal has ended a data worker too; the model stands between two iterations
+                if self._stop.number:  # the signal has ended a data worker too; the iteration before is complete
                     self._leave()
                 raise
             yield data_batch
@@ -144,12 +144,12 @@ class TrainLoop(EpochBasedTrainLoop):
         if self.runner.val_loop is None or not due:
             return
         if self.runner.message_hub.get_info('validated_epoch') != self._epoch:
-            # Said before: CheckpointHook saves at the end of a validation that it finds the best, its numbers included.
+            # Set before: CheckpointHook saves at the end of the best validation, with this number.
             self.runner.message_hub.update_info('validated_epoch', self._epoch)
             self.runner.val_loop.run()
 
     def _stop_if_asked(self) -> None:
-        """Save and leave if a signal came in, but not with half accumulated gradients, so as not to save them."""
+        """Save and end the run after a signal, but not in the middle of a gradient accumulation."""
         if self._stop.requested() and between_steps(self.runner.optim_wrapper):
             self._leave()
 
