@@ -12,11 +12,12 @@ import torch
 from algorithms_under_test import ALGORITHMS, NUM_VIEWS
 from engine_toy import toy_runner
 from mmengine.hooks import Hook
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
 from unmix.engine.hooks import FiniteLossHook
+from unmix.engine.step import TrainStep
 from unmix.models import MLPNeck
 from unmix.registry import MODELS, OPTIM_WRAPPERS
 from unmix.testing.ranks import run_ranks
@@ -312,6 +313,25 @@ def test_the_momentum_encoder_stays_where_a_scaler_leaves_the_step_out(tmp_path,
         assert ('backbone.conv1.weight' in moved) == (iteration != BAD)
         assert (KEY in moved) == (iteration != BAD)
         assert 'head.queue.features' in moved
+
+
+def test_the_state_moves_with_several_optimisers():
+    """A method's own ``train_step`` may use them; MMEngine's cannot."""
+    model = MODELS.build(ALGORITHMS['moco-v2'])
+    parts = dict(backbone=model.backbone, neck=model.neck)
+    wrappers = {name: OptimWrapper(torch.optim.SGD(part.parameters(), lr=0.1)) for name, part in parts.items()}
+
+    def train_step(batch, optim_wrapper):
+        losses = model.loss(batch)
+        sum(losses.values()).backward()
+        for wrapper in optim_wrapper.values():
+            wrapper.step()
+        return losses
+
+    model.train_step = train_step
+    before = copy.deepcopy(model.state_dict())
+    TrainStep(model, OptimWrapperDict(**wrappers)).run([torch.rand(6, 3, 8, 8)] * 2)
+    assert all(not torch.equal(before[key], model.state_dict()[key]) for key in (KEY, 'head.queue.features'))
 
 
 def test_a_step_is_neither_committed_twice_nor_forgotten(tmp_path):

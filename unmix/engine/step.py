@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from unmix.models.algorithms.base import BaseAlgorithm
+from unmix.utils.accumulation import optim_wrappers
 from unmix.utils.dist import unwrap
 from unmix.utils.nan_reasons import watching
 
@@ -29,7 +30,8 @@ class TrainStep:
 
     Args:
         model: The model, perhaps in a wrapper such as DistributedDataParallel.
-        optim_wrapper: Its optimiser. One that is no ``OptimWrapper`` is given to the model as it is, without checks.
+        optim_wrapper: Its optimiser. An ``OptimWrapperDict``, or one that is no ``OptimWrapper``, is given to the model
+            as it is, without checks.
 
     Attributes:
         watch: Whether losses and gradients are checked.
@@ -41,31 +43,32 @@ class TrainStep:
     def __init__(self, model: nn.Module, optim_wrapper: Any) -> None:
         self.model: Any = model
         self.wrapper, self.method = optim_wrapper, unwrap(model)
+        self._updates = isinstance(optim_wrapper, OptimWrapper) and not isinstance(optim_wrapper, OptimWrapperDict)
         self.watch = False
         self.failed: str | None = None
         self.reasons: list[str] = []
         self.left_out = False
         self._stepped = False
         self._statistics = RunningStatistics(self.method)
-        optimizer = optim_wrapper.optimizer if isinstance(optim_wrapper, OptimWrapper) else None
-        self._hook = optimizer.register_step_post_hook(self._note) if isinstance(optimizer, Optimizer) else None
+        optimizers = [wrapper.optimizer for wrapper in optim_wrappers(optim_wrapper)]
+        self._hooks = [o.register_step_post_hook(self._note) for o in optimizers if isinstance(o, Optimizer)]
 
     def start_watching(self) -> bool:
         """Check losses and gradients from now on; return whether that is possible with this optimiser."""
-        self.watch = isinstance(self.wrapper, OptimWrapper)
+        self.watch = self._updates
         return self.watch
 
     def close(self) -> None:
-        """Remove the hook from the optimiser."""
-        if self._hook is not None:
-            self._hook.remove()
+        """Remove the hooks from the optimisers."""
+        for hook in self._hooks:
+            hook.remove()
 
     def run(self, batch: Any) -> dict[str, Tensor]:
         """Take one step; return the loss terms for the log."""
         self.failed = None
         if self.watch:
             self._statistics.keep()
-        wrapper = self if isinstance(self.wrapper, OptimWrapper) else self.wrapper
+        wrapper = self if self._updates else self.wrapper
         context: AbstractContextManager[list[str]] = watching() if self.watch else nullcontext([])
         with context as self.reasons:
             outputs: dict[str, Tensor] = self.model.train_step(batch, optim_wrapper=wrapper)
