@@ -1,24 +1,25 @@
-"""What reaches the terminal; the log file has everything."""
+"""Filter of the terminal output; the log file has everything."""
 
 import logging
+from typing import Any
 
 # The last one says that gradients are lost; TrainLoop restores them, or warns itself.
 _OWN = ('"FileClient"', '"HardDiskBackend"', 'Resumed iteration number is not divisible by')
 
 
-def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler]:
-    """Handlers of a logger that print, and do not write to a file."""
+def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler[Any]]:
+    """Return the handlers of a logger that print to a stream, not to a file."""
     handlers = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
     return [handler for handler in handlers if not isinstance(handler, logging.FileHandler)]
 
 
 def quiet(logger: logging.Logger) -> None:
-    """Keep banners, LoggerHook's lines, MMEngine's talk with itself, and errors of log files off the terminal."""
+    """Keep banners, LoggerHook's lines, MMEngine's internal messages, and errors of log files off the terminal."""
     for handler in console_handlers(logger):
-        handler.addFilter(_for_console)  # a second time changes nothing
+        handler.addFilter(_for_console)  # adding it twice has no effect
     for file in logger.handlers:
         if isinstance(file, logging.FileHandler):
-            file.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk it lacks lines
+            file.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk the log lacks lines
 
 
 def _for_console(record: logging.LogRecord) -> bool:

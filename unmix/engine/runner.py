@@ -26,12 +26,12 @@ class Runner(MMEngineRunner):
         with sole_use(self.work_dir), sizes_explained(self):
             return super().train()
 
-    def val(self) -> dict:
+    def val(self) -> dict[str, float]:
         """Validate as MMEngine does."""
         with sizes_explained(self):
             return super().val()
 
-    def test(self) -> dict:
+    def test(self) -> dict[str, float]:
         """Test as MMEngine does."""
         with sizes_explained(self):
             return super().test()
