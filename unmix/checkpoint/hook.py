@@ -120,7 +120,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Wait for what is being written."""
         self.writer.abort(runner)
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         with self._saving(runner, name := self.filename_tmpl.format(step)) as outdated:
             if self.max_keep_ckpts > 0:
                 steps = [old for old in self.keep_ckpt_ids if old != step] + [step]

@@ -102,7 +102,7 @@ class BaseDataset(Dataset[dict[str, Any]]):
         return {} if self.classes is None else dict(classes=self.classes)
 
 
-@FUNCTIONS.register_module()  # type: ignore[untyped-decorator]  # MMEngine is untyped
+@FUNCTIONS.register_module()
 def collate(items: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
     """Stack items to a batch; what a data set has built as a whole (``__getitems__``) is a batch already.
 

@@ -39,7 +39,7 @@ def build_transform(cfg: dict[str, Any] | Transform) -> Transform:
 
 
 @TRANSFORMS.register_module()
-class RandomApply(tv.RandomApply):  # type: ignore[misc]  # torchvision is untyped
+class RandomApply(tv.RandomApply):
     """Apply all ``transforms``, given by configs, with probability ``p``, or none."""
 
     def __init__(self, transforms: Sequence[dict[str, Any] | Transform], p: float = 0.5) -> None:

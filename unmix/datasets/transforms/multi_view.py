@@ -105,7 +105,7 @@ class MultiView:
         assert self.recipe is not None
         shape = (self.num_views, num, channels, *self.recipe.size)
         if get_worker_info() is not None:
-            views = torch.empty(shape, dtype=self.dtype).share_memory_()  # type: ignore[no-untyped-call]
+            views = torch.empty(shape, dtype=self.dtype).share_memory_()
         elif device is not None and device.type != 'cpu':
             views = torch.empty(shape, dtype=self.dtype, device=device)
         else:  # NumPy asks the system for huge pages, so that fewer of them have to be looked up, or got anew
