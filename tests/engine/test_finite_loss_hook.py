@@ -239,6 +239,8 @@ def test_skip_leaves_out_the_whole_accumulated_step(tmp_path):
     weight = [spoil.before[i][0]['backbone.conv1.weight'] for i in range(10)]
     changed = [not torch.equal(a, b) for a, b in pairwise(weight)]
     assert changed == [False, True, False, False, False, True, False, True, False]
+    capture = torch.load(tmp_path / 'captures' / 'iter_3.pth', weights_only=False)
+    assert capture['step']['gradients'] == [{}]  # nor do gradients of the bad batch stay
 
 
 def test_rollback_goes_on_from_the_checkpoint_after_the_batch(tmp_path):

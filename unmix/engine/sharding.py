@@ -13,7 +13,7 @@ from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from unmix.engine.console import quiet
+from unmix.engine.runner import quiet
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 from unmix.registry import STRATEGIES

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from unmix.engine.console import console_handlers, quiet
+from unmix.engine.runner import console_handlers, quiet
 from unmix.registry import HOOKS
 
 REFRESH = 0.5

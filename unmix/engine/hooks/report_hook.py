@@ -72,13 +72,9 @@ class ReportHook(Hook):
     def _best(self, runner: Runner, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return the best accuracy, and its epoch, of each metric that a training in this process has validated."""
         best = runner.message_hub.get_info('best', {}) if is_trained(runner) else {}
-        found = {key: values for key, values in best.items() if key in metrics}
-        names = ('best_top1', 'best_epoch')
-        return {
-            key.replace('top1', name): value
-            for key, values in found.items()
-            for name, value in zip(names, values, strict=True)
-        }
+        found = {key.removesuffix('top1'): values for key, values in best.items() if key in metrics}
+        accuracies = {f'{key}best_top1': accuracy for key, (accuracy, _) in found.items()}
+        return accuracies | {f'{key}best_epoch': epoch for key, (_, epoch) in found.items()}
 
     @master_only
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
