@@ -126,7 +126,7 @@ setup(
     extras_require={
         'tests': TESTS,
         'dev': [*TESTS, 'pre-commit>=3.5', 'build>=1.2'],
-        'bench': ['albumentations>=2.0', 'kornia>=0.8', 'lightly>=1.5'],  # whom tools/benchmarks measures against
+        'bench': ['albumentations>=2.0'],  # tools/benchmarks/views.py compares with it
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],
         'export': ['safetensors>=0.4', 'onnx>=1.17', 'onnxscript>=0.2'],

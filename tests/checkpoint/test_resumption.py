@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_toy import toy_runner
+from test_finite_loss_hook import Spoil, spoilt_runner
 from test_train_loop import assert_same, state
 
 from unmix.testing.ranks import run_ranks
@@ -81,6 +82,28 @@ def test_schedulers_do_not_complain_when_resumed(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings('error', message='Detected call of')
         resumed(tmp_path, tmp_path / 'iter_6.pth', **EVERY_THREE)
+
+
+@pytest.mark.parametrize('name', ['moco-v2', 'byol'])
+@pytest.mark.parametrize(('accumulate', 'start'), [(1, 3), (2, 4), (2, 3)])
+def test_a_checkpoint_of_the_first_version_goes_on_as_an_uninterrupted_run(tmp_path, name, accumulate, start):
+    """Its momentum encoder moves in the iteration after the optimiser step, so at (2, 3) it has moved."""
+    each = dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=-1)
+    wrapper = dict(type='OptimWrapper', accumulative_counts=accumulate, optimizer=dict(type='SGD', lr=0.5))
+    changes = dict(name=name, optim_wrapper=dict(wrapper, _delete_=True), default_hooks__checkpoint=each)
+    whole = spoilt_runner(tmp_path, Spoil(at=()), **changes)
+    whole.train()
+    late, checkpoint = (torch.load(tmp_path / f'iter_{n}.pth', weights_only=False) for n in (start - 1, start))
+    parameters = [f'momentum_encoder.{key}' for key, _ in whole.model.momentum_encoder.named_parameters()]
+    moved = start % accumulate != 0
+    assert moved == all(torch.equal(late['state_dict'][key], checkpoint['state_dict'][key]) for key in parameters)
+    checkpoint['state_dict'] |= {key: late['state_dict'][key] for key in parameters}
+    checkpoint['step']['momentum_moved'] = moved
+    torch.save(checkpoint, tmp_path / 'first_version.pth')
+    path = str(tmp_path / 'first_version.pth')
+    second = spoilt_runner(tmp_path / 'second', Spoil(at=()), resume=True, load_from=path, **changes)
+    second.train()
+    assert_same(state(second), state(whole))
 
 
 def _train_on_rank(rank, directory):

@@ -152,7 +152,7 @@ def test_mnist_is_found_in_its_places(tmp_path: Path, place: str, suffix: str) -
 
 def test_mnist_in_the_system_folder_and_a_fixed_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = write_mnist(tmp_path / 'mnist', '.gz')
-    monkeypatch.setattr('unmix.datasets.idx.SYSTEM', tmp_path)
+    monkeypatch.setattr('unmix.datasets.published.SYSTEM', tmp_path)
     part = MNIST(tmp_path / 'nothing', 'test', num_images=8)
     rows = [int(np.flatnonzero((images == image.numpy()).all((1, 2)))[0]) for image in part.images[:, 0]]
     assert len(set(rows)) == 8
@@ -167,7 +167,7 @@ def no_network(*args: object, **kwargs: object) -> None:
 def test_no_data_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason, the places searched and the remedy, in one message."""
     monkeypatch.setattr('urllib.request.urlopen', no_network)
-    monkeypatch.setattr('unmix.datasets.idx.SYSTEM', tmp_path / 'usr')
+    monkeypatch.setattr('unmix.datasets.published.SYSTEM', tmp_path / 'usr')
     with pytest.raises(FileNotFoundError) as error:
         FashionMNIST(tmp_path)
     for part in ('FashionMNIST/raw', 'usr/fashion-mnist', 'not known', 'data_root=DIR', 'train-images-idx3-ubyte'):

@@ -9,7 +9,7 @@ SHARES = [(10, 1, True), (10, 3, True), (10, 3, False), (11, 4, True), (11, 4, F
 
 
 def on_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int) -> None:
-    for module in (samplers.epoch_sampler, __import__('mmengine.dataset.sampler', fromlist=['sampler'])):
+    for module in (samplers, __import__('mmengine.dataset.sampler', fromlist=['sampler'])):
         monkeypatch.setattr(module, 'get_dist_info', lambda: (rank, world_size))
 
 

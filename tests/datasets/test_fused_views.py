@@ -15,10 +15,9 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as TF
 
 from unmix.datasets import ArrayDataset, BaseDataset, EpochSampler, SampleKey, Subset, collate
-from unmix.datasets.transforms import MultiCrop, MultiView, PILGaussianBlur, SingleView, numba_form
+from unmix.datasets.transforms import MultiCrop, MultiView, PILGaussianBlur, SingleView, backends
 from unmix.datasets.transforms.blur import blur_kernel
-from unmix.datasets.transforms.draws import Op
-from unmix.datasets.transforms.recipe import Recipe
+from unmix.datasets.transforms.recipe import Op, Recipe
 from unmix.utils.rng import stream, uniforms
 
 JITTER = dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
@@ -297,7 +296,7 @@ def test_without_numba_torch_makes_the_views(monkeypatch: pytest.MonkeyPatch) ->
     images, keys = [photo(20, 20, i) for i in range(3)], [SampleKey(i) for i in range(3)]
     expected = MultiView(crop(8), dtype='float32').batch(images, keys)
     monkeypatch.setitem(sys.modules, 'unmix.datasets.transforms.numba_kernel', None)
-    numba_form.kernel.cache_clear()
+    backends.kernel.cache_clear()
     try:
         pipeline = MultiView(crop(8), dtype='float32')
         with pytest.warns(RuntimeWarning, match='made by torch, not by numba.*Install numba'):
@@ -309,6 +308,6 @@ def test_without_numba_torch_makes_the_views(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(ValueError, match="backend='numba', but numba does not work here"):
             MultiView(crop(8), backend='numba').batch(images, keys)
     finally:
-        numba_form.kernel.cache_clear()
+        backends.kernel.cache_clear()
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=1e-3)

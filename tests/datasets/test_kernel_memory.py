@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from unmix.datasets.transforms.draws import Draws, Op
-from unmix.datasets.transforms.numba_form import numba_views
+from unmix.datasets.transforms.backends import numba_views
+from unmix.datasets.transforms.recipe import Draws, Op
 from unmix.datasets.transforms.torch_form import torch_views
 
 pytest.importorskip('numba')

@@ -12,13 +12,14 @@ import torch
 from algorithms_under_test import ALGORITHMS, NUM_VIEWS
 from engine_toy import toy_runner
 from mmengine.hooks import Hook
-from mmengine.optim import AmpOptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
 from unmix.engine.hooks import FiniteLossHook
+from unmix.engine.step import TrainStep
 from unmix.models import MLPNeck
-from unmix.registry import MODELS
+from unmix.registry import MODELS, OPTIM_WRAPPERS
 from unmix.testing.ranks import run_ranks
 from unmix.utils.clock import read_clock
 
@@ -121,7 +122,7 @@ def spoilt_runner(tmp_path, spoil, policy='stop', name='moco-v2', unmix=None, ep
         model=dict(model, _delete_=True),
         train_dataloader__dataset=dict(type='mmengine.ToyViews', views=NUM_VIEWS.get(name, 2), _delete_=True),
         train_dataloader__batch_size=6,
-        train_cfg__max_epochs=epochs,
+        train_cfg=dict(type='TrainLoop', max_epochs=epochs, _delete_=True),
         param_scheduler=[dict(type='CosineLR', by_epoch=False)],
         custom_hooks=hooks,
         default_hooks__checkpoint=dict(type='CheckpointHook', interval=1),
@@ -238,6 +239,8 @@ def test_skip_leaves_out_the_whole_accumulated_step(tmp_path):
     weight = [spoil.before[i][0]['backbone.conv1.weight'] for i in range(10)]
     changed = [not torch.equal(a, b) for a, b in pairwise(weight)]
     assert changed == [False, True, False, False, False, True, False, True, False]
+    capture = torch.load(tmp_path / 'captures' / 'iter_3.pth', weights_only=False)
+    assert capture['step']['gradients'] == [{}]  # nor do gradients of the bad batch stay
 
 
 def test_rollback_goes_on_from_the_checkpoint_after_the_batch(tmp_path):
@@ -273,6 +276,78 @@ def test_watching_changes_nothing(tmp_path):
     assert any(isinstance(hook, FiniteLossHook) for hook in runners[0].hooks)
     assert equal(state(runners[0]), state(runners[1]))
     assert vars(runners[0].optim_wrapper).keys() == vars(runners[1].optim_wrapper).keys()
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_the_state_moves_in_other_loops_too(tmp_path, accumulate):
+    runners = []
+    for loop in (dict(type='TrainLoop', max_epochs=1), dict(type='IterBasedTrainLoop', max_iters=5)):
+        changes = dict(train_cfg=dict(loop, _delete_=True), optim_wrapper__accumulative_counts=accumulate)
+        runner = spoilt_runner(tmp_path / loop['type'], Spoil(at=()), unmix=UNMIX, **changes)
+        start = copy.deepcopy(runner.model.state_dict())
+        runner.train()
+        runners.append(runner)
+        moved = {key for key, value in runner.model.state_dict().items() if not torch.equal(value, start[key])}
+        assert {'head.queue.features', KEY} <= moved, moved
+    assert equal(*map(state, runners))
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class ScaledOnCPU(AmpOptimWrapper):
+    """``AmpOptimWrapper`` with a gradient scaler of the CPU; MMEngine's refuses CPUs."""
+
+    def __init__(self, **kwargs):
+        OptimWrapper.__init__(self, **kwargs)
+        self.loss_scaler, self._scale_update_param, self.cast_dtype = torch.amp.GradScaler('cpu'), None, None
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_the_momentum_encoder_stays_where_a_scaler_leaves_the_step_out(tmp_path, fused):
+    """A scaler calls a fused optimiser in any case; the kernel leaves the step out."""
+    optimizer = dict(type='SGD', lr=0.05, fused=fused)
+    spoil, wrapper = Spoil(at=()), dict(type='ScaledOnCPU', optimizer=optimizer, _delete_=True)
+    runner = spoilt_runner(tmp_path, spoil, epochs=1, optim_wrapper=wrapper, **faulty('gradient'))
+    runner.train()
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 2.0**15  # halved once
+    for iteration in range(4):
+        (before, _), (after, _) = spoil.before[iteration], spoil.before[iteration + 1]
+        moved = {key for key in before if not torch.equal(before[key], after[key])}
+        assert ('backbone.conv1.weight' in moved) == (iteration != BAD)
+        assert (KEY in moved) == (iteration != BAD)
+        assert 'head.queue.features' in moved
+
+
+def test_the_state_moves_with_several_optimisers():
+    """A method's own ``train_step`` may use them; MMEngine's cannot."""
+    model = MODELS.build(ALGORITHMS['moco-v2'])
+    parts = dict(backbone=model.backbone, neck=model.neck)
+    wrappers = {name: OptimWrapper(torch.optim.SGD(part.parameters(), lr=0.1)) for name, part in parts.items()}
+
+    def train_step(batch, optim_wrapper):
+        losses = model.loss(batch)
+        sum(losses.values()).backward()
+        for wrapper in optim_wrapper.values():
+            wrapper.step()
+        return losses
+
+    model.train_step = train_step
+    before = copy.deepcopy(model.state_dict())
+    TrainStep(model, OptimWrapperDict(**wrappers)).run([torch.rand(6, 3, 8, 8)] * 2)
+    assert all(not torch.equal(before[key], model.state_dict()[key]) for key in (KEY, 'head.queue.features'))
+
+
+def test_a_step_is_neither_committed_twice_nor_forgotten(tmp_path):
+    """By the loop, in training mode; a loss under no_grad needs no commit."""
+    runner = spoilt_runner(tmp_path, Spoil(at=()), epochs=1)
+    runner.train()
+    views = [torch.rand(6, 3, 8, 8)] * 2
+    with pytest.raises(RuntimeError, match=r'after_step\(\) was called without a loss'):
+        runner.model.after_step()
+    with torch.no_grad():
+        runner.model.loss(views)
+    runner.model.loss(views)
+    with pytest.raises(RuntimeError, match='the state has not moved since the last call'):
+        runner.model.loss(views)
 
 
 def test_bad_policy():

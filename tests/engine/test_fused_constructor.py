@@ -80,20 +80,6 @@ def test_a_plain_checkpoint_goes_on_plain():
     assert all(torch.equal(value, expected[name]) for name, value in train(twin, wrapper.optimizer).items())
 
 
-@pytest.mark.parametrize('kind', [torch.optim.SGD, torch.optim.Adam])
-def test_fused_steps_count(kind):
-    """A tensor's version tells the momentum encoder and the capture of a step what has changed."""
-    parameters = [nn.Parameter(torch.ones(3)) for _ in range(2)]
-    optimizer = kind(parameters, lr=0.1, fused=True)
-    for _ in range(2):
-        parameters[0].grad = torch.ones(3)
-        state = [x for x in optimizer.state[parameters[0]].values() if isinstance(x, torch.Tensor)]
-        before = [x._version for x in (*parameters, *state)]
-        optimizer.step()
-        moved = [x._version > version for x, version in zip((*parameters, *state), before, strict=True)]
-        assert moved == [True, False] + [True] * len(state)
-
-
 def test_momentum_encoder_follows_a_fused_optimiser():
     model = nn.Linear(3, 2)
     encoder = MomentumEncoder(model, nn.Identity(), 0.9)

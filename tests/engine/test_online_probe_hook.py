@@ -81,8 +81,10 @@ def test_it_learns_from_view_0_of_any_method(tmp_path, method):
 
 def steps(hook, batches):
     """Call the hook as a training does, with these features."""
-    runner = SimpleNamespace(message_hub=MessageHub.get_instance('probe'))
-    hook._length = 10
+    processor = SimpleNamespace(window_size=10, custom_cfg=[])
+    runner = SimpleNamespace(
+        message_hub=MessageHub.get_instance('probe'), log_processor=processor, train_dataloader=range(10)
+    )
     for features, labels in batches:
         hook._features = features
         hook.after_train_iter(runner, 0, dict(label=labels))

@@ -22,7 +22,7 @@ def test_same_statistics(length):
         if i % 3:
             ours.update(value, count)
         else:
-            ours.push(torch.tensor(value, dtype=torch.float64).reshape([1] * (i % 2)), count)
+            ours.update(torch.tensor(value, dtype=torch.float64).reshape([1] * (i % 2)), count)
         if i % 5 == 0:
             window = rng.randint(1, length)
             for name, args in (('mean', (window,)), ('min', (window,)), ('max', (window,)), ('current', ())):
@@ -33,7 +33,7 @@ def test_same_statistics(length):
 
 def test_checkpoints_hold_a_plain_history_buffer():
     buffer = ScalarBuffer([1.0, 2.0], [1, 3])
-    buffer.push(torch.tensor(4.0))
+    buffer.update(torch.tensor(4.0))
     for plain in (copy.deepcopy(buffer), pickle.loads(pickle.dumps(buffer))):
         assert type(plain) is HistoryBuffer
         assert [history.tolist() for history in plain.data] == [[1, 2, 4], [1, 3, 1]]
@@ -41,7 +41,7 @@ def test_checkpoints_hold_a_plain_history_buffer():
 
 def test_a_tensor_on_an_accelerator_is_not_read_until_asked():
     buffer = ScalarBuffer()
-    buffer.push(torch.empty((), device='meta'))  # reading a meta tensor raises
+    buffer.update(torch.empty((), device='meta'))  # reading a meta tensor raises
     with pytest.raises((RuntimeError, NotImplementedError)):
         buffer.current()
 

@@ -84,7 +84,7 @@ def others(args: argparse.Namespace, dtype: torch.dtype) -> dict[str, dict[str, 
     rows = bank.address(torch.arange(args.batch))
 
     def uniformity() -> Tensor:
-        squared = 2 - 2 * query @ spread.queue.features.clone().T  # of unit rows, as released
+        squared: Tensor = 2 - 2 * query @ spread.queue.features.clone().T  # of unit rows, as released
         return (-3 * squared).flatten().logsumexp(0) - torch.tensor(squared.numel(), dtype=dtype).log()
 
     def nt_xent() -> Tensor:

@@ -1,36 +1,31 @@
-"""What the health monitor and the exact state cost of a training step, as a share of it.
+"""The cost of the health monitor and of the exact state as a share of a training step.
 
-A training of the config (default: MoCo + Un-Mix on the digits, whose steps are as short as any) makes steps in turn: by
-hand, by our loop, by our loop with the monitor. So all meet the same machine.
+A training of the config (default: MoCo + Un-Mix on the digits, whose steps are among the shortest) makes steps in turn:
+by hand, by our loop, by our loop with the monitor.
 
-* by hand: next batch, ``train_step``, nothing else; the random numbers of augmentations, mixtures and shuffles come
-  from one running generator, the order from PyTorch's ``RandomSampler``: nothing could be resumed.
-* our loop: ``TrainLoop`` with the default hooks (schedules, logging, progress), and random numbers that are each a
-  function of what they are for. Over the one by hand: ``exact_state_overhead``.
-* with the monitor: ``TrainStep`` watches for losses and gradients that are not finite; ``HealthHook`` looks at the
-  features of every tenth of these steps here, and counts by its interval in the config (50). Over our loop without the
-  two: ``monitor_overhead``.
+* by hand: next batch, ``train_step``, nothing else. The random numbers of augmentations, mixtures and shuffles come
+  from one running generator, the order from PyTorch's ``RandomSampler``, so this loop cannot be resumed.
+* our loop: ``TrainLoop`` with the default hooks (schedules, logging, progress). Each random number is a function of its
+  purpose. Its time over that of the loop by hand is ``exact_state_overhead``.
+* with the monitor: ``TrainStep`` watches for losses and gradients that are not finite. ``HealthHook`` looks at the
+  features of every tenth of these steps here; its share is scaled to the interval of the config (50). The time over
+  that of our loop without the two is ``monitor_overhead``.
 
-Measured is the process's CPU time of each step, on one thread; the values are medians of the ratios of neighbouring
-steps, less 1.
-
-The last lines are ``GOAL <name> <value> 0.03 PASS|FAIL``.
+Measured is the process's CPU time of each step, on one thread. The values are medians of the ratios of neighbouring
+steps, minus 1. The last lines are ``GOAL <name> <value> 0.03 PASS|FAIL``.
 """
 
-import argparse
 import contextlib
 import io
-import json
-import platform
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from measure import Goal, argument_parser, print_goals
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
@@ -39,7 +34,7 @@ from torch.utils.data import DataLoader
 
 from unmix.config import load_config
 from unmix.datasets import collate
-from unmix.datasets.transforms import batch_views
+from unmix.datasets.transforms import batch as transforms
 from unmix.engine.hooks import HealthHook
 from unmix.registry import DATASETS, MODELS
 
@@ -50,7 +45,7 @@ HAND, LOOP, MONITOR, LOOK = 'by hand', 'our loop', 'with the monitor', 'with a l
 
 
 class HandLoop:
-    """A training step without anything that a resumed run would need."""
+    """A training loop without anything that a resumed run would need."""
 
     def __init__(self, cfg: Config) -> None:
         self.model: Any = MODELS.build(cfg.model)
@@ -65,8 +60,8 @@ class HandLoop:
     def step(self) -> None:
         """Make one step."""
         with (
-            patch.object(batch_views, 'uniforms', lambda key, index, num: self.rng.random((len(index), num))),
-            patch.object(batch_views, 'stream', lambda *purpose: 0),
+            patch.object(transforms, 'uniforms', lambda key, index, num: self.rng.random((len(index), num))),
+            patch.object(transforms, 'stream', lambda *purpose: 0),
         ):
             batch = next(self.batches, None)
             if batch is None:
@@ -77,22 +72,26 @@ class HandLoop:
 
 
 class Turns(Hook):
-    """Lets the three take their turns, and times them."""
+    """Gives the three their turns, and times them.
+
+    Attributes:
+        rows: Seconds of neighbouring steps by kind, in each round.
+    """
 
     priority = 'HIGHEST'
 
     def __init__(self, hand: HandLoop) -> None:
         self.hand = hand
-        self.rows: list[dict[str, float]] = []  # seconds of neighbouring steps
-        self.kind = ''
+        self.rows: list[dict[str, float]] = []
+        self.kind, self.start = '', 0.0
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Find the hooks, which by now have begun."""
+        """Find the monitor."""
         if not self.rows:
             (self.health,) = (hook for hook in runner.hooks if isinstance(hook, HealthHook))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Note the last step, and prepare the next one."""
+        """Record the last step, and prepare the next one."""
         if self.kind:
             self.rows[-1][self.kind] = time.process_time() - self.start
         monitored = runner.iter % 2 == 1
@@ -108,7 +107,7 @@ class Turns(Hook):
 
 
 def measure(config: str, rounds: int, work_dir: str) -> tuple[list[dict[str, float]], int]:
-    """Seconds of each kind of step in each round, and the monitor's interval; rounds that warm up are left out."""
+    """Return the seconds of each kind of step in each round after the warm-up, and the monitor's interval."""
     cfg = load_config(config)
     interval = cfg.default_hooks.health.interval
     steps = len(DATASETS.build(cfg.train_dataloader.dataset)) // cfg.train_dataloader.batch_size
@@ -134,36 +133,24 @@ def ratio(rows: list[dict[str, float]], kind: str, over: str) -> float:
 
 def main() -> None:
     """Measure, print the table and the goals."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, rounds=1000)
     parser.add_argument('--config', default='unmix::quickstart/unmix-moco_digits.py')
-    parser.add_argument('--rounds', type=int, default=1000, help='of one step of each kind')
-    parser.add_argument('--json', type=Path, help='write the numbers to this file')
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads[0])
     with tempfile.TemporaryDirectory() as work_dir:
         rows, interval = measure(args.config, args.rounds, work_dir)
     print(f'{args.config}: ms of CPU time a step, {args.rounds} rounds')
     print(f'{"":18}{"n":>6}{"least":>9}{"median":>9}{"over our loop":>15}')
-    table = {}
     for kind in (HAND, LOOP, MONITOR, LOOK):
         turns = [1000 * row[kind] for row in rows if kind in row]
-        table[kind] = dict(n=len(turns), least_ms=min(turns), median_ms=statistics.median(turns))
-        table[kind]['over_loop'] = ratio(rows, kind, LOOP)
-        print(
-            f'{kind:18}{len(turns):6}{min(turns):9.3f}{table[kind]["median_ms"]:9.3f}{table[kind]["over_loop"]:15.4f}'
-        )
-    monitor, look = table[MONITOR]['over_loop'], table[LOOK]['over_loop']
-    values = dict(
-        exact_state_overhead=ratio(rows, LOOP, HAND) - 1,
-        monitor_overhead=monitor + (look - monitor) / interval - 1,
-    )
-    goals = {name: dict(value=value, goal=GOAL, passed=value < GOAL) for name, value in values.items()}
-    if args.json:
-        report = dict(config=args.config, rounds=args.rounds, interval=interval, goals=goals, rows=table)
-        report |= dict(torch=torch.__version__, machine=platform.platform())
-        args.json.write_text(json.dumps(report, indent=2))
-    for name, goal in goals.items():
-        print(f'GOAL {name} {goal["value"]:.4f} {GOAL} {"PASS" if goal["passed"] else "FAIL"}')
+        over = ratio(rows, kind, LOOP)
+        print(f'{kind:18}{len(turns):6}{min(turns):9.3f}{statistics.median(turns):9.3f}{over:15.4f}')
+    monitor, look = ratio(rows, MONITOR, LOOP), ratio(rows, LOOK, LOOP)
+    goals = [
+        Goal('exact_state_overhead', ratio(rows, LOOP, HAND) - 1, GOAL, at_most=True),
+        Goal('monitor_overhead', monitor + (look - monitor) / interval - 1, GOAL, at_most=True),
+    ]
+    print_goals(goals, args.json, seconds=rows, interval=interval, arguments=vars(args))
 
 
 if __name__ == '__main__':

@@ -4,10 +4,11 @@ Forward and backward pass of B x D queries and one step of SGD with momentum and
 
 * literal: all weights are normalised, a table of logits (B, N), cross-entropy, a dense gradient, ``torch.optim.SGD``.
 * full: :class:`PICHead`, the same numbers without normalised weights and without logits; the gradient is dense.
-* recent: :class:`PICHead` with ``num_recent`` (sizes from a million on). The learning rate changes each step. Ids are
-  drawn from all instances, so nearly all of a batch enter and leave; a step touches K weights and those of its batch.
-* disk, with ``--rows-dir DIR``: recent instances, all other rows in a file in DIR, against a step in memory with as
-  many instances as there are recent ones. ImageNet-22k is ``--sizes 14197122``, which takes 14.5 GB there.
+* recent: :class:`PICHead` with ``num_recent``, for sizes from a million on. The learning rate changes each step. Ids
+  are drawn from all instances, so nearly all images of a batch enter and leave. A step touches K weights and its
+  batch's.
+* disk, with ``--rows-dir DIR``: recent instances, all other rows in a file in DIR. It is compared with a step in memory
+  of a head with K instances in all. ImageNet-22k is ``--sizes 14197122``, which takes 14.5 GB in DIR.
 
 First, losses, gradients of the queries and weights after three steps are compared in float64, to 1e-12. (That recent
 classes are the dense training on the same loss is tested in tests/models/test_pic.py.) Extra memory is the peak of the

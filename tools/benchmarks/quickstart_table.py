@@ -3,8 +3,8 @@
     python tools/benchmarks/quickstart_table.py --methods moco --seeds 5         # the table of README.md
     python tools/benchmarks/quickstart_table.py --seeds 3 --no-equal-compute     # that of configs/quickstart/README.md
 
-Three runs a seed: the method, the method with as much more epochs as Un-Mix computes more a step (floating-point
-operations of one step, counted), and the method with Un-Mix. Rows are means with 95 % t-intervals over the seeds; the
+Three runs a seed: the method, the method with more epochs so that it computes as much as with Un-Mix (floating-point
+operations of a step are counted), and the method with Un-Mix. Rows are means with 95 % t-intervals over the seeds. The
 last row of a method is Un-Mix minus the row before it, paired by seed. Finished runs in --work-dir are not repeated.
 """
 
@@ -13,8 +13,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,19 +31,9 @@ from unmix.registry import MODELS
 
 METHODS = ['moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc']
 COLUMNS = {'knn': 'kNN', 'linear': 'linear', 'linear_10_per_class': 'linear, 10 labels a class'}
+CONTROLS = {'raw_pixels_top1': 'raw pixels', 'random_init_top1': 'random initialisation'}
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seeds', type=int, default=5, help='seeds 0 to N - 1')
-    parser.add_argument('--methods', nargs='+', default=METHODS)
-    parser.add_argument('--no-equal-compute', action='store_true', help='only the method and the method with Un-Mix')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart_table'))
-    parser.add_argument('--jobs', type=int, default=max((os.cpu_count() or 2) // 2, 1), help='runs at once')
-    parser.add_argument('--threads', type=int, default=1, help='threads of each run; results depend on it')
-    parser.add_argument('--json', type=Path, help='write all numbers to this file')
-    return parser.parse_args()
+Results = dict[str, dict[str, float]]  # of a metric, by name
 
 
 def flops_of_a_step(config: str) -> int:
@@ -58,84 +50,84 @@ def flops_of_a_step(config: str) -> int:
     batch = next(iter(loader))
     with FlopCounterMode(display=False) as counter:
         losses = model(**model.data_preprocessor(batch, True), mode='loss')
-        torch.stack([loss.sum() for loss in losses.values()]).sum().backward()
-    return counter.get_total_flops()
+        torch.autograd.backward(torch.stack([loss.sum() for loss in losses.values()]).sum())
+    return int(counter.get_total_flops())
 
 
-def plan(method: str, args: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]:
-    """Return the runs (work dir, command) of each row of a method."""
+def plan(method: str, args: argparse.Namespace) -> dict[str, tuple[str, int]]:
+    """Return config and number of epochs of each row of a method."""
     plain, mixed = (f'unmix::quickstart/{prefix}{method}_digits.py' for prefix in ('', 'unmix-'))
     epochs = load_config(plain).train_cfg.max_epochs
     rows = {f'{method}, {epochs} epochs': (plain, epochs)}
     if not args.no_equal_compute:
         longer = round(epochs * flops_of_a_step(mixed) / flops_of_a_step(plain))
         rows[f'{method}, {longer} epochs (equal compute)'] = (plain, longer)
-    rows[f'{method} + Un-Mix, {epochs} epochs'] = (mixed, epochs)
-    runs = {}
-    for row, (config, num) in rows.items():
-        runs[row] = []
-        for seed in range(args.seeds):
-            directory = args.work_dir / f'{Path(config.partition("::")[2]).stem}_{num}e_t{args.threads}_s{seed}'
-            options = [f'randomness.seed={seed}', f'train_cfg.max_epochs={num}', f'num_threads={args.threads}']
-            command = [sys.executable, str(TRAIN), config, '--work-dir', str(directory), '--cfg-options', *options]
-            runs[row].append((directory, command))
-    return runs
+    return rows | {f'{method} + Un-Mix, {epochs} epochs': (mixed, epochs)}
 
 
-def run(directory: Path, command: list[str], threads: int) -> dict:
-    """Return the results of a run, training it if that has not been done."""
-    results = directory / 'results.json'
+def run(config: str, epochs: int, seed: int, args: argparse.Namespace) -> Results:
+    """Train, unless the run has been made before, and return its results."""
+    stem = Path(config.partition('::')[2]).stem
+    directory = args.work_dir / f'{stem}_{epochs}e_t{args.threads}_s{seed}'
+    results, log = directory / 'results.json', directory / 'log.txt'
     if not results.is_file():
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+        options = [f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}', f'num_threads={args.threads}']
+        command = [sys.executable, str(TRAIN), config, '--work-dir', str(directory), '--cfg-options', *options]
+        environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
         directory.mkdir(parents=True, exist_ok=True)
-        with open(directory / 'log.txt', 'w') as log:
-            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+        with log.open('w') as output:
+            status = subprocess.run(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
+            ).returncode
         if status:
-            raise RuntimeError(f'{" ".join(command)} ended with status {status}; see {directory / "log.txt"}.')
-    return json.loads(results.read_text())
+            raise RuntimeError(f'{" ".join(command)} ended with status {status}; see {log}.')
+    return cast(Results, json.loads(results.read_text()))
 
 
-def interval(values: np.ndarray) -> str:
-    """Mean and half-width of the 95 % t-interval."""
-    if len(values) < 2:
-        return f'{values.mean():.1f}'
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f'{values.mean():.1f} ± {half:.1f}'
+def columns(results: list[Results], key: str) -> dict[str, np.ndarray]:
+    """Return one number of each run, by column."""
+    return {column: np.array([result[column][key] for result in results]) for column in COLUMNS}
 
 
-def add_row(name: str, columns: dict[str, np.ndarray]) -> None:
-    print(f'| {name} |', ' | '.join(interval(columns[column]) for column in COLUMNS), '|', flush=True)
+def print_row(name: str, values: Mapping[str, np.ndarray]) -> None:
+    """Print means and half-widths of the 95 % t-intervals."""
+    cells = []
+    for x in (values[column] for column in COLUMNS):
+        half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x) if len(x) > 1 else None
+        cells.append(f'{x.mean():.1f}' + ('' if half is None else f' ± {half:.1f}'))
+    print(f'| {name} |', ' | '.join(cells), '|', flush=True)
 
 
 def main() -> None:
-    args = parse_args()
-    report: dict[str, dict] = {}
-    print(
-        f'Top-1 accuracy in percent, mean ± 95 % t-interval over n = {args.seeds} seeds; {args.threads} thread a run.\n'
-    )
+    """Train what has not been trained, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seeds', type=int, default=5, help='seeds 0 to N - 1')
+    parser.add_argument('--methods', nargs='+', default=METHODS)
+    parser.add_argument('--no-equal-compute', action='store_true', help='only the method and the method with Un-Mix')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart_table'))
+    parser.add_argument('--jobs', type=int, default=max((os.cpu_count() or 2) // 2, 1), help='runs at once')
+    parser.add_argument('--threads', type=int, default=1, help='threads of each run; results depend on it')
+    parser.add_argument('--json', type=Path, help='write all numbers to this file')
+    args = parser.parse_args()
+    runs = f'n = {args.seeds} seeds; {args.threads} thread a run'
+    print(f'Top-1 accuracy in percent, mean ± 95 % t-interval over {runs}.\n')
     print('| |', ' | '.join(COLUMNS.values()), '|')
     print('|---' * (len(COLUMNS) + 1) + '|')
+    report: dict[str, dict[str, dict[str, list[float]]]] = {}
     for method in args.methods:
-        runs = plan(method, args)
-        jobs = [(row, *job) for row, todo in runs.items() for job in todo]
+        rows = plan(method, args)
         with ThreadPoolExecutor(args.jobs) as pool:
-            outcomes = list(pool.map(lambda job: run(job[1], job[2], args.threads), jobs))
-        rows: dict[str, list[dict]] = {row: [] for row in runs}
-        for (row, *_), outcome in zip(jobs, outcomes, strict=True):
-            rows[row].append(outcome)
-        numbers = {
-            row: {column: np.array([result[column]['top1'] for result in results]) for column in COLUMNS}
-            for row, results in rows.items()
-        }
-        first = next(iter(rows.values()))
-        for control, name in (('raw_pixels_top1', 'raw pixels'), ('random_init_top1', 'random initialisation')):
-            if not report:
-                add_row(name, {column: np.array([result[column][control] for result in first]) for column in COLUMNS})
-        for row, columns in numbers.items():
-            add_row(row, columns)
-        *_, before, mixed = numbers.values()
-        add_row('difference, paired by seed', {column: mixed[column] - before[column] for column in COLUMNS})
-        report[method] = {row: {c: list(map(float, v)) for c, v in columns.items()} for row, columns in numbers.items()}
+            futures = {row: [pool.submit(run, *job, n, args) for n in range(args.seeds)] for row, job in rows.items()}
+        results = {row: [future.result() for future in found] for row, found in futures.items()}
+        if not report:
+            for key, name in CONTROLS.items():
+                print_row(name, columns(next(iter(results.values())), key))
+        tables = {row: columns(found, 'top1') for row, found in results.items()}
+        for row, table in tables.items():
+            print_row(row, table)
+        *_, before, mixed = tables.values()
+        print_row('difference, paired by seed', {column: mixed[column] - before[column] for column in COLUMNS})
+        report[method] = {row: {name: x.tolist() for name, x in table.items()} for row, table in tables.items()}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
 

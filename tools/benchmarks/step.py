@@ -1,37 +1,59 @@
 """Training steps of the recipes against the literal forms of the same steps.
 
-A step is forward, backward and the optimiser, on views that are loaded and normalised already; weights, random numbers
-and views are the same on both sides, and the tests hold both to the same losses and gradients (``test_literal.py``).
+A step is forward, backward and the optimiser. Weights, random numbers and views are the same on both sides, and
+``tests/models/test_literal.py`` compares losses and gradients.
 
-* ``sym``: symmetric MoCo on CIFAR; the script encodes the mixture twice.
-* ``asym``: asymmetric MoCo; the script encodes no more than we do, the README's recipe calls the model three times.
+* ``sym``: symmetric MoCo on CIFAR. The script encodes the mixture twice.
+* ``asym``: asymmetric MoCo. The script encodes as often as we do, the README's recipe calls the model three times.
 * ``simclr``, ``byol``: the README's three calls of the model.
-* ``swav``: as released, which encodes no more than we do, but has six Sinkhorns. The release trains in half precision,
-  our recipe in bfloat16, so that is what ``step_swav`` compares.
+* ``swav``: as released, which encodes as often as we do, but has six Sinkhorns. The release trains in half precision,
+  our recipe in bfloat16, so ``step_swav`` compares these.
+* ``loader``: symmetric MoCo on a narrow network, with loading: each step begins with a batch of random images, by the
+  recipe's pipeline in this process and by the script's PIL views. ``e2e_vs_plain`` compares our MoCo with Un-Mix in
+  bfloat16 with the script of MoCo *without* Un-Mix in float32. In the other cases views are loaded beforehand.
 
-Ours is as the recipe, with ``backbone.channels_last``. Lines with bf16 are under autocast, which for ours is
+Ours is the recipe with ``backbone.channels_last``. Variants with bf16 are under autocast, which for ours is
 ``optim_wrapper.type='AutocastOptimWrapper'``; the literal form gets it too, because anyone can add it to a script.
 
 The last lines are ``GOAL <name> <ratio> <target> PASS|FAIL``: ratios of CPU time on one thread.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from literal.views import loader
 from measure import Goal, argument_parser, interleave, print_goals
-from twins import Literal, Ours, recipe
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor
+from twins import RECIPES, Literal, Ours, recipe
+
+from unmix.config import load_config
 
 
 class Case(NamedTuple):
-    """What is compared: a recipe, its literal forms, the least ratios, by variant and literal form, and the layers of
-    ours that are channels-last: the fastest choice for its network, a ResNet-18 or one with bottlenecks."""
+    """A comparison.
+
+    Attributes:
+        method: Key of ``RECIPES``.
+        forms: Literal forms.
+        goals: Slow and fast variant, and the least ratio of their times, by name.
+        channels_last: Number of layers of ours that are channels-last: the fastest choice for the network.
+        loads: Whether a step loads its batch.
+        width: Width of the network. The recipes' is 64.
+        batch_size: Images in a batch.
+    """
 
     method: str
     forms: tuple[str, ...]
     goals: dict[str, tuple[str, str, float]]
     channels_last: bool | int = 4
+    loads: bool = False
+    width: int = 64
+    batch_size: int = 32
 
 
 CASES = {
@@ -50,19 +72,52 @@ CASES = {
     ), channels_last=True),
     'simclr': Case('simclr', ('script',), dict(step_simclr=('script', 'ours', 1.5))),
     'byol': Case('byol', ('script',), dict(step_byol=('script', 'ours', 1.5))),
+    'loader': Case('moco', ('script', 'plain'), dict(
+        e2e_narrow_sym=('script', 'ours', 1.8),
+        e2e_vs_plain=('plain', 'ours bf16', 1.0),
+    ), channels_last=True, loads=True, width=16, batch_size=128),
 }  # fmt: skip
 
 
-def variants(case: Case, width: int, batch_size: int, channels_last: bool | int) -> dict[str, Callable[[], None]]:
-    """Steps of ours and of the literal forms, each in float32 and under autocast."""
-    views = [torch.randn(batch_size, 3, 32, 32) for _ in range(2)]
+def endless(batches: Any) -> Iterator[Any]:
+    """Go through a loader again and again."""
+    while True:
+        yield from batches
+
+
+def our_batches(method: str, images: np.ndarray, batch_size: int) -> Iterator[Any]:
+    """Batches of the recipe's loader, without workers, of images (N, H, W, 3)."""
+    cfg = load_config(RECIPES[method]).train_dataloader
+    cfg.update(batch_size=batch_size, num_workers=0, persistent_workers=False, pin_memory=False)
+    images = images.transpose(0, 3, 1, 2).copy()
+    cfg.dataset = dict(type='ArrayDataset', images=images, pipeline=cfg.dataset.pipeline)
+    return endless(Runner.build_dataloader(cfg, seed=0))
+
+
+def variants(case: Case, seed: int) -> dict[str, Callable[[], None]]:
+    """Return the steps of ours and of the literal forms, each in float32 and under autocast, by name."""
+    views = [torch.randn(case.batch_size, 3, 32, 32) for _ in range(2)]
+    size = (16 * case.batch_size if case.loads else 0, 32, 32, 3)
+    images = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+    def ours(cfg: Config) -> tuple[Ours, Callable[[], None]]:
+        if not case.loads:
+            form = Ours(cfg)
+            return form, partial(form.train, dict(inputs=views))
+        cfg.model.data_preprocessor = load_config(RECIPES[case.method]).model.data_preprocessor
+        form, batches = Ours(cfg), our_batches(case.method, images, case.batch_size)
+        return form, lambda: form.train(next(batches))
+
+    def literal(form: Literal) -> Callable[[], None]:
+        batches: Iterator[list[Tensor]] = endless(loader(images, case.batch_size) if case.loads else [views])
+        return lambda: form.step(next(batches))
+
     steps: dict[str, Callable[[], None]] = {}
     for suffix, bf16 in (('', False), (' bf16', True)):
-        cfg = recipe(case.method, width, channels_last, bf16)
-        ours = Ours(cfg)
-        steps[f'ours{suffix}'] = partial(ours.step, views)
+        cfg = recipe(case.method, case.width, case.channels_last, bf16)
+        model, steps[f'ours{suffix}'] = ours(cfg)
         for form in case.forms:
-            steps[f'{form}{suffix}'] = partial(Literal(cfg, ours.model, form, bf16).step, views)
+            steps[f'{form}{suffix}'] = literal(Literal(cfg, model.model, form, bf16))
     return steps
 
 
@@ -70,22 +125,20 @@ def main() -> None:
     """Measure, print the tables and the goals."""
     parser = argument_parser(__doc__, rounds=5)
     parser.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES))
-    parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--width', type=int, default=64, help="of the networks; the recipes' is 64")
+    parser.add_argument('--batch-size', type=int, help='(default: 32; loader: 128)')
+    parser.add_argument('--width', type=int, help='width of the networks (default: 64, as in the recipes; loader: 16)')
     parser.add_argument('--channels-last', type=int, help='layers of ours that are (default: as fits the network)')
     args = parser.parse_args()
+    changes = {key: vars(args)[key] for key in ('batch_size', 'width', 'channels_last') if vars(args)[key] is not None}
     goals, seconds = [], {}
     for name in args.cases:
         torch.manual_seed(args.seed)
-        case = CASES[name]
-        channels_last = case.channels_last if args.channels_last is None else args.channels_last
-        steps = variants(case, args.width, args.batch_size, channels_last)
-        ratios = interleave(steps, args.rounds, args.threads, seed=args.seed)
-        ratios.print('ours', f'{name}, batch {args.batch_size}')
-        seconds[name] = ratios.to_dict()
-        threads = args.threads[0]
+        case = CASES[name]._replace(**changes)
+        ratios = interleave(variants(case, args.seed), args.rounds, args.threads, seed=args.seed)
+        ratios.print('ours', f'{name}, batch {case.batch_size}')
+        seconds[name] = ratios.seconds
         for goal, (slow, fast, target) in case.goals.items():
-            spread = ratios.ratio(slow, fast, threads)
+            spread = ratios.ratio(slow, fast)
             print(f'{goal}: {slow} over {fast}: {spread}')
             goals.append(Goal(goal, spread.median, target))
     print_goals(goals, args.json, seconds=seconds, arguments=vars(args))

@@ -1,6 +1,6 @@
 """Models of the recipes and their literal twins: the same weights, the same random numbers.
 
-The benchmarks time them, and the tests hold them to the same losses and gradients.
+The benchmarks time them. The tests compare their losses and gradients.
 """
 
 import copy
@@ -60,12 +60,8 @@ class Ours:
         draws = dict(mixing=np.random.default_rng(0), shuffle=np.random.default_rng(1))
         self.model.generator = lambda purpose, *key: draws[purpose]
 
-    def step(self, views: list[Tensor]) -> None:
-        """Take a training step on views."""
-        self.train(dict(inputs=views))
-
     def train(self, batch: dict[str, Any]) -> None:
-        """Take a training step on a batch of the loader."""
+        """Take a training step on a batch."""
         self.model.train_step(batch, self.wrapper)
         self.model.after_step()
 
@@ -75,8 +71,8 @@ class Literal:
 
     Args:
         cfg: The recipe.
-        ours: Whose weights it takes over.
-        form: Of :class:`literal.MoCo`.
+        ours: The model whose weights it takes over.
+        form: The form of :class:`literal.MoCo`.
         bf16: Whether to add autocast in bfloat16, as a user of the script could.
     """
 
@@ -96,13 +92,14 @@ class Literal:
     def loss(self, views: list[Tensor]) -> Tensor:
         """Return the loss of two views."""
         with torch.autocast('cpu', torch.bfloat16, enabled=self.bf16):
-            return self.module(*views)
+            loss: Tensor = self.module(*views)
+            return loss
 
     def step(self, views: list[Tensor]) -> None:
         """Make a training step."""
         loss = self.loss(views)
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         if isinstance(self.module, literal.BYOL):
             self.module.move_target()
@@ -130,7 +127,7 @@ def build_literal(model: Mapping[str, Any], form: str) -> Any:
     return literal.BYOL(encoder, literal.mlp(dims), literal.mlp(outer), model['momentum'], prob)
 
 
-# Beginnings of names, ours and those of the literal form.
+# Prefixes of names: ours, and those of the literal form.
 NAMES: dict[str, dict[str, str]] = {
     'MoCo': {
         'momentum_encoder.backbone.': 'encoder_k.', 'momentum_encoder.neck.fc.': 'encoder_k.fc.',
@@ -146,11 +143,11 @@ NAMES: dict[str, dict[str, str]] = {
 
 
 def literal_weights(tensors: Mapping[str, Tensor], method: str) -> dict[str, Tensor]:
-    """Give tensors of a model, named as in its state dict, the names of the literal form; drop those it has not."""
+    """Rename tensors of a model's state dict to the names of the literal form, and drop those that it does not have."""
     renamed = {}
     for name, tensor in tensors.items():
-        for begin, other in NAMES[method].items():
-            if name.startswith(begin):
-                renamed[other + name.removeprefix(begin)] = tensor.T if other == 'queue' else tensor
-                break
+        prefix = next(filter(name.startswith, NAMES[method]), None)
+        if prefix is not None:
+            other = NAMES[method][prefix]
+            renamed[other + name.removeprefix(prefix)] = tensor.T if other == 'queue' else tensor
     return renamed

@@ -1,55 +1,115 @@
-"""Two views of each image: our pipelines against other libraries', per core, in interleaved rounds.
+"""Two views of each image: our pipelines against those of other libraries, per core, in interleaved rounds.
 
 * ``cifar``: 256 images of 32 px in memory to two normalised float32 batches, without blur.
 * ``jpeg224``: JPEG files of 500 x 375 pixels and about 110 kB, as ImageNet's, decoded once each, to two such batches of
   224 px, with blur.
 
-Ours are a data set's ``__getitems__`` in one process: what a worker of a loader does. The goals are ratios of CPU time
-on one thread: ``GOAL <name> <ratio> <target> PASS|FAIL``. The other libraries: ``pip install -e '.[bench]'``.
+The recipe is MoCo v2's: crop, flip, colour jitter (0.8), grey (0.2), and blur (0.5) for photographs. Ours is a data
+set's ``__getitems__`` in one process, which is what a worker of a loader does. The others are torchvision on PIL
+images, as the released codes have it, and albumentations (``pip install -e '.[bench]'``). The goals are ratios of CPU
+time on one thread: ``GOAL <name> <ratio> <target> PASS|FAIL``.
 """
 
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # it would ask the network for a newer version
 
-import cv2
 import numpy as np
 import torch
-import view_peers
+import torchvision.transforms as tv
 from measure import Goal, argument_parser, interleave, print_goals
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from torch import Tensor
 
 from unmix.datasets import ArrayDataset, BaseDataset, ImageFolder, SampleKey
+from unmix.datasets.transforms import PILGaussianBlur
 
 TARGETS = dict(cifar=dict(torchvision=60.0, albumentations=20.0), jpeg224=dict(torchvision=4.0, albumentations=1.25))
-PEERS = dict(
-    torchvision=view_peers.torchvision_pil,
-    albumentations=view_peers.albumentations,
-    lightly=view_peers.lightly,
-    kornia=view_peers.kornia,
-)
 NUM_SMALL, NUM_FILES, FILE_SIZE = 256, 16, 110_000
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCALE = (0.2, 1.0)
+Source = Sequence[np.ndarray] | Sequence[Path]  # (H, W, 3) uint8, or JPEG files
+Views = Callable[[], object]
+
+
+def twice(source: Source, transform: Callable[[Any], Tensor], read: Callable[[Any], Any]) -> Views:
+    """Return a function that makes two batches (N, 3, S, S) of the images, one image after the other."""
+
+    def views() -> list[Tensor]:
+        pairs = []
+        for item in source:
+            image = read(item)
+            pairs.append((transform(image), transform(image)))
+        return [torch.stack(view) for view in zip(*pairs, strict=True)]
+
+    return views
+
+
+def torchvision(source: Source, size: int, blur: bool) -> Views:
+    """torchvision on PIL images."""
+    steps = [
+        tv.RandomResizedCrop(size, scale=SCALE),
+        tv.RandomHorizontalFlip(),
+        tv.RandomApply([tv.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+        tv.RandomGrayscale(p=0.2),
+        *([tv.RandomApply([PILGaussianBlur((0.1, 2.0))], p=0.5)] if blur else []),
+        tv.ToTensor(),
+        tv.Normalize(MEAN, STD),
+    ]
+
+    def read(item: Any) -> Any:
+        return Image.fromarray(item) if isinstance(item, np.ndarray) else Image.open(item).convert('RGB')
+
+    return twice(source, tv.Compose(steps), read)
+
+
+def albumentations(source: Source, size: int, blur: bool) -> Views:
+    """albumentations on arrays that OpenCV has decoded; its crop does not smooth when it shrinks."""
+    import albumentations as A
+    import cv2
+    from albumentations.pytorch import ToTensorV2
+
+    cv2.setNumThreads(1)
+    steps = [
+        A.RandomResizedCrop(size=(size, size), scale=SCALE),
+        A.HorizontalFlip(p=0.5),
+        A.ColorJitter(brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.6, 1.4), hue=(-0.1, 0.1), p=0.8),
+        A.ToGray(p=0.2),
+        *([A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=0.5)] if blur else []),
+        A.Normalize(MEAN, STD),
+        ToTensorV2(),
+    ]
+    compose = A.Compose(steps)
+
+    def read(item: Any) -> Any:
+        pixels: Any = item if isinstance(item, np.ndarray) else cv2.imread(str(item))
+        return pixels if pixels is item else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+    return twice(source, lambda image: compose(image=image)['image'], read)
+
+
+PEERS = dict(torchvision=torchvision, albumentations=albumentations)
 
 
 def recipe(size: int, blur: bool, **kwargs: Any) -> dict[str, Any]:
     """Our pipeline."""
     jitter = dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
-    transforms = [
-        dict(type='RandomResizedCrop', size=size, scale=view_peers.SCALE),
+    transforms: list[dict[str, Any]] = [
+        dict(type='RandomResizedCrop', size=size, scale=SCALE),
         dict(type='RandomHorizontalFlip'),
         dict(type='RandomApply', p=0.8, transforms=[jitter]),
         dict(type='RandomGrayscale', p=0.2),
     ]
     if blur:
         transforms.append(dict(type='RandomApply', p=0.5, transforms=[dict(type='PILGaussianBlur', sigma=(0.1, 2.0))]))
-    mean, std = ([255 * value for value in values] for values in (view_peers.MEAN, view_peers.STD))
+    mean, std = ([255 * value for value in values] for values in (MEAN, STD))
     return dict(type='MultiView', transforms=transforms, **dict(dict(dtype='float32', mean=mean, std=std), **kwargs))
 
 
@@ -60,8 +120,7 @@ def crops(num: int, height: int, width: int, seed: int) -> list[np.ndarray]:
     found = []
     for index in range(num):
         photo = photos[index % 2]
-        side = rng.uniform(0.6, 1.0)
-        box_width = side * min(photo.width, photo.height * width / height)
+        box_width = rng.uniform(0.6, 1.0) * min(photo.width, photo.height * width / height)
         box_height = box_width * height / width
         x, y = rng.uniform(0, photo.width - box_width), rng.uniform(0, photo.height - box_height)
         box = (x, y, x + box_width, y + box_height)
@@ -80,18 +139,32 @@ def write_jpegs(folder: Path, seed: int) -> list[Path]:
             files.append(buffer.getvalue())
         paths.append(folder / f'{index}.jpg')
         paths[-1].write_bytes(min(files, key=lambda data: abs(len(data) - FILE_SIZE)))
+    print(f'{NUM_FILES} files of {np.mean([path.stat().st_size for path in paths]) / 1000:.0f} kB on average')
     return paths
 
 
-def ours(dataset: BaseDataset) -> Callable[[], object]:
+def ours(dataset: BaseDataset) -> Views:
     """All images of a data set as a batch, of one epoch after the other, as a sampler asks for them."""
     epochs = cycle([[SampleKey(index, epoch, 0) for index in range(len(dataset))] for epoch in range(64)])
-    return lambda: dataset.__getitems__(next(epochs))['inputs']
+    return lambda: dataset.__getitems__(next(epochs))
 
 
-def peers(names: list[str], source: view_peers.Source, size: int, blur: bool) -> dict[str, Callable[[], object]]:
-    """The other libraries, as far as they are installed."""
-    found = {}
+def variants(setting: str, names: Sequence[str], folder: str, seed: int) -> dict[str, Views]:
+    """Return our pipelines and those of the named libraries that are installed, by name."""
+    found: dict[str, Views] = {}
+    source: Source
+    if setting == 'cifar':
+        source = crops(NUM_SMALL, 32, 32, seed)
+        images, size, blur = torch.from_numpy(np.stack(source).transpose(0, 3, 1, 2).copy()), 32, False
+        uint8 = recipe(size, blur, backend='numba', dtype='uint8', mean=None, std=None)
+        found['unmix numba uint8'] = ours(ArrayDataset(images, None, uint8))
+    else:
+        source, size, blur = write_jpegs(Path(folder), seed), 224, True
+    for backend in ('numba', 'torch'):
+        pipeline = recipe(size, blur, backend=backend)
+        small = setting == 'cifar'
+        dataset = ArrayDataset(images, None, pipeline) if small else ImageFolder(folder, pipeline=pipeline)
+        found[f'unmix {backend}'] = ours(dataset)
     for name in names:
         try:
             found[name] = PEERS[name](source, size, blur)
@@ -107,37 +180,18 @@ def main() -> None:
     parser.add_argument('--peers', nargs='+', choices=list(PEERS), default=list(PEERS), help='of these (default all)')
     parser.add_argument('--min-seconds', type=float, default=1.0, help='length of a turn (default 1)')
     args = parser.parse_args()
-    cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
     goals, report = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for setting in [args.only] if args.only else TARGETS:
-            variants: dict[str, Callable[[], object]] = {}
-            if setting == 'cifar':
-                small = crops(NUM_SMALL, 32, 32, args.seed)
-                images = torch.from_numpy(np.stack(small).transpose(0, 3, 1, 2).copy())
-                for backend in ('numba', 'torch'):
-                    variants[f'unmix {backend}'] = ours(ArrayDataset(images, None, recipe(32, False, backend=backend)))
-                uint8 = recipe(32, False, backend='numba', dtype='uint8', mean=None, std=None)
-                variants['unmix numba uint8'] = ours(ArrayDataset(images, None, uint8))
-                variants |= peers(args.peers, small, 32, False)
-            else:
-                paths = write_jpegs(Path(folder), args.seed)
-                print(
-                    f'{NUM_FILES} files of {np.mean([path.stat().st_size for path in paths]) / 1000:.0f} kB on average'
-                )
-                for backend in ('numba', 'torch'):
-                    variants[f'unmix {backend}'] = ours(
-                        ImageFolder(folder, pipeline=recipe(224, True, backend=backend))
-                    )
-                variants |= peers(args.peers, paths, 224, True)
-            times = interleave(variants, args.rounds, args.threads, args.min_seconds, args.seed)
+            forms = variants(setting, args.peers, folder, args.seed)
+            times = interleave(forms, args.rounds, args.threads, args.min_seconds, args.seed)
             times.print(args.peers[0], f'views_{setting}, two views')
-            report[setting] = times.to_dict()
+            report[setting] = times.seconds
             goals += [
-                Goal(f'views_{setting}_{peer}', times.ratio(peer, 'unmix numba', args.threads[0]).median, target)
+                Goal(f'views_{setting}_{peer}', times.ratio(peer, 'unmix numba').median, target)
                 for peer, target in TARGETS[setting].items()
-                if peer in variants
+                if peer in forms
             ]
     print_goals(goals, args.json, seconds=report)
 

@@ -3,14 +3,14 @@
 python tools/misc/check_resume.py --all
 python tools/misc/check_resume.py unmix::quickstart/unmix-moco_digits.py --filter amp
 
-A case is a config with 0 or 2 data workers, gradient accumulation on or off, and mixed precision on or off. It is
-trained once as a whole, and once more in a process that gets SIGKILL after a random iteration and is resumed from what
-it has left in its work directory. Every tensor and number of the last checkpoints must be equal (weights, buffers,
-optimiser, schedulers, histories, best metric), and so must the batches of each iteration. Only what tells the time, or
-names the work directory, is left out.
+A case is a config with 0 or 2 data workers, with or without gradient accumulation, with or without mixed precision. It
+is trained once as a whole. A second training gets SIGKILL after a random iteration and is resumed from its work
+directory. Every tensor and number of the last checkpoints must be equal (weights, buffers, optimiser, schedulers,
+histories, best metric), and so must the batches of each iteration. Only times and the names of the work directories are
+not compared.
 
-Configs of the digits are made small: 80 images, batches of 16, three epochs, a checkpoint every three iterations, so in
-the middle of epochs and of accumulations. Others are trained as they are, with a checkpoint every three iterations.
+Configs of the digits are made small: 80 images, batches of 16, three epochs. Others are trained as they are. There is a
+checkpoint every three iterations, so also in the middle of epochs and of accumulations.
 
 The last line is ``RESUME <equal> of <cases> equal, <seconds> s``; the exit status is 1 if any differs.
 """
@@ -41,17 +41,17 @@ PRELOAD = ['unmix.apis', 'sklearn.datasets', 'matplotlib.pyplot', 'matplotlib.ba
 
 
 def start(case: Case, work_dir: Path, resume: bool = False) -> BaseProcess:
-    """Start a training, in a process forked from a server that has imported everything."""
+    """Start a training in a process that is forked from a server with all imports done."""
     process = get_context('forkserver').Process(target=train, args=(case, str(work_dir), resume))
     process.start()
     return process
 
 
 def finish(process: BaseProcess, work_dir: Path) -> None:
-    """Wait for a training.
+    """Wait for the end of a training.
 
     Raises:
-        RuntimeError: If it ends with an error; with the end of its output.
+        RuntimeError: If it ends with an error. The message has the end of its output.
     """
     process.join()
     if process.exitcode != 0:
@@ -59,17 +59,17 @@ def finish(process: BaseProcess, work_dir: Path) -> None:
 
 
 def batches(work_dir: Path) -> dict[str, str]:
-    """Hash of the batch of each iteration; of one that was run twice, the later one's."""
+    """Return the hash of the batch of each iteration; the last one if the iteration was run twice."""
     path = work_dir / 'batches.txt'
     lines = path.read_text().splitlines() if path.exists() else []
     return dict(line.split() for line in lines if len(line.split()) == 2)
 
 
 def kill(case: Case, work_dir: Path, after: int, rng: random.Random) -> bool:
-    """Start a training and end it by SIGKILL, some milliseconds after iteration ``after`` has begun.
+    """Start a training, send SIGKILL some milliseconds after the start of iteration ``after``.
 
     Returns:
-        Whether it was still running.
+        Whether the training was still running.
     """
     process = start(case, work_dir)
     while process.is_alive() and len(batches(work_dir)) <= after:
@@ -83,12 +83,12 @@ def kill(case: Case, work_dir: Path, after: int, rng: random.Random) -> bool:
 
 
 def result(work_dir: Path) -> dict[str, Any]:
-    """All values of the last checkpoint, and the batches of all iterations."""
+    """Return all values of the last checkpoint, and the hashes of all batches."""
     return state((work_dir / 'last_checkpoint').read_text().strip()) | dict(leaves(batches(work_dir), 'batches'))
 
 
 def check(case: Case, seed: int, directory: Path) -> tuple[bool, str]:
-    """Check one case; return whether it holds, and what to print of it."""
+    """Check one case. Return whether both trainings are equal, and the line to print."""
     begin, rng = time.monotonic(), random.Random(f'{seed} {case}')
     whole, parts = directory / 'whole', directory / 'parts'
     whole.mkdir(parents=True)
@@ -96,7 +96,7 @@ def check(case: Case, seed: int, directory: Path) -> tuple[bool, str]:
         finish(start(case, whole), whole)
         total = len(batches(whole))
         killed = False
-        while not killed:  # a training that was faster than its killer is another uninterrupted one
+        while not killed:  # again if the training ended before the signal
             shutil.rmtree(parts, ignore_errors=True)
             parts.mkdir()
             killed = kill(case, parts, rng.randrange(total - 1), rng)
@@ -113,12 +113,12 @@ def check(case: Case, seed: int, directory: Path) -> tuple[bool, str]:
 
 
 def all_cases(configs: Sequence[str]) -> list[Case]:
-    """Every config with every option."""
+    """Return all combinations of configs and options."""
     return [Case(*case) for case in itertools.product(configs, (0, 2), (1, 2), (False, True))]
 
 
 def covering(cases: Sequence[Case], seed: int) -> list[Case]:
-    """One case of each method, with or without Un-Mix; among ten methods any two options meet with any two values."""
+    """Return one case of each method, with or without Un-Mix. Ten cover all pairs of values of any two options."""
     groups = [list(group) for _, group in itertools.groupby(sorted(cases, key=method), key=method)]
     return [group[(5 * i + seed) % len(group)] for i, group in enumerate(groups)]
 
@@ -129,14 +129,14 @@ def main() -> None:
     parser.add_argument('configs', nargs='*', help='configs; or --all')
     parser.add_argument('--all', action='store_true', help='all quickstart configs of the digits: every algorithm')
     parser.add_argument('--cover', action='store_true', help='one case of each method instead of all')
-    parser.add_argument('--filter', default='', help='only cases in whose line this text is')
-    parser.add_argument('--seed', type=int, default=0, help='of the iterations after which is killed')
+    parser.add_argument('--filter', default='', help='only cases whose line contains this text')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the iterations at which trainings are killed')
     parser.add_argument('--jobs', type=int, default=1, help='cases at a time')
-    parser.add_argument('--keep', type=Path, help='directory for the work directories; by default they are removed')
+    parser.add_argument('--keep', type=Path, help='directory for the work directories (default: temporary)')
     args = parser.parse_args()
     configs = sorted(map(str, config_root().glob('quickstart/*_digits.py'))) if args.all else args.configs
     if not configs:
-        parser.error('name configs, or --all')
+        parser.error('give configs, or --all')
     cases = [case for case in all_cases(configs) if args.filter in str(case)]
     cases = covering(cases, args.seed) if args.cover else cases
     get_context('forkserver').set_forkserver_preload(PRELOAD)

@@ -2,8 +2,8 @@
 
 python tools/misc/compare_checkpoints.py work_dirs/a/epoch_10.pth work_dirs/b/epoch_10.pth
 
-Only what tells the time, and the names of work directory and run, are left out. Prints what differs; the exit status is
-1 if anything does.
+Times and the names of work directory and run are not compared. The paths of all differing values are printed. The exit
+status is 1 if there are any.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MISSING = object()
 
 
 def leaves(node: Any, path: str = '') -> list[tuple[str, Any]]:
-    """All values below ``node`` with their dotted paths."""
+    """Return all values below ``node`` with their dotted paths."""
     if isinstance(node, HistoryBuffer):
         node = dict(zip(('values', 'counts'), (row.tolist() for row in node.data), strict=True))
     if isinstance(node, Mapping):
@@ -37,14 +37,14 @@ def leaves(node: Any, path: str = '') -> list[tuple[str, Any]]:
 
 
 def state(path: str | Path) -> dict[str, Any]:
-    """All values of a checkpoint by their dotted paths, without what tells the time or names the run.
+    """Return all values of a checkpoint by their dotted paths, without times and names of the run.
 
     Raises:
-        ValueError: If it is no checkpoint of a training.
+        ValueError: If the file is no checkpoint of a training.
     """
     checkpoint = load_from_local(str(path), map_location='cpu')
     if not isinstance(checkpoint, dict) or not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
-        raise ValueError(f'{path} is no checkpoint from which a training can go on: it has weights only.')
+        raise ValueError(f'{path} has no optimiser or history. Give a checkpoint that tools/train.py has written.')
     hub, work_dir = checkpoint['message_hub'], str(Path(path).parent)
     for node, names in ((checkpoint['meta'], NAMES), (hub['runtime_info'], NAMES), (hub['log_scalars'], TIMES)):
         for name in names:
@@ -53,17 +53,17 @@ def state(path: str | Path) -> dict[str, Any]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Paths of what is not equal, or only in one of two states."""
+    """Return the paths of values that differ, or are in one state only."""
     return sorted(
         key for key in ours.keys() | theirs.keys() if not equal(ours.get(key, MISSING), theirs.get(key, MISSING))
     )
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two values are the same, bit for bit."""
+    """Return whether two values are the same, bit for bit."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
-    return type(a) is type(b) and (a == b or (a != a and b != b))  # NaN is not equal to itself
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))  # NaN is not equal to itself
 
 
 def main() -> None:

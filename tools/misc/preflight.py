@@ -1,24 +1,25 @@
-"""Before a long run: do all its processes come, agree on code, config and data, and reach each other?
+"""Check before a long run that all processes start, agree on code, config and data, and reach each other.
 
 torchrun --nproc-per-node=8 tools/misc/preflight.py CONFIG --launcher pytorch
 srun ... python tools/misc/preflight.py CONFIG --launcher slurm
 
-If not, the ranks and machines that are to blame are named within --timeout seconds a step, and the exit status is 1.
-torchrun starts no process before all machines are there; to learn which is not, start one process a machine yourself:
+If not, rank 0 names the ranks and machines at fault within --timeout seconds a step, and the exit status is 1.
+torchrun starts no process before all machines are there. To learn which one is missing, start one process a machine:
 
 RANK=$NODE_RANK WORLD_SIZE=$NNODES LOCAL_RANK=0 MASTER_ADDR=... MASTER_PORT=29500 \\
     python tools/misc/preflight.py CONFIG --launcher pytorch
 """
 
-import argparse
 import hashlib
 import json
 import os
 import platform
 import socket
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -26,26 +27,94 @@ from typing import Any
 
 import mmengine
 import torch
-from meeting import Meeting, Reports
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import distributed
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, but not in __all__
 
 import unmix
 from unmix.apis.command import argument_parser, configure, run_tool
 from unmix.engine.launch import set_rendezvous
 from unmix.registry import DATASETS
 
+Reports = dict[int, dict[str, Any]]
+MARGIN = 5.0  # seconds that the other ranks wait longer than rank 0, so that rank 0 prints the error
 
-def parse_args() -> argparse.Namespace:
-    parser = argument_parser(__doc__)
-    parser.add_argument('--timeout', type=float, default=60.0, metavar='SECONDS', help='of each step (default: 60)')
-    parser.add_argument('--size', type=float, default=64.0, metavar='MIB', help='of the all-reduce (default: 64)')
-    return parser.parse_args()
+
+class Meeting:
+    """Ranks report to rank 0 through a key-value store, so a rank that hangs does not block the others.
+
+    Args:
+        timeout: Seconds that a report may take.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.rank, self.world_size = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+        self.timeout = timeout
+        self.hosts: dict[int, str] = {}
+        address, port = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
+        is_master = self.rank == 0 and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True'
+        delta = timedelta(seconds=timeout)
+        try:
+            self.store = TCPStore(address, port, self.world_size, is_master, timeout=delta, wait_for_workers=False)
+        except (RuntimeError, ValueError) as error:
+            what = 'cannot listen' if is_master else f'cannot reach rank 0 within {timeout:g} s'
+            raise ValueError(f'{self.place(self.rank)} {what} at MASTER_ADDR:MASTER_PORT {address}:{port}') from error
+
+    def place(self, rank: int) -> str:
+        """Return the name of a rank and, if it is known, of its machine."""
+        host = socket.gethostname() if rank == self.rank else self.hosts.get(rank)
+        return f'rank {rank} on {host}' if host else f'rank {rank}'
+
+    def hold(self, step: str, report: dict[str, Any], judge: Callable[[Reports], str] | None = None) -> Reports:
+        """Hand in the report of this rank. Rank 0 waits for all reports, judges and returns them.
+
+        Raises:
+            SystemExit: On every rank, after rank 0 has printed which report is missing, or the problem that ``judge``
+                returns.
+            ValueError: If rank 0 itself does not get this far.
+        """
+        self.store.set(f'{step}/{self.rank}', json.dumps(report))
+        reports, problem = self._read(step, judge) if self.rank == 0 else ({}, self._wait(step))
+        if problem:
+            self.leave()
+            raise SystemExit(1)
+        return reports
+
+    def _read(self, step: str, judge: Callable[[Reports], str] | None) -> tuple[Reports, str]:
+        keys = [f'{step}/{rank}' for rank in range(self.world_size)]
+        with suppress(RuntimeError):  # on time-out
+            self.store.wait(keys, timedelta(seconds=self.timeout))
+        reports = {rank: json.loads(self.store.get(key)) for rank, key in enumerate(keys) if self.store.check([key])}
+        problems = [f'{self.place(rank)}: {report["error"]}' for rank, report in reports.items() if 'error' in report]
+        missing = [self.place(rank) for rank in range(self.world_size) if rank not in reports]
+        if missing:
+            problems.append(f'no report within {self.timeout:g} s from {", ".join(missing)}')
+        problem = '; '.join(problems) or (judge(reports) if judge else '')
+        if problem:  # before the others end: a launcher ends all when one ends
+            print(f'\nerror: preflight, step {step!r}: {problem}', file=sys.stderr, flush=True)
+        self.store.set(f'{step}/problem', problem)
+        return reports, problem
+
+    def _wait(self, step: str) -> bytes:
+        try:
+            self.store.wait([f'{step}/problem'], timedelta(seconds=self.timeout + MARGIN))
+            problem: bytes = self.store.get(f'{step}/problem')
+            return problem
+        except RuntimeError as error:
+            raise ValueError(f'preflight, step {step!r}: {self.place(self.rank)} has no answer from rank 0') from error
+
+    def leave(self) -> None:
+        """Wait for the other ranks if this is rank 0, which may keep the store."""
+        if self.rank != 0:
+            self.store.set(f'bye/{self.rank}', '')
+        with suppress(RuntimeError):
+            if self.rank == 0:
+                self.store.wait([f'bye/{rank}' for rank in range(1, self.world_size)], timedelta(seconds=2))
 
 
 def compare(reports: Reports, place: Callable[[int], str]) -> str:
-    """Say for each fact that is not the same on all ranks who has which value, the rarest first."""
+    """Return for each fact that differs between ranks which ranks have which value, the rarest value first."""
     problems = []
     for name in reports[0]:
         ranks = defaultdict(list)
@@ -58,7 +127,7 @@ def compare(reports: Reports, place: Callable[[int], str]) -> str:
 
 
 def facts(cfg: Config) -> dict[str, Any]:
-    """What must be the same everywhere: versions, hashes of the package's files and of the config, sizes of data."""
+    """Return what all ranks must share: versions, hashes of the package's files and of the config, sizes of data."""
     init_default_scope(cfg.get('default_scope', 'unmix'))
     import_module('unmix.datasets')
     loaders = [name for name in ('train_dataloader', 'val_dataloader') if cfg.get(name)]
@@ -74,7 +143,7 @@ def facts(cfg: Config) -> dict[str, Any]:
 
 
 def code_hash(package: Path) -> str:
-    """SHA-256, the first 12 digits, of names and contents of a package's Python files."""
+    """Return the first 12 digits of the SHA-256 of names and contents of a package's Python files."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob('*.py')):
         if '.mim' not in path.parts:
@@ -83,23 +152,24 @@ def code_hash(package: Path) -> str:
 
 
 def all_reduce(meeting: Meeting, size: float) -> dict[str, Any]:
-    """Sum a tensor of ``size`` MiB over the ranks; its seconds, the fastest of three."""
-    device = torch.device('cuda', int(os.environ['LOCAL_RANK'])) if torch.cuda.is_available() else torch.device('cpu')
-    if device.type == 'cuda':
+    """Sum a tensor of ``size`` MiB over the ranks. Return the seconds of the fastest of three sums."""
+    cuda = torch.cuda.is_available()
+    device = torch.device('cuda', int(os.environ['LOCAL_RANK'])) if cuda else torch.device('cpu')
+    if cuda:
         torch.cuda.set_device(device)
     distributed.init_process_group(
-        'nccl' if device.type == 'cuda' else 'gloo',
-        store=distributed.PrefixStore('group', meeting.store),
+        'nccl' if cuda else 'gloo',
+        store=PrefixStore('group', meeting.store),
         rank=meeting.rank,
         world_size=meeting.world_size,
         timeout=timedelta(seconds=meeting.timeout),
     )
     expected, seconds = meeting.world_size * (meeting.world_size + 1) / 2, []
-    for _ in range(4):  # the first one makes the connections
+    for _ in range(4):  # the first one connects the ranks
         tensor = torch.full((max(int(size * 2**18), 1),), meeting.rank + 1.0, device=device)
         start = time.perf_counter()
         distributed.all_reduce(tensor)
-        if device.type == 'cuda':
+        if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
         low, high = tensor.min().item(), tensor.max().item()
@@ -110,7 +180,7 @@ def all_reduce(meeting: Meeting, size: float) -> dict[str, Any]:
 
 
 def attempt(step: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """The report of a step, which may be that it has failed."""
+    """Return the report of a step, or of its error."""
     try:
         return step(*args)
     except Exception as error:
@@ -118,7 +188,11 @@ def attempt(step: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    args = parse_args()
+    """Hold the three steps, and print what the ranks agree on."""
+    parser = argument_parser(__doc__)
+    parser.add_argument('--timeout', type=float, default=60.0, metavar='SECONDS', help='of each step (default: 60)')
+    parser.add_argument('--size', type=float, default=64.0, metavar='MIB', help='of the all-reduce (default: 64)')
+    args = parser.parse_args()
     if args.launcher == 'none':
         raise ValueError("--launcher is 'none'; preflight checks several processes: pytorch, slurm or mpi.")
     set_rendezvous(args.launcher, None)

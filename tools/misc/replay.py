@@ -1,10 +1,10 @@
-"""Take a step again that :class:`FiniteLossHook` has left out, and name what is not finite first.
+"""Repeat a step that :class:`FiniteLossHook` has left out, and name what is not finite first.
 
 python tools/misc/replay.py work_dirs/unmix-moco_digits/captures/iter_318.pth
 
 A capture is a checkpoint of the moment before the step. It is resumed for one step with the config of its work dir, so
-batch and random draws are those of the run. The forward pass is watched module by module, the backward pass by
-autograd's anomaly detection, and the gradient of each parameter is looked at. Nothing is written to the work dir.
+batch and random draws are those of the run. The output of each module and the gradient of each parameter are checked,
+and autograd's anomaly detection checks the backward pass. Nothing is written to the work dir.
 
 A step of several processes needs as many: torchrun --nproc_per_node=2 tools/misc/replay.py CAPTURE --launcher pytorch
 
@@ -12,9 +12,10 @@ The exit status is 0 if all losses are equal, bit for bit, to those that were ca
 """
 
 import argparse
+import math
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmix.apis.command import build_runner, run_tool
 from unmix.checkpoint.load import load_from_local
@@ -31,11 +32,11 @@ from unmix.utils.dist import unwrap
 
 
 class Replayed(Exception):
-    """The step has been taken."""
+    """Raised after the step, to end the training."""
 
 
 class Watch(Hook):
-    """Notes the losses of one step and all that is not finite in it, in order; then ends the training."""
+    """Records the losses of one step and all that is not finite in it, in order; then ends the training."""
 
     priority = 'HIGHEST'  # before FiniteLossHook acts
 
@@ -47,29 +48,21 @@ class Watch(Hook):
         """Watch all modules and parameters."""
         model = unwrap(runner.model)
         for name, module in model.named_modules():
-            module.register_forward_hook(self._look_at(f'the output of {name or "the model"}'))
+            what = f'the output of {name or "the model"} ({type(module).__name__})'
+            module.register_forward_hook(lambda _, __, output, what=what: self._check(what, output))
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._look_at_gradient(name))
-        model.register_forward_hook(lambda _, __, losses: self.losses.update(_floats(losses)))
+                what = f'the gradient of {name}'
+                parameter.register_post_accumulate_grad_hook(lambda x, what=what: self._check(what, x.grad))
+        model.register_forward_hook(
+            lambda _, __, losses: self.losses.update({name: float(value.detach()) for name, value in losses.items()})
+        )
 
-    def _look_at(self, what: str) -> Callable[[nn.Module, Any, Any], None]:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not all(tensor.isfinite().all() for tensor in _tensors(output)):
-                self.findings.append(f'{what} ({type(module).__name__})')
+    def _check(self, what: str, value: Any) -> None:
+        if not all(tensor.isfinite().all() for tensor in _tensors(value)):
+            self.findings.append(what)
 
-        return look
-
-    def _look_at_gradient(self, name: str) -> Callable[[Tensor], None]:
-        def look(parameter: Tensor) -> None:
-            if parameter.grad is not None and not parameter.grad.isfinite().all():
-                self.findings.append(f'the gradient of {name}')
-
-        return look
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
-    ) -> None:
+    def after_train_iter(self, *_: Any, **__: Any) -> None:
         """End the training after the first step."""
         raise Replayed
 
@@ -81,26 +74,12 @@ def _tensors(value: Any) -> list[Tensor]:
     return [tensor for part in parts for tensor in _tensors(part)]
 
 
-def _floats(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(value.detach()) for name, value in losses.items()}
-
-
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('capture', type=Path, help='captures/iter_N.pth of a work dir')
-    parser.add_argument('--config', type=Path, help='config of the run; by default the newest one of the work dir')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
 def read_failed_step(path: Path) -> list[dict[str, Any]]:
-    """Return what each rank has noted about the step.
+    """Return the record of the step, one of each rank.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or no capture.
+        ValueError: If the file is damaged or no capture.
     """
     capture = load_from_local(str(path), map_location='cpu')
     steps = capture.get('meta', {}).get('failed_step') if isinstance(capture, dict) else None
@@ -125,8 +104,13 @@ def find_config(capture: Path) -> Path:
 
 
 def main() -> None:
-    """Take the step again and print what was found."""
-    args = parse_args()
+    """Repeat the step and print the findings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('capture', type=Path, help='captures/iter_N.pth of a work dir')
+    parser.add_argument('--config', type=Path, help='config of the run (default: the newest one of the work dir)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
     steps = read_failed_step(args.capture)
     cfg = load_config(str(args.config or find_config(args.capture)))
     with tempfile.TemporaryDirectory() as work_dir:
@@ -153,17 +137,15 @@ def main() -> None:
             watch.findings.append(f'a derivative: {error}')
     first = watch.findings[0] if watch.findings else 'nothing: the step is finite now'
     print(f'images of the batch: {" ".join(map(str, own["index"] or ()))}\nnot finite first: {first}')
-    for name, value in watch.losses.items():
+    equal = True
+    for name, now in watch.losses.items():
         then = own['losses'].get(name)
-        verdict = 'equal' if _same(then, value) else 'DIFFERENT'
-        print(f'{name:14} captured {then!r:<24} replayed {value!r:<24} {verdict}')
+        same = then == now or (then is not None and math.isnan(then) and math.isnan(now))
+        equal &= same
+        print(f'{name:14} captured {then!r:<24} replayed {now!r:<24} {"equal" if same else "DIFFERENT"}')
     sys.stdout.flush()
-    if not all(_same(own['losses'].get(name), value) for name, value in watch.losses.items()):
+    if not equal:
         sys.exit(2)
-
-
-def _same(then: float | None, now: float) -> bool:
-    return then == now or (then != then and now != now)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The trainings that ``check_resume.py`` compares: small, and with a record of their batches."""
+"""Small trainings with a record of their batches, for ``check_resume.py``."""
 
 import os
 from hashlib import blake2b
@@ -27,7 +27,7 @@ DIGITS = {
     'default_hooks.checkpoint.save_best': 'knn/top1',
     'default_hooks.checkpoint.rule': 'greater',
 }
-# By the first word of a config's name, without `unmix-`: what the small data ask for, and short ramps.
+# Changes for the small data, and short ramps, by the method's name.
 METHODS: dict[str, dict[str, Any]] = {
     'deepclusterv2': {'model.head.num_prototypes': 8},
     'moco': {'model.head.queue_size': 48},
@@ -49,10 +49,11 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @DATASETS.register_module(force=True)
 class FewDigits(Digits):
-    """The first digits."""
+    """The first ``FEW`` digits."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        assert self.labels is not None
         self.images, self.labels = self.images[:FEW], self.labels[:FEW]
 
 
@@ -63,7 +64,7 @@ class BatchLogHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, path: str) -> None:
-        self.file = open(path, 'a', buffering=1)  # noqa: SIM115 - a line is there when SIGKILL comes
+        self.file = open(path, 'a', buffering=1)  # noqa: SIM115 - line-buffered: SIGKILL comes
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Write the line."""
@@ -71,7 +72,7 @@ class BatchLogHook(Hook):
 
 
 def digest(batch: Any) -> str:
-    """Hash of all tensors of a batch."""
+    """Return a hash of all values of a batch."""
     bits = blake2b(digest_size=16)
     for _, value in leaves(batch):
         bits.update(value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
@@ -79,7 +80,7 @@ def digest(batch: Any) -> str:
 
 
 class Case(NamedTuple):
-    """What is trained."""
+    """A config and its options."""
 
     config: str
     workers: int
@@ -92,12 +93,12 @@ class Case(NamedTuple):
 
 
 def method(case: Case) -> str:
-    """Name of the method, the same with and without Un-Mix."""
+    """Return the method's name: the first word of the config's name, without ``unmix-``."""
     return Path(case.config).stem.removeprefix('unmix-').partition('_')[0]
 
 
 def train(case: Case, work_dir: str, resume: bool) -> None:
-    """Do what ``tools/train.py CONFIG --work-dir DIR [--amp] [--resume]`` does, in this process."""
+    """Train in this process as ``tools/train.py CONFIG --work-dir DIR [--amp] [--resume]`` does."""
     with open(f'{work_dir}/output.txt', 'a') as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -112,12 +113,12 @@ def train(case: Case, work_dir: str, resume: bool) -> None:
     if load_config(case.config).train_dataloader.dataset.type == 'Digits':
         options |= DIGITS | METHODS.get(method(case), {})
     if method(case) == 'pic' and case.accumulate > 1:
-        options['model.head.num_recent'] = None  # the most recent classes need every step
+        options['model.head.num_recent'] = None  # recent classes do not work with accumulation
     cfg = load_config(case.config, options)
     cfg.default_hooks.batch_log = dict(type='BatchLogHook', path=f'{work_dir}/batches.txt')
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'ReportHook']  # draws pictures
     if case.amp:
         use_amp(cfg)
     cfg.resume = resume
-    # Each checkpoint holds the text of the config; to make that pretty costs more than these trainings.
+    # Each checkpoint holds the text of the config. To format it takes longer than these trainings.
     build_runner(Config(cfg._cfg_dict, filename=cfg.filename, format_python_code=False)).train()

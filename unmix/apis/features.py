@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from unmix.config import load_config
 from unmix.datasets import ImageFolder, collate
-from unmix.engine.loops.frozen_model import eval_mode
+from unmix.engine.loops.feature_loop import eval_mode
 from unmix.evaluation.extraction import Encoder, collect_features
 from unmix.registry import DATASETS, MODELS
 from unmix.utils.files import atomic_path

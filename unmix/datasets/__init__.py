@@ -2,17 +2,12 @@
 
 from unmix.datasets import samplers, transforms
 from unmix.datasets.arrays import ArrayDataset, Digits
-from unmix.datasets.base import BaseDataset
-from unmix.datasets.cifar import CIFAR10, CIFAR100
-from unmix.datasets.collate import collate
+from unmix.datasets.base import BaseDataset, collate
 from unmix.datasets.decode import decode_image, read_image
-from unmix.datasets.folder import ImageFolder, ImageNet
-from unmix.datasets.idx import MNIST, FashionMNIST, read_idx
-from unmix.datasets.mixture import MixtureDataset
+from unmix.datasets.folder import ImageFolder, ImageNet, TinyImageNet
+from unmix.datasets.published import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, read_idx
 from unmix.datasets.samplers import EpochSampler, SampleKey, SlidingWindowSampler
-from unmix.datasets.stl10 import STL10
-from unmix.datasets.subset import Subset
-from unmix.datasets.tiny_imagenet import TinyImageNet
+from unmix.datasets.wrappers import MixtureDataset, Subset
 
 __all__ = [
     'CIFAR10',

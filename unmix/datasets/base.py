@@ -1,4 +1,4 @@
-"""What all data sets have in common."""
+"""What all data sets have in common, and how items become a batch."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from unmix.datasets.samplers import SampleKey
 from unmix.datasets.transforms import to_tensor
-from unmix.registry import TRANSFORMS
+from unmix.registry import FUNCTIONS, TRANSFORMS
 
 Pipeline = Callable[[Any, SampleKey], Any]
 CHUNK = 8
 
 
-class BaseDataset(Dataset):
+class BaseDataset(Dataset[dict[str, Any]]):
     """A data set of images. A new one defines ``__len__`` and ``load``::
 
         @DATASETS.register_module()
@@ -100,3 +100,26 @@ class BaseDataset(Dataset):
     def metainfo(self) -> dict[str, Any]:
         """What MMEngine hands to the visualizer."""
         return {} if self.classes is None else dict(classes=self.classes)
+
+
+@FUNCTIONS.register_module()
+def collate(items: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
+    """Stack items to a batch; what a data set has built as a whole (``__getitems__``) is a batch already.
+
+    Raises:
+        ValueError: If the images differ in size, or some have a label and others none.
+    """
+    if isinstance(items, dict):
+        return items
+    keys = {tuple(item) for item in items}
+    if len(keys) > 1:
+        raise ValueError(f'The items of a batch have different keys: {sorted(keys)}. Label all images or none.')
+    shapes = {tuple(item['inputs'].shape) for item in items if isinstance(item['inputs'], Tensor)}
+    if len(shapes) > 1:
+        raise ValueError(
+            f'The images of a batch have different sizes: {sorted(shapes)[:4]}. Give the data set a pipeline that ends '
+            "in one size, e.g. dict(type='SingleView', transforms=[dict(type='Resize', size=256), "
+            "dict(type='CenterCrop', size=224)])."
+        )
+    batch: dict[str, Any] = default_collate(items)
+    return batch

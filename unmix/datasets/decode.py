@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def read_image(path: str | Path, data: bytes | None = None) -> Image.Image:
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as image:
             if image.mode[0] not in 'IF':
-                return image.convert('RGB')
+                return cast(Image.Image, image.convert('RGB'))
             grey = np.asarray(image)
             if image.mode == 'F' or grey.min() < 0 or grey.max() >= 2**16:
                 raise ValueError(f'its values are of mode {image.mode}; expected 8 or 16 bits')
@@ -65,8 +66,8 @@ def _decode_jpeg(data: bytes, least: int | None) -> np.ndarray | None:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         if space not in PLAIN or height * width > (Image.MAX_IMAGE_PIXELS or height * width):
             return None
-        if least is None or min(height, width) < 2 * least:
-            return simplejpeg.decode_jpeg(data, 'RGB')
-        return simplejpeg.decode_jpeg(data, 'RGB', min_height=least, min_width=least, min_factor=2)
+        scaled = least is not None and min(height, width) >= 2 * least
+        options = dict(min_height=least, min_width=least, min_factor=2) if scaled else {}
+        return np.asarray(simplejpeg.decode_jpeg(data, 'RGB', **options))
     except ValueError:
         return None

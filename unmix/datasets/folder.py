@@ -1,4 +1,4 @@
-"""Images in folders."""
+"""Images in folders: any, ImageNet, Tiny-ImageNet."""
 
 import os
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from unmix.datasets.arrays import is_train
 from unmix.datasets.base import BaseDataset, Pipeline
 from unmix.datasets.decode import decode_image
 from unmix.registry import DATASETS
@@ -78,7 +79,7 @@ class ImageFolder(BaseDataset):
         if missing:
             raise FileNotFoundError(
                 f'dataset.class_list: {len(missing)} of its {len(wanted)} classes have no folder in {self.data_root}: '
-                f'{", ".join(missing[:4])}{", ..." if len(missing) > 4 else ""}.'
+                f'{few(missing)}.'
             )
         return sorted(wanted)
 
@@ -86,8 +87,8 @@ class ImageFolder(BaseDataset):
         empty = [folder for folder, paths in images.items() if not paths]
         if empty:
             raise FileNotFoundError(
-                f'{self.data_root}: no image in the class folders {", ".join(empty[:4])}'
-                f'{", ..." if len(empty) > 4 else ""}. Delete them, or set dataset.labelled=False.'
+                f'{self.data_root}: no image in the class folders {few(empty)}. Delete them, or set '
+                'dataset.labelled=False.'
             )
         self.classes = tuple(images)
         counts = torch.tensor([len(paths) for paths in images.values()])
@@ -130,6 +131,11 @@ class ImageNet(ImageFolder):
         super().__init__(Path(data_root) / split, True, class_list, pipeline, decode_size)
 
 
+def few(names: Sequence[str]) -> str:
+    """Join the first four names for a message."""
+    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')
+
+
 def _is_image(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS)
 
@@ -150,3 +156,46 @@ def read_list(path: str | Path, key: str) -> list[str]:
         raise FileNotFoundError(f'{key}: there is no file {" or ".join(map(str, candidates))}.')
     lines = (line.split('#')[0].strip() for line in file.read_text().splitlines())
     return [line for line in lines if line]
+
+
+@DATASETS.register_module()
+class TinyImageNet(ImageFolder):
+    """Tiny-ImageNet of Stanford's CS231n: RGB images of 64x64, 200 classes; 100,000 to train, 10,000 to test.
+
+    The test images are those of its folder ``val``, as everywhere, since those of ``test`` have no labels. ``val`` may
+    be as distributed (``val/images`` and ``val/val_annotations.txt``) or rearranged to a folder for each class.
+
+    Args:
+        data_root: The folder ``tiny-imagenet-200``.
+        split: 'train' or 'test'.
+        pipeline: As for :class:`BaseDataset`.
+
+    Raises:
+        FileNotFoundError: If there are no images, or no annotations.
+        ValueError: If the split is another, or an image of ``val`` has no annotation.
+    """
+
+    image_size = 64
+
+    def __init__(
+        self,
+        data_root: str | Path = 'data/tiny-imagenet-200',
+        split: str = 'train',
+        pipeline: dict[str, Any] | Pipeline | None = None,
+    ) -> None:
+        root = Path(data_root).expanduser()
+        annotations = root / 'val' / 'val_annotations.txt'
+        if is_train(split) or not annotations.is_file():
+            super().__init__(root / ('train' if is_train(split) else 'val'), True, pipeline=pipeline)
+            return
+        super().__init__(root / 'val', labelled=False, pipeline=pipeline)
+        lines = (line.split('\t') for line in annotations.read_text().splitlines())
+        classes = {name: wnid for name, wnid, *_ in lines}
+        self.classes = tuple(sorted(set(classes.values())))
+        names = [Path(path.decode()).name for path in self.paths.tolist()]
+        missing = [name for name in names if name not in classes]
+        if missing:
+            raise ValueError(
+                f'{annotations} has no line for {len(missing)} images, e.g. {missing[0]}. Unpack it again.'
+            )
+        self.labels = torch.tensor([self.classes.index(classes[name]) for name in names])

@@ -1,4 +1,4 @@
-"""What a result depends on, written beside it."""
+"""Protocol card: everything that a result depends on, saved beside it."""
 
 import json
 import subprocess
@@ -25,13 +25,13 @@ RANDOM = 'random_init_top1'
 
 
 def protocol_card(runner: Runner, model: Any, meta: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that tells an evaluation apart from others, in plain containers.
+    """Return everything that distinguishes an evaluation from others, in plain containers.
 
     Args:
         runner: The Runner after a test.
         model: Its model.
         meta: Of the checkpoint tested, if any.
-        results: Accuracies by metric, of which the random-initialisation control is taken.
+        results: Accuracies by metric; the random-initialisation control is taken from them.
 
     Returns:
         ``data`` and ``transform`` of the images tested and of those learned from, ``layer``, ``bn_mode``, ``metrics``
@@ -71,10 +71,10 @@ def protocol_card(runner: Runner, model: Any, meta: Mapping[str, Any], results: 
 
 
 def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any], card: Mapping[str, Any]) -> None:
-    """Write ``results.json``; results of other protocols on the same checkpoint, there already, stay.
+    """Write ``results.json``; results of other protocols on the same checkpoint are kept.
 
-    On top are the newest results by metric and the circumstances of the newest run; ``protocols`` has by config the
-    results with their card.
+    The top level has the newest results by metric and the circumstances of the newest run; ``protocols`` maps a config
+    to its results with their card.
     """
     entry = dict(card, results=results)
     protocols: dict[str, Any] = {}
@@ -92,13 +92,13 @@ def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on."""
+    """Return the versions of the packages that numbers depend on."""
     packages = (torch, torchvision, mmengine, np)
     return {'unmix': __version__} | {package.__name__: package.__version__ for package in packages}
 
 
 def commit() -> str | None:
-    """Commit of the checkout that runs, with ``-dirty`` if files are changed; None for an installed package."""
+    """Return the commit of this checkout, with ``-dirty`` if files are changed; None for an installed package."""
     root = Path(unmix.__file__).resolve().parents[1]
     if not (root / '.git').exists():
         return None
@@ -115,7 +115,7 @@ def is_trained(runner: Runner) -> bool:
 
 
 def _checkpoint(runner: Runner, model: Any, meta: Mapping[str, Any]) -> dict[str, Any] | None:
-    """File, digest and epoch of the weights tested, and of those that a classifier stands on; None if not saved."""
+    """Return file, digest and epoch of the weights tested, and file and digest of a classifier's pretrained weights."""
     if is_trained(runner):
         pointer = Path(runner.work_dir, 'last_checkpoint')
         last = Path(pointer.read_text().strip()) if pointer.is_file() else None

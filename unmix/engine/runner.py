@@ -1,5 +1,6 @@
-"""MMEngine's Runner with a console for people."""
+"""MMEngine's Runner, and the filter of what it prints; the log file has everything."""
 
+import logging
 from typing import Any
 
 from mmengine.logging import MMLogger
@@ -7,9 +8,11 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
-from unmix.engine.console import quiet
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
+
+# The last one says that gradients are lost; TrainLoop restores them, or warns itself.
+_OWN = ('"FileClient"', '"HardDiskBackend"', 'Resumed iteration number is not divisible by')
 
 
 class Runner(MMEngineRunner):
@@ -26,12 +29,12 @@ class Runner(MMEngineRunner):
         with sole_use(self.work_dir), sizes_explained(self):
             return super().train()
 
-    def val(self) -> dict:
+    def val(self) -> dict[str, float]:
         """Validate as MMEngine does."""
         with sizes_explained(self):
             return super().val()
 
-    def test(self) -> dict:
+    def test(self) -> dict[str, float]:
         """Test as MMEngine does."""
         with sizes_explained(self):
             return super().test()
@@ -42,3 +45,26 @@ class Runner(MMEngineRunner):
             if isinstance(hook, StepRemainder):
                 hook.collect(self)
         super().save_checkpoint(*args, **kwargs)
+
+
+def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler[Any]]:
+    """Return the handlers of a logger that print to a stream, not to a file."""
+    handlers = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
+    return [handler for handler in handlers if not isinstance(handler, logging.FileHandler)]
+
+
+def quiet(logger: logging.Logger) -> None:
+    """Keep banners, LoggerHook's lines, MMEngine's internal messages, and errors of log files off the terminal."""
+    for handler in console_handlers(logger):
+        handler.addFilter(_for_console)  # adding it twice has no effect
+    for file in logger.handlers:
+        if isinstance(file, logging.FileHandler):
+            file.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk the log lacks lines
+
+
+def _for_console(record: logging.LogRecord) -> bool:
+    """Refuse environment, config and order of hooks, LoggerHook's lines, and MMEngine's own deprecations."""
+    message = record.getMessage()
+    banner = record.levelno <= logging.INFO and message.count('\n') > 3
+    own = record.module == 'logger_hook' or message.startswith(_OWN)
+    return not banner and not own

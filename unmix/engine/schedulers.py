@@ -12,19 +12,17 @@ from unmix.registry import PARAM_SCHEDULERS
 
 
 class ClosedFormLR(_ParamScheduler):
-    """A learning rate that is a function of the step and of the full rate alone, so exact after any resume.
+    """Learning rate as a function of the step and the full rate alone, so exact after any resume.
 
-    MMEngine's recursive ``CosineAnnealingLR`` drifts by about 1e-7. A subclass defines :meth:`_rate`, and names in
-    ``in_epochs`` what ``convert_to_iter_based=True`` turns from epochs into iterations.
+    MMEngine's recursive ``CosineAnnealingLR`` drifts by about 1e-7. A subclass defines :meth:`_rate`, and lists in
+    ``in_epochs`` the arguments that ``convert_to_iter_based=True`` converts from epochs to iterations.
 
     Args:
         optimizer: Optimiser or wrapper; the Runner passes it.
         begin: First epoch (or iteration) of the schedule.
         end: First one after it; in a Runner by default that of the whole training.
-        last_step: Last step done, for resuming without a state dict.
-        by_epoch: Count epochs; otherwise iterations.
-        verbose: Print each value.
         epoch_length: Iterations of an epoch; the Runner passes it where ``convert_to_iter_based=True``.
+        **kwargs: Of MMEngine's schedules: ``by_epoch``, ``last_step``, ``verbose``.
     """
 
     in_epochs: ClassVar[tuple[str, ...]] = ('begin', 'end')
@@ -34,13 +32,11 @@ class ClosedFormLR(_ParamScheduler):
         optimizer: OptimizerType,
         begin: int = 0,
         end: int = INF,
-        last_step: int = -1,
-        by_epoch: bool = True,
-        verbose: bool = False,
         epoch_length: int | None = None,
+        **kwargs: Any,
     ) -> None:
         self.epoch_length = epoch_length
-        super().__init__(optimizer, 'lr', begin, end, last_step, by_epoch, verbose)
+        super().__init__(optimizer, 'lr', begin, end, **kwargs)
 
     @classmethod
     def build_iter_from_epoch(cls, *args: Any, epoch_length: int, **kwargs: Any) -> 'ClosedFormLR':

@@ -1,4 +1,4 @@
-"""Models that are too large for one device: parameters, gradients and optimiser state shared out over the ranks."""
+"""FSDP: parameters, gradients and optimiser state are sharded over the ranks."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from unmix.engine.console import quiet
+from unmix.engine.runner import quiet
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 from unmix.registry import STRATEGIES
@@ -25,15 +25,15 @@ ENCODER_PARTS = ('backbone', 'neck', 'predictor')
 class ShardedStrategy(FSDPStrategy):
     """MMEngine's ``FSDPStrategy`` for encoders with a momentum twin, on CUDA and, for tests, on CPU (gloo).
 
-    Backbone, neck and predictor, the momentum encoder's too, are units of their own: so the average over time is taken
-    shard by shard, between their forward passes. Within them, what has ``min_num_params`` parameters is a further unit.
-    Buffers (queues, banks) are not shared out. A checkpoint has the form of one without FSDP.
+    Backbone, neck and predictor, those of the momentum encoder too, are separate units, so the momentum encoder is
+    updated shard by shard. A module inside of them with ``min_num_params`` parameters or more is a unit too. Buffers
+    (queues, banks) are not sharded. A checkpoint has the same form as without FSDP.
 
     Raises:
         ValueError: If the head has parameters (prototypes, class weights), or there is no process group.
 
     Args:
-        min_num_params: Parameters from which a part of an encoder is gathered by itself.
+        min_num_params: Number of parameters from which a module is a unit of its own.
         **kwargs: Arguments of ``FSDPStrategy``.
     """
 
@@ -56,7 +56,7 @@ class ShardedStrategy(FSDPStrategy):
         if head:
             raise ValueError(
                 f'strategy.type is ShardedStrategy, but {type(model.head).__name__} has parameters ({head[0]}), which '
-                'training writes in place; FSDP would lose that. Train this method without strategy'
+                'training changes in place; FSDP would lose the change. Train this method without strategy'
             )
         units = {part for name, part in model.named_modules() if name.rpartition('.')[2] in ENCODER_PARTS}
         policy = partial(_is_unit, units=units, min_num_params=self.min_num_params)
@@ -66,7 +66,7 @@ class ShardedStrategy(FSDPStrategy):
         self.model_wrapper = wrapper
         return super()._wrap_model(model)
 
-    def load_optim_state_dict(self, state_dict: dict) -> None:
+    def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a full optimiser state; MMEngine 0.10.7 calls torch with the arguments in the order of torch 2.0."""
         optimizer = self.optim_wrapper.optimizer
         self.optim_wrapper.load_state_dict(
@@ -74,8 +74,10 @@ class ShardedStrategy(FSDPStrategy):
         )
 
 
-def _is_unit(module: nn.Module, recurse: bool, nonwrapped_numel: int, units: set, min_num_params: int) -> bool:
-    """FSDP's question whether to look into a module (``recurse``), and then whether to make it a unit."""
+def _is_unit(
+    module: nn.Module, recurse: bool, nonwrapped_numel: int, units: set[nn.Module], min_num_params: int
+) -> bool:
+    """Return whether FSDP descends into a module (``recurse``), or whether the module is a unit."""
     if recurse or module in units:
         return True
     return nonwrapped_numel >= min_num_params and not isinstance(module, nn.ModuleList | nn.ModuleDict)
@@ -94,7 +96,7 @@ class FlexibleRunner(MMEngineFlexibleRunner):
         with sole_use(self.work_dir), sizes_explained(self):
             return super().train()
 
-    def save_checkpoint(self, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
+    def save_checkpoint(self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Save, on every rank, with the ``epoch`` and ``iter`` of ``meta``; MMEngine overwrites them."""
         self._place = dict(meta or {})
         super().save_checkpoint(*args, meta=meta, **kwargs)

@@ -1,4 +1,4 @@
-"""One training step, from a batch to the state that it leaves."""
+"""One training step: forward, backward, check of loss and gradient, optimiser step, state."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -6,67 +6,71 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from unmix.models.algorithms.base import BaseAlgorithm
+from unmix.utils.accumulation import optim_wrappers
 from unmix.utils.dist import unwrap
 from unmix.utils.nan_reasons import watching
 
 
 class TrainStep:
-    """Forward, backward, a look at loss and gradient, optimiser step, and only then the state.
+    """Run forward and backward pass, check loss and gradient, step the optimiser, and only then move the state.
 
-    A model's ``train_step`` gets this object in the place of its ``OptimWrapper``: it calls :meth:`optim_context`
-    around the forward pass and :meth:`update_params` with the loss. If loss or gradient is not finite on any rank, the
-    optimiser does not step and :meth:`BaseAlgorithm.after_step` is not called. So there is nothing to undo but
-    BatchNorm's running statistics, which the forward pass has moved; they are copied before each step.
+    A model's ``train_step`` gets this object instead of its ``OptimWrapper``: it calls :meth:`optim_context` around the
+    forward pass and :meth:`update_params` with the loss. If loss or gradient is not finite on any rank, the
+    optimiser does not step and :meth:`BaseAlgorithm.after_step` is not called. So
+    only BatchNorm's running statistics must be undone, which the forward pass has moved; they are copied before it.
 
-    With gradient accumulation the whole optimiser step that a bad batch is part of is left out. A gradient scaler
-    (``AmpOptimWrapper``) judges the gradients itself.
+    With gradient accumulation, the whole optimiser step is left out that the bad batch is part of. A gradient scaler
+    (``AmpOptimWrapper``) checks the gradients itself.
 
     Args:
         model: The model, perhaps in a wrapper such as DistributedDataParallel.
-        optim_wrapper: Its optimiser. Another than an ``OptimWrapper`` is passed on to the model and not watched.
+        optim_wrapper: Its optimiser. An ``OptimWrapperDict``, or one that is no ``OptimWrapper``, is given to the model
+            as it is, without checks.
 
     Attributes:
-        watch: Whether losses and gradients are looked at.
+        watch: Whether losses and gradients are checked.
         failed: What was not finite in the last step: ``'loss'``, ``'gradient'``, or None.
-        reasons: Why the loss is NaN, if a layer knows.
+        reasons: Reasons for a loss of NaN that layers have given in the last step.
         left_out: Whether the optimiser step that is being accumulated will be left out.
     """
 
     def __init__(self, model: nn.Module, optim_wrapper: Any) -> None:
-        self.model, self.wrapper = model, optim_wrapper
-        self.method = unwrap(model)
+        self.model: Any = model
+        self.wrapper, self.method = optim_wrapper, unwrap(model)
+        self._updates = isinstance(optim_wrapper, OptimWrapper) and not isinstance(optim_wrapper, OptimWrapperDict)
         self.watch = False
         self.failed: str | None = None
         self.reasons: list[str] = []
         self.left_out = False
         self._stepped = False
         self._statistics = RunningStatistics(self.method)
-        optimizer = optim_wrapper.optimizer if isinstance(optim_wrapper, OptimWrapper) else None
-        self._hook = optimizer.register_step_post_hook(self._note) if isinstance(optimizer, Optimizer) else None
+        optimizers = [wrapper.optimizer for wrapper in optim_wrappers(optim_wrapper)]
+        self._hooks = [o.register_step_post_hook(self._note) for o in optimizers if isinstance(o, Optimizer)]
 
     def start_watching(self) -> bool:
-        """Look at losses and gradients from now on; return whether that is possible with this optimiser."""
-        self.watch = isinstance(self.wrapper, OptimWrapper)
+        """Check losses and gradients from now on; return whether that is possible with this optimiser."""
+        self.watch = self._updates
         return self.watch
 
     def close(self) -> None:
-        """Leave the optimiser as it was."""
-        if self._hook is not None:
-            self._hook.remove()
+        """Remove the hooks from the optimisers."""
+        for hook in self._hooks:
+            hook.remove()
 
     def run(self, batch: Any) -> dict[str, Tensor]:
         """Take one step; return the loss terms for the log."""
         self.failed = None
         if self.watch:
             self._statistics.keep()
-        wrapper = self if isinstance(self.wrapper, OptimWrapper) else self.wrapper
-        with watching() if self.watch else nullcontext([]) as self.reasons:
+        wrapper = self if self._updates else self.wrapper
+        context: AbstractContextManager[list[str]] = watching() if self.watch else nullcontext([])
+        with context as self.reasons:
             outputs: dict[str, Tensor] = self.model.train_step(batch, optim_wrapper=wrapper)
         if self.failed is None:
             self.commit()
@@ -75,13 +79,13 @@ class TrainStep:
         return outputs
 
     def commit(self) -> None:
-        """Move the state of a method after a step that was taken."""
+        """Move the state of the method after a step that was taken."""
         if isinstance(self.method, BaseAlgorithm):
             self.method.after_step(stepped=self._stepped)
         self._stepped = False
 
     def discard(self) -> None:
-        """Forget a step that was not taken, and the gradients that were accumulated before it."""
+        """Discard a step that was not taken, and the gradients that were accumulated before it."""
         self.wrapper.zero_grad()
         self._statistics.restore()
         if isinstance(self.method, BaseAlgorithm):
@@ -95,7 +99,7 @@ class TrainStep:
     def update_params(
         self, loss: Tensor, step_kwargs: Mapping[str, Any] | None = None, zero_kwargs: Mapping[str, Any] | None = None
     ) -> None:
-        """Run the backward pass, and the optimiser step if it is due and all is finite. As ``OptimWrapper`` does."""
+        """Run the backward pass, and the optimiser step if it is due and all is finite; as ``OptimWrapper`` does."""
         wrapper = self.wrapper
         wrapper.backward(wrapper.scale_loss(loss))
         due = wrapper.should_update()
@@ -110,7 +114,7 @@ class TrainStep:
             self.left_out = False
 
     def _note(self, optimizer: Optimizer, *_: Any) -> None:
-        """Note that the optimiser has stepped; a fused one leaves a step out on the device if its scaler says so."""
+        """Note whether the optimiser has stepped; a fused kernel leaves the step out if the scaler found infinities."""
         overflow = getattr(optimizer, 'found_inf', None)
         self._stepped = overflow is None or not bool(overflow)
 
@@ -127,7 +131,7 @@ def what_is_not_finite(loss: Tensor, parameters: Iterator[nn.Parameter] | tuple[
 
 
 class RunningStatistics:
-    """A copy of all buffers that a forward pass moves: those of the networks, not of the head.
+    """Copy of all buffers that a forward pass moves: those of the networks, not of the head.
 
     Args:
         model: The model, unwrapped.

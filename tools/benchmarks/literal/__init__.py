@@ -1,8 +1,8 @@
-"""The published training steps written out as they are: the baseline of the benchmarks and the oracle of the tests.
+"""The published training steps, written out: the baseline of the benchmarks and the reference of the tests.
 
-Plain PyTorch, from the formulas and the order of operations of the papers and the released codes, with all that they do
-twice: mixtures encoded once a direction, views once a call of the model, clones of the queue, six Sinkhorns. Nothing of
-the toolbox is used.
+Plain PyTorch by the formulas and the order of operations of the papers and the released codes, with all that they
+compute twice: mixtures are encoded once a direction, views once a call of the model, the queue is cloned, there are six
+Sinkhorns. Nothing of the toolbox is used.
 """
 
 from literal.htdt import BYOL, SimCLR

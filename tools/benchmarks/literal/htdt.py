@@ -4,6 +4,7 @@
 """
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from literal.mixing import mix
 
 
 class ThreeCalls(nn.Module):
-    """Un-Mix around a loss of two views."""
+    """Un-Mix around a loss of two views, ``call``, which subclasses define."""
+
+    call: Callable[[Tensor, Tensor], Tensor]
 
     def __init__(self, prob: float = 0.5) -> None:
         super().__init__()
@@ -26,7 +29,7 @@ class ThreeCalls(nn.Module):
 
 
 class SimCLR(ThreeCalls):
-    """The encoder sees the views one by one, the head both at once, its BatchNorm too."""
+    """The encoder gets one view at a time, the head and its BatchNorm both views at once."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module, temperature: float = 0.5, prob: float = 0.5) -> None:
         super().__init__(prob)
@@ -35,16 +38,16 @@ class SimCLR(ThreeCalls):
     def call(self, x: Tensor, y: Tensor) -> Tensor:
         features = self.head(torch.cat([self.encoder(x), self.encoder(y)]))
         a, b = F.normalize(features, p=2, dim=1).chunk(2)
-        return (self.half(a, b) + self.half(b, a)) / 2
+        return (self.one_side(a, b) + self.one_side(b, a)) / 2
 
-    def half(self, a: Tensor, b: Tensor) -> Tensor:
+    def one_side(self, a: Tensor, b: Tensor) -> Tensor:
         across, within = a @ b.t() / self.temperature, a @ a.t() / self.temperature
         within = within - torch.eye(len(a), dtype=a.dtype) * 1e9
         return F.cross_entropy(torch.cat([across, within], dim=1), torch.arange(len(a)))
 
 
 class BYOL(ThreeCalls):
-    """Encoder, head and predictor see the views one by one, and so do the averaged encoder and head."""
+    """Encoder, head and predictor, and the averaged encoder and head, get one view at a time."""
 
     def __init__(
         self, encoder: nn.Module, head: nn.Module, predictor: nn.Module, momentum: float = 0.99, prob: float = 0.5

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def mix(images: Tensor, rng: np.random.Generator, prob: float) -> tuple[Tensor, float]:
-    """Return the mixtures of images (N, C, H, W) and the share of each image in its own."""
+    """Return the mixtures of images (N, C, H, W), and the share of each image in its mixture."""
     draw, lam = rng.random(), float(rng.beta(1.0, 1.0))
     if draw < prob:
         return lam * images + (1 - lam) * images.flip(0), lam

@@ -31,6 +31,7 @@ class MoCo(nn.Module):
         prob: float = 0.5,
     ) -> None:
         super().__init__()
+        self.queue: Tensor
         self.form, self.symmetric, self.prob = form, symmetric, prob
         self.temperature, self.momentum = temperature, momentum
         self.encoder_q, self.encoder_k = encoder, copy.deepcopy(encoder)
@@ -56,13 +57,13 @@ class MoCo(nn.Module):
         return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
 
     def direction(self, x: Tensor, mixture: Tensor | None, y: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-        """Loss of the query view x and the mixture against the key view y, and the keys."""
+        """Return the loss of the query view x and the mixture against the key view y, and the keys."""
         query = F.normalize(self.encoder_q(x), dim=1)
         if self.form == 'readme' and mixture is not None:
             key = self.encode_keys(y)
             loss = self.contrast(query, key)
-            for share, mixed in ((lam, mixture), (1 - lam, mixture.flip(0))):
-                query = F.normalize(self.encoder_q(mixed), dim=1)
+            for share, images in ((lam, mixture), (1 - lam, mixture.flip(0))):
+                query = F.normalize(self.encoder_q(images), dim=1)
                 loss = loss + share * self.contrast(query, self.encode_keys(y))
             return loss, key
         mixed = None if mixture is None else F.normalize(self.encoder_q(mixture), dim=1)
@@ -73,7 +74,7 @@ class MoCo(nn.Module):
         return loss, key
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of two views; the keys have moved and are enqueued then."""
+        """Return the loss of two views. The key encoder moves before, the keys are enqueued after."""
         self.move_keys()
         mixture, lam = (None, 1.0) if self.form == 'plain' else mix(x, self.mixing, self.prob)
         loss, keys = self.direction(x, mixture, y, lam)

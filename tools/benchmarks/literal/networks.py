@@ -7,7 +7,7 @@ from torchvision.models import resnet
 
 
 class SplitBatchNorm(nn.BatchNorm2d):
-    """Statistics of groups n mod S of the batch, by reading S images as one image with S times the channels."""
+    """Statistics of the groups n mod S of the batch. S images are viewed as one image with S times the channels."""
 
     def __init__(self, num_features: int, num_splits: int) -> None:
         super().__init__(num_features)
@@ -16,6 +16,9 @@ class SplitBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
         n, c, h, w = x.shape
         splits = self.num_splits
         mean, var = self.running_mean.repeat(splits), self.running_var.repeat(splits)
@@ -29,7 +32,7 @@ class SplitBatchNorm(nn.BatchNorm2d):
 
 
 class ResNet(resnet.ResNet):
-    """torchvision's ResNet for small images: a 3x3 stem without max-pool, ``fc`` in the place of the classifier."""
+    """torchvision's ResNet for small images: a 3x3 stem without max-pool, ``fc`` instead of the classifier."""
 
     def __init__(
         self, fc: nn.Module, depth: int = 18, width: int = 64, num_splits: int = 1, stem_padding: int = 1
@@ -49,7 +52,7 @@ class ResNet(resnet.ResNet):
 
 
 def mlp(dims: tuple[int, int, int], last_norm: bool = False) -> nn.Sequential:
-    """Linear, BatchNorm, ReLU, Linear, and perhaps another BatchNorm."""
+    """Linear, BatchNorm, ReLU, Linear, and with ``last_norm`` another BatchNorm."""
     first, hidden, last = dims
     layers: list[nn.Module] = [nn.Linear(first, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
     layers += [nn.Linear(hidden, last)] + [nn.BatchNorm1d(last)] * last_norm

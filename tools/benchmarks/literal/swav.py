@@ -1,6 +1,7 @@
 """SwAV with Un-Mix as released: one joint encoding, and three evaluations of the whole loss with two Sinkhorns each."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from literal.mixing import mix
 
 
 class SwAV(nn.Module):
-    """Two or more crops of one size: crops 0, 2, ... are mixed, and take their places in the second and third loss.
+    """Two or more crops of one size. Crops 0, 2, ... are mixed. The mixtures replace them in the second and third loss.
 
     Args:
         encoder: Images to features of any length; crops and mixtures go through it as one batch.
@@ -53,16 +54,18 @@ class SwAV(nn.Module):
         )
 
     def swapped(self, assigned: Sequence[Tensor], predicted: Sequence[Tensor]) -> Tensor:
-        """Codes of the first two crops against the predictions of all others."""
-        total = 0.0
+        """Cross-entropy of the codes of the first two crops and the predictions of all others."""
+        total: Any = 0.0
         for i in range(2):
-            code, terms = self.sinkhorn(assigned[i].detach()), 0.0
+            code = self.sinkhorn(assigned[i].detach())
+            terms: Any = 0.0
             for v in range(len(predicted)):
                 if v != i:
                     prediction = F.softmax(predicted[v] / self.temperature, dim=1)
                     terms = terms - torch.mean(torch.sum(code * torch.log(prediction), dim=1))
             total = total + terms / (len(predicted) - 1)
-        return total / 2
+        loss: Tensor = total / 2
+        return loss
 
     @torch.no_grad()
     def sinkhorn(self, scores: Tensor) -> Tensor:
@@ -83,7 +86,7 @@ class LARC(torch.optim.SGD):
         self.decay, self.trust = decay, trust
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # no closure
         for group in self.param_groups:
             for p in group['params']:
                 norm, gradient = torch.norm(p.data), torch.norm(p.grad.data)

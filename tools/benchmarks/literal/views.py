@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
-class TwoViews(Dataset):
+class TwoViews(Dataset[tuple[Tensor, Tensor]]):
     """Two views of each image of an array (N, H, W, 3)."""
 
     def __init__(self, images: np.ndarray) -> None:
@@ -31,6 +31,6 @@ class TwoViews(Dataset):
         return self.transform(image), self.transform(image)
 
 
-def loader(images: np.ndarray, batch_size: int) -> DataLoader:
+def loader(images: np.ndarray, batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
     """Batches of two views, in this process."""
     return DataLoader(TwoViews(images), batch_size, shuffle=True, drop_last=True)

@@ -1,14 +1,30 @@
-"""Transforms and views, registry ``TRANSFORMS``."""
+"""Transforms and views, registry ``TRANSFORMS``.
 
-from unmix.datasets.transforms.batch_ops import BatchAffine, BatchColorJitter, BatchGamma, BatchNoise, BatchTransform
-from unmix.datasets.transforms.batch_views import BatchMultiView
+The path of an image to its views, with the file of each step::
+
+    data set ─ image, SampleKey ─> MultiView, SingleView, MultiCrop           multi_view.py
+      (seed, epoch, index, view) ─ uniform numbers ─> Recipe.draw ─> Draws    recipe.py
+      image as uint8, Draws ─> write_views, one backend:                      backends.py
+        numba: crop, resize, flip, colours, blur, type in one pass            numba_kernel.py, numba_vectors.py
+        torch: the same operations for a batch on any device                  torch_form.py
+        pil: torchvision's functions on PIL images                            backends.py
+    other transforms than a recipe's: one after the other on a PIL image      images.py, blur.py, erasing.py
+    BatchMultiView: transforms of a whole batch in memory                     batch.py
+"""
+
+from unmix.datasets.transforms.batch import (
+    BatchAffine,
+    BatchColorJitter,
+    BatchColorMap,
+    BatchGamma,
+    BatchMultiView,
+    BatchNoise,
+    BatchTransform,
+)
 from unmix.datasets.transforms.blur import PILGaussianBlur
-from unmix.datasets.transforms.color_map import BatchColorMap
 from unmix.datasets.transforms.erasing import Cutout, RandomErasing
-from unmix.datasets.transforms.images import to_bytes, to_pil, to_tensor
-from unmix.datasets.transforms.multi_crop import MultiCrop
-from unmix.datasets.transforms.multi_view import MultiView, SingleView
-from unmix.datasets.transforms.per_sample import RandomApply
+from unmix.datasets.transforms.images import RandomApply, to_bytes, to_pil, to_tensor
+from unmix.datasets.transforms.multi_view import MultiCrop, MultiView, SingleView
 
 __all__ = [
     'BatchAffine',

@@ -1,30 +1,48 @@
-"""Views by one of the backends, in the type that is asked for. N images, C channels, H, W pixels; views of h, w."""
+"""Apply drawn parameters to pixels by one of the backends, in the requested type.
 
-from collections.abc import Sequence
+N images, C channels, H, W pixels; views of h, w.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 import torch
+from PIL import Image, ImageFilter
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as TF
 
-from unmix.datasets.transforms.draws import Draws
 from unmix.datasets.transforms.images import to_pil, to_tensor
-from unmix.datasets.transforms.numba_form import numba_views
-from unmix.datasets.transforms.pil_form import pil_view
+from unmix.datasets.transforms.recipe import Draws, Op
 from unmix.datasets.transforms.torch_form import torch_views
 
+Images = Tensor | Sequence[Tensor]
+Array = np.ndarray[Any, Any]
+PIL_CHANGES: dict[int, Callable[[Image.Image, float], Image.Image]] = {
+    Op.NONE: lambda image, _: image,
+    Op.BRIGHTNESS: TF.adjust_brightness,
+    Op.CONTRAST: TF.adjust_contrast,
+    Op.SATURATION: TF.adjust_saturation,
+    Op.HUE: TF.adjust_hue,
+    Op.GREY: lambda image, _: TF.to_grayscale(image, len(image.getbands())),
+    Op.SOLARIZE: TF.solarize,
+    Op.BLUR: lambda image, value: image.filter(ImageFilter.GaussianBlur(value)),
+}
 
-def write_views(
-    backend: str, images: Tensor | Sequence[Tensor], draws: Draws, out: Tensor, mean: np.ndarray, scale: np.ndarray
-) -> None:
+
+def write_views(backend: str, images: Images, draws: Draws, out: Tensor, mean: Array, scale: Array) -> None:
     """Write one view of each image.
 
     Args:
-        backend: 'numba', 'torch' or 'pil'; images on another device than the CPU are always torch's.
+        backend: 'numba', 'torch' or 'pil'. Images on another device than the CPU always take 'torch'.
         images: uint8 (N, C, H, W), or N images (C, H, W).
         draws: Parameters of the N views.
         out: (N, C, h, w) of the type of :func:`finished`.
         mean: Of each channel, or one for all.
-        scale: Likewise; other views than uint8 are ``(view - mean) * scale``.
+        scale: Likewise; views that are not uint8 are ``(view - mean) * scale``.
     """
     if out.device.type != 'cpu':
         backend = 'torch'
@@ -45,9 +63,86 @@ def write_views(
             out[n] = finished(view, out.dtype, mean, scale)
 
 
-def finished(views: Tensor, dtype: torch.dtype, mean: np.ndarray, scale: np.ndarray) -> Tensor:
+def finished(views: Tensor, dtype: torch.dtype, mean: Array, scale: Array) -> Tensor:
     """Return views (..., C, h, w) in units of 0 to 255 as uint8, rounded, or as floats ``(view - mean) * scale``."""
     if dtype == torch.uint8:
         return (views + 0.5).to(torch.uint8) if views.is_floating_point() else views
     shift, factor = (torch.from_numpy(np.array(value)).to(views.device).view(-1, 1, 1) for value in (mean, scale))
     return ((views - shift) * factor).to(dtype)
+
+
+def pil_view(image: Image.Image, draws: Draws, row: int) -> Image.Image:
+    """Return the view of an image by the parameters of one row: torchvision's functions, 8 bits after each of them."""
+    changes = list(zip(draws.codes[row].tolist(), draws.values[row].tolist(), strict=True))
+    for code, value in changes[: draws.split]:
+        image = PIL_CHANGES[code](image, value)
+    filter_ = InterpolationMode.BICUBIC if draws.bicubic else InterpolationMode.BILINEAR
+    image = TF.resized_crop(image, *draws.boxes[row].tolist(), draws.resized[row].tolist(), filter_)
+    if tuple(draws.resized[row]) != draws.size:
+        image = TF.crop(image, *draws.corners[row].tolist(), *draws.size)
+    if draws.flips[row]:
+        image = TF.hflip(image)
+    for code, value in changes[draws.split :]:
+        image = PIL_CHANGES[code](image, value)
+    return image
+
+
+@lru_cache
+def kernel() -> Callable[..., None] | None:
+    """Return the compiled kernel; None, with a warning, if numba does not work.
+
+    The first call of all compiles it (15 s) and keeps it on disk.
+    """
+    try:
+        from unmix.datasets.transforms.numba_kernel import views
+    except Exception as error:  # numba is missing, or does not work with this machine's LLVM or numpy
+        warnings.warn(
+            f'Views are made by torch, not by numba, which is several times faster, because numba does not work here '
+            f'({type(error).__name__}: {error}). Install numba>=0.60, or set the pipeline to backend="torch".',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return cast(Callable[..., None], views)
+
+
+def numba_views(images: Images, draws: Draws, out: Tensor, mean: Array, scale: Array) -> None:
+    """Write one view of each image with the compiled kernel.
+
+    Args:
+        images: uint8 (N, C, H, W) or N images (C, H, W), on the CPU; the strides may be those of (H, W, C).
+        draws: Parameters of the N views.
+        out: (N, C, h, w) uint8, rounded; or float32, ``(view - mean) * scale``.
+        mean: (C,) float32.
+        scale: (C,) float32.
+    """
+    views = kernel()
+    assert views is not None
+    numbers = np.empty((len(images), 12), np.int64)  # origin, height, width of the image, and of its view:
+    numbers[:, 3:7], numbers[:, 7:9] = draws.boxes, draws.resized
+    numbers[:, 9:11], numbers[:, 11] = draws.corners, draws.flips
+    parts = [images] if isinstance(images, Tensor) else [image[None] for image in images]
+    start = 0
+    for part in parts:
+        rows = slice(start, start + len(part))
+        start = rows.stop
+        last = part.permute(0, 2, 3, 1)
+        interleaved = part.shape[1] == 3 and last.is_contiguous()
+        source = (last if interleaved else part.contiguous()).numpy().reshape(-1)
+        numbers[rows, 0] = np.arange(len(part)) * (len(source) // len(part))
+        numbers[rows, 1:3] = part.shape[2:]
+        target = out[rows].view(-1).numpy()
+        views(
+            source,
+            numbers[rows],
+            draws.codes[rows],
+            draws.values[rows],
+            draws.split,
+            draws.size,
+            interleaved,
+            draws.bicubic,
+            mean,
+            scale,
+            target if target.dtype == np.float32 else np.empty(0, np.float32),
+            target if target.dtype == np.uint8 else np.empty(0, np.uint8),
+        )

@@ -1,11 +1,49 @@
-"""PIL images and tensors."""
+"""Transforms of one image by torchvision's own names; PIL images and tensors."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
+import torchvision.transforms as tv
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as TF
+
+from unmix.registry import TRANSFORMS
+
+Transform = Callable[[Any], Any]
+
+for _transform in (
+    tv.CenterCrop,
+    tv.ColorJitter,
+    tv.Grayscale,
+    tv.PILToTensor,
+    tv.RandomCrop,
+    tv.RandomGrayscale,
+    tv.RandomHorizontalFlip,
+    tv.RandomResizedCrop,
+    tv.RandomRotation,
+    tv.RandomSolarize,
+    tv.Resize,
+):
+    TRANSFORMS.register_module(module=_transform)
+
+
+def build_transform(cfg: dict[str, Any] | Transform) -> Transform:
+    """Build a transform; ``interpolation`` is given by name, e.g. 'bicubic'."""
+    if not isinstance(cfg, dict):
+        return cfg
+    if isinstance(cfg.get('interpolation'), str):
+        cfg = cfg | {'interpolation': tv.InterpolationMode(cfg['interpolation'])}
+    return cast(Transform, TRANSFORMS.build(cfg))
+
+
+@TRANSFORMS.register_module()
+class RandomApply(tv.RandomApply):
+    """Apply all ``transforms``, given by configs, with probability ``p``, or none."""
+
+    def __init__(self, transforms: Sequence[dict[str, Any] | Transform], p: float = 0.5) -> None:
+        super().__init__([build_transform(cfg) for cfg in transforms], p)
 
 
 def to_pil(image: Image.Image | Tensor) -> Image.Image:
@@ -42,5 +80,5 @@ def to_tensor(image: Any) -> Tensor:
     if isinstance(image, Tensor):
         return image
     if isinstance(image, Image.Image):
-        return TF.pil_to_tensor(image)
+        return cast(Tensor, TF.pil_to_tensor(image))
     raise TypeError(f'An image is a PIL image or a tensor (C, H, W), not {type(image).__name__}: check `load`.')

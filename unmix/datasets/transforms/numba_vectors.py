@@ -4,7 +4,7 @@ LLVM turns them into what the processor has: AVX-512, AVX2, SSE, NEON. Arrays ar
 elements as if they were flat, is uint64 and is not checked.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from functools import partial, reduce
 from typing import Any

@@ -1,7 +1,14 @@
-"""What a list of torchvision's transforms asks for, and its random numbers, drawn apart from the pixels. N images."""
+"""Read a list of torchvision's transforms, and draw the parameters of views apart from the pixels.
 
+N images, K slots. Sizes are (N, 2), height and width. A geometry (``RandomBox``, ``Resized``) takes ``columns`` uniform
+numbers of each image, (N, columns), and sizes. It returns boxes (N, 4: top, left, height, width), the sizes (N, 2) that
+they are resized to, and the corners (N, 2) of the views in the resized boxes.
+"""
+
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 from itertools import permutations
 from typing import Any
 
@@ -9,14 +16,148 @@ import numpy as np
 import torchvision.transforms as tv
 
 from unmix.datasets.transforms.blur import PILGaussianBlur
-from unmix.datasets.transforms.draws import Draws, Op
-from unmix.datasets.transforms.geometry import Geometry, geometry_of
 
-ORDERS = np.array(list(permutations(range(4))))  # of the four changes of ColorJitter
-Gate = list[tuple[int, float]]  # columns of uniform numbers, and the probabilities that they are to be below
+Array = np.ndarray[Any, Any]
 
 
+class Op(IntEnum):
+    """What is done in a slot."""
+
+    NONE = 0
+    BRIGHTNESS = 1
+    CONTRAST = 2
+    SATURATION = 3
+    HUE = 4
+    GREY = 5
+    SOLARIZE = 6
+    BLUR = 7
+
+
+@dataclass
+class Draws:
+    """The parameters of one view of each of N images.
+
+    Attributes:
+        boxes: (N, 4) int64, top, left, height, width of what is cropped.
+        resized: (N, 2) int64, height and width that the box is resized to.
+        corners: (N, 2) int64, top and left of the view in the resized box; other than 0 for a central crop only.
+        flips: (N,) bool, whether the view is flipped horizontally.
+        codes: (N, K) int64, the :class:`Op` of each slot, in the order in which they are applied.
+        values: (N, K) float32: factor, shift of the hue in turns, threshold (0 to 255), radius of the blur in pixels.
+        split: Number of slots before the crop.
+        size: Height and width of a view.
+        bicubic: Whether the filter is cubic (a = -0.5), or else linear; both are widened where they shrink the box.
+    """
+
+    boxes: Array
+    resized: Array
+    corners: Array
+    flips: Array
+    codes: Array
+    values: Array
+    split: int
+    size: tuple[int, int]
+    bicubic: bool
+
+    def rows(self, part: slice) -> 'Draws':
+        """Return the parameters of some of the images."""
+        arrays = ('boxes', 'resized', 'corners', 'flips', 'codes', 'values')
+        return replace(self, **{name: getattr(self, name)[part] for name in arrays})
+
+
+ATTEMPTS = 10  # RandomResizedCrop draws up to 10 boxes until one fits into the image
+FILTERS = (tv.InterpolationMode.BILINEAR, tv.InterpolationMode.BICUBIC)
 JITTERS = (Op.BRIGHTNESS, Op.CONTRAST, Op.SATURATION, Op.HUE)
+ORDERS = np.array(list(permutations(range(len(JITTERS)))))
+Placed = tuple[Array, Array, Array]
+Gate = list[tuple[int, float]]  # columns of uniform numbers, and the probabilities that they must be below
+DrawChange = Callable[[Array], tuple[Any, Any]]  # from uniform numbers (N, ...) to codes and values (N, width)
+
+
+@dataclass
+class RandomBox:
+    """torchvision's ``RandomResizedCrop``: area ~ U(scale) of the image's, log(ratio) ~ U(log(ratio)).
+
+    If none of 10 boxes fits, the largest central one of a permitted ratio.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    columns: int = 2 * ATTEMPTS + 2
+
+    def place(self, uniform: Array, sizes: Array) -> Placed:
+        """Draw the boxes."""
+        box = self._fitting(uniform[:, 2], uniform[:, 3], sizes[:, 0], sizes[:, 1])
+        missing = np.flatnonzero(box[:, 0] == 0)
+        if len(missing):  # of these rows the first box that fits of the other attempts, if one does
+            later, own = uniform[missing, 4 : 2 * ATTEMPTS + 2], sizes[missing]
+            boxes = self._fitting(later[:, ::2], later[:, 1::2], own[:, :1], own[:, 1:])
+            first = (boxes[:, 0] > 0).argmax(1)
+            box[missing] = boxes[np.arange(len(missing)), :, first]
+            missing = missing[box[missing, 0] == 0]
+        corner = (uniform[:, :2] * (sizes - box + 1)).astype(np.int64)
+        if len(missing):
+            box[missing] = self._central(sizes[missing])
+            corner[missing] = (sizes[missing] - box[missing]) // 2
+        boxes = np.concatenate([corner, box], 1)
+        return boxes, np.broadcast_to(self.size, box.shape), np.zeros_like(box)
+
+    def _fitting(self, area: Array, ratio: Array, height: Array, width: Array) -> Array:
+        """Heights and widths, (N, 2, ...), from uniform numbers (N, ...); 0 where the box does not fit."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * area)
+        ratio = np.exp(low + (high - low) * ratio)
+        box = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], 1))).astype(np.int64)
+        fits = (box[:, 0] > 0) & (box[:, 0] <= height) & (box[:, 1] > 0) & (box[:, 1] <= width)
+        return np.where(fits[:, None], box, 0)
+
+    def _central(self, sizes: Array) -> Array:
+        height, width = sizes.T
+        return np.stack(
+            [
+                np.minimum(height, np.rint(width / self.ratio[0])).astype(np.int64),
+                np.minimum(width, np.rint(height * self.ratio[1])).astype(np.int64),
+            ],
+            1,
+        )
+
+
+@dataclass
+class Resized:
+    """The whole image, resized to ``size``; or, with ``short``, ``Resize(short)`` and ``CenterCrop(size)``."""
+
+    size: tuple[int, int]
+    short: int | None = None
+    columns: int = 0
+
+    def place(self, uniform: Array, sizes: Array) -> Placed:
+        """Return all of each image; the corners tell which part of it is seen."""
+        corners = np.zeros_like(sizes)
+        boxes, resized = np.concatenate([corners, sizes], 1), np.broadcast_to(self.size, sizes.shape)
+        if self.short is not None:
+            least = sizes.min(1, keepdims=True)
+            resized = np.where(sizes == least, self.short, self.short * sizes // least)
+            corners = np.rint((resized - self.size) / 2).astype(np.int64)
+        return boxes, resized, corners
+
+
+def geometry_of(transforms: list[Any]) -> RandomBox | Resized | None:
+    """Return the geometry of one or two of torchvision's transforms; None if there is none for them."""
+    first = transforms[0]
+    if getattr(first, 'interpolation', None) not in FILTERS:
+        return None
+    kinds = [type(transform) for transform in transforms]
+    if kinds == [tv.RandomResizedCrop]:
+        return RandomBox(tuple(first.size), tuple(first.scale), tuple(first.ratio))
+    if first.__dict__.get('max_size') is not None:
+        return None
+    if kinds == [tv.Resize] and not isinstance(first.size, int):
+        return Resized(tuple(first.size)) if len(first.size) == 2 else None
+    if kinds == [tv.Resize, tv.CenterCrop] and isinstance(first.size, int):
+        size = tuple(transforms[1].size)
+        return Resized(size, first.size) if max(size) <= first.size else None
+    return None
 
 
 @dataclass
@@ -26,7 +167,7 @@ class _Change:
     column: int
     gate: Gate
     width: int
-    draw: Callable[[np.ndarray], tuple[Any, Any]]
+    draw: DrawChange
 
 
 class Recipe:
@@ -50,7 +191,7 @@ class Recipe:
         self.bicubic = False
         self.changes: list[_Change] = []
         self.flips: list[tuple[Gate, bool]] = []  # and whether it comes before the crop
-        geometry: Geometry | None = None
+        geometry: RandomBox | Resized | None = None
         steps = self._flat(transforms, [])
         while steps:
             transform, gate = steps.pop(0)
@@ -95,7 +236,7 @@ class Recipe:
         self.columns += num
         return self.columns - num
 
-    def draw(self, uniform: np.ndarray, sizes: np.ndarray) -> Draws:
+    def draw(self, uniform: Array, sizes: Array) -> Draws:
         """Draw the parameters.
 
         Args:
@@ -122,7 +263,7 @@ class Recipe:
         return Draws(boxes, resized, corners, flips, codes, values, self.split, self.size, self.bicubic)
 
 
-def _open(gate: Gate, uniform: np.ndarray) -> np.ndarray:
+def _open(gate: Gate, uniform: Array) -> Array:
     """Whether all gates let a row pass: (N,) bool."""
     passed = np.ones(len(uniform), bool)
     for column, p in gate:
@@ -130,27 +271,27 @@ def _open(gate: Gate, uniform: np.ndarray) -> np.ndarray:
     return passed
 
 
-def _jitter(transform: tv.ColorJitter) -> tuple[int, Callable]:
+def _jitter(transform: tv.ColorJitter) -> tuple[int, DrawChange]:
     """ColorJitter: four factors, in a random order."""
     ranges = [getattr(transform, op.name.lower()) for op in JITTERS]
     used = np.array([Op.NONE if r is None else op for op, r in zip(JITTERS, ranges, strict=True)])
     low, high = np.array([(0, 0) if r is None else r for r in ranges], np.float64).T
 
-    def draw(uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(uniform: Array) -> tuple[Array, Array]:
         order = ORDERS[(uniform[:, 0] * len(ORDERS)).astype(np.int64)]
         return used[order], np.take_along_axis(low + (high - low) * uniform[:, 1:5], order, 1)
 
     return len(JITTERS), draw
 
 
-def _blur(transform: PILGaussianBlur) -> tuple[int, Callable]:
+def _blur(transform: PILGaussianBlur) -> tuple[int, DrawChange]:
     low, high = transform.sigma
     return 1, lambda uniform: (Op.BLUR, low + (high - low) * uniform[:, :1])
 
 
-CHANGES: dict[type, Callable[[Any], tuple[int, Callable]]] = {
+CHANGES: dict[type, Callable[[Any], tuple[int, DrawChange]]] = {
     tv.ColorJitter: _jitter,
-    tv.RandomGrayscale: lambda transform: (1, lambda uniform: (Op.GREY, 0)),
-    tv.RandomSolarize: lambda transform: (1, lambda uniform: (Op.SOLARIZE, transform.threshold)),
+    tv.RandomGrayscale: lambda _: (1, lambda _: (Op.GREY, 0)),
+    tv.RandomSolarize: lambda transform: (1, lambda _: (Op.SOLARIZE, transform.threshold)),
     PILGaussianBlur: _blur,
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unmix.datasets.transforms.blur import blur_kernel
-from unmix.datasets.transforms.draws import Draws, Op
+from unmix.datasets.transforms.recipe import Draws, Op
 
 GREY = (0.299, 0.587, 0.114)
 

@@ -4,11 +4,10 @@ from .cluster_hook import ClusterHook
 from .finite_loss_hook import FiniteLossHook
 from .health_hook import HealthHook
 from .instance_hook import InstanceHook
-from .lazy_hooks import LazyRuntimeInfoHook, LazyTimerHook
+from .lazy_hooks import LazyRuntimeInfoHook, LazyTimerHook, ScalarBuffer
 from .online_probe_hook import OnlineProbeHook
 from .progress_hook import ProgressHook
 from .report_hook import ReportHook
-from .scalar_buffer import ScalarBuffer
 
 __all__ = [
     'ClusterHook',

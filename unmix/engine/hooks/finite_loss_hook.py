@@ -1,4 +1,4 @@
-"""What happens where a training step was left out, because loss or gradient was not finite."""
+"""Policies for a training step that was left out because loss or gradient was not finite."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,13 +25,13 @@ ADVICE = (
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Lets :class:`TrainStep` leave out steps whose loss or gradient is NaN or infinite; see docs/health.md.
+    """Leave out steps whose loss or gradient is NaN or infinite; see docs/health.md.
 
-    Such a step changes neither weights nor state, on any rank. The run's state is written to ``captures/iter_N.pth`` in
-    the work dir, a checkpoint of the moment before the step; ``tools/misc/replay.py`` takes the step again from there.
+    Such a step changes neither weights nor state, on any rank (:class:`TrainStep`). A checkpoint of the moment before
+    the step is written to ``captures/iter_N.pth`` in the work dir; ``tools/misc/replay.py`` repeats the step from it.
     Then, by policy: ``'stop'``: the run ends with an error; ``'skip'``: it goes on with the next batch; ``'rollback'``:
-    it goes on with the next batch from the weights and the optimiser's state of the newest checkpoint. Clock, schedules
-    and data go on in any case: the same batch on the same weights would fail again.
+    it goes on with the next batch from the weights and the optimiser's state of the newest checkpoint. Iteration,
+    schedules and data go on in any case: the same batch on the same weights would fail again.
 
     Models that are sharded over the ranks (FSDP) are not captured, and their policy is ``'stop'``. Optimisers that are
     no ``OptimWrapper`` of MMEngine, and other loops than :class:`TrainLoop`, are not watched, with a warning; in other
@@ -39,10 +39,10 @@ class FiniteLossHook(Hook):
 
     Args:
         policy: ``'stop'``, ``'skip'`` or ``'rollback'``.
-        max_failures: How often a run, its interruptions included, may skip or roll back before it stops.
+        max_failures: Number of times that a run, interruptions included, may skip or roll back before it stops.
 
     Raises:
-        ValueError: If the policy is another word or not for the model; in training, if the run has to stop.
+        ValueError: If the policy is unknown, or not possible for the model; in training, if the run has to stop.
     """
 
     priority = 'VERY_HIGH'  # before hooks that schedule, look at features, or save
@@ -54,37 +54,37 @@ class FiniteLossHook(Hook):
             )
         self.policy, self.max_failures = policy, max_failures
         self._step: TrainStep | None = None
-        self._of_another_loop: TrainStep | None = None
+        self._commits = False  # in loops that do not
 
     def before_train(self, runner: Runner) -> None:
-        """Start to watch the steps."""
-        loop: Any = runner.train_loop
-        self._step = loop.step if isinstance(loop, TrainLoop) else None
-        if self._step is None:
-            self._of_another_loop = TrainStep(runner.model, runner.optim_wrapper)
-        if self._step is None or not self._step.start_watching():
+        """Start to check the steps."""
+        loop = runner.train_loop
+        self._commits = not isinstance(loop, TrainLoop)
+        step = loop.step if isinstance(loop, TrainLoop) else TrainStep(runner.model, runner.optim_wrapper)
+        self._step = step
+        if self._commits or not step.start_watching():
             runner.logger.warning(
                 'FiniteLossHook does not watch this training: it needs train_cfg.type="TrainLoop" and an optim_wrapper '
-                f'that is an OptimWrapper; these are {type(runner.train_loop).__name__} and '
+                f'that is an OptimWrapper; these are {type(loop).__name__} and '
                 f'{type(runner.optim_wrapper).__name__}.'
             )
-            self._step = None
             return
         if self.policy != 'stop' and not _is_whole(runner):
             raise ValueError(
                 f'default_hooks.finite_loss.policy is {self.policy!r}, but a step of a {type(runner.model).__name__} '
                 "cannot be left out; set it to 'stop'."
             )
-        self._step.left_out = bool(runner.message_hub.get_info('step_left_out', False))  # resumed while accumulating
+        step.left_out = bool(runner.message_hub.get_info('step_left_out', False))  # resumed while accumulating
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
         """If the step was left out: write the capture, and follow the policy."""
         step, hub = self._step, runner.message_hub
-        if self._of_another_loop is not None:
-            self._of_another_loop.commit()
-        if step is None:
+        assert step is not None
+        if self._commits:
+            step.commit()
+        if not step.watch:
             return
         if hub.get_info('step_left_out', False) != step.left_out:
             hub.update_info('step_left_out', step.left_out)
@@ -129,7 +129,7 @@ def _capture(runner: Runner, losses: Mapping[str, float], batch: Any) -> str:
 
 def _roll_back(runner: Runner) -> str:
     """Load weights and the optimiser's state, but not its learning rates, which the schedules go on from."""
-    hub = runner.message_hub  # knows of no checkpoint that another run has left in the work dir
+    hub = runner.message_hub  # names no checkpoint of another run in the work dir
     own = hub.get_info('last_ckpt') or hub.get_info(PASSING)
     path = find_latest_checkpoint(runner.work_dir) if own else None
     if path is None:

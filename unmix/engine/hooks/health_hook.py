@@ -1,4 +1,4 @@
-"""Tells, without labels, a training that learns something from one that does not."""
+"""Health of a training, without labels: statistics of the features, and warnings about a collapse."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,9 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmix.engine.hooks.lazy_hooks import history_length
-from unmix.engine.hooks.scalar_buffer import push_scalar
+from unmix.engine.hooks.lazy_hooks import push_scalar
 from unmix.models.algorithms import BaseAlgorithm
+from unmix.models.algorithms.base import View
 from unmix.models.heads import BaseHead, InfoNCEHead
 from unmix.models.heads.align_uniform import align, uniform
 from unmix.registry import HOOKS
@@ -39,14 +39,14 @@ ADVICE = {
 class HealthHook(Hook):
     """Logs statistics of the features every ``interval`` iterations, and warns about a collapse; see docs/health.md.
 
-    The step hands its queries and targets to ``model.observer``, which is set in iterations that are due only: between
-    them nothing is computed and nobody waits for the device. The statistics are over the first ``samples`` images of
-    the batch of all ranks, so all ranks have the same ones; those of the head's state are of after the step. Models
-    that are no :class:`BaseAlgorithm` are left alone. A warning comes once, and again after a recovery.
+    ``model.observer`` gets the queries and targets of a step. It is set only in iterations that are due: in the others
+    nothing is computed, and the host does not wait for the device. The statistics are over the first ``samples`` images
+    of the batches of all ranks, so they are equal on all ranks; those of the head's state are of after the step. Models
+    that are no :class:`BaseAlgorithm` are ignored. A warning is given once, and again after a recovery.
 
     Args:
-        interval: Iterations between two looks at the features; 0: none.
-        samples: Images to look at, over all ranks.
+        interval: Iterations between two checks of the features; 0: no checks.
+        samples: Number of images that are checked, over all ranks.
         min_spread: Spread of the features below which they count as constant; 1 fills the sphere.
         min_rank: Effective rank below which they count as a line.
         patience: Number of epochs in a row that the loss must be at chance, ``head.chance_loss``, for a warning.
@@ -72,10 +72,9 @@ class HealthHook(Hook):
         self._epochs = 0  # at chance, in a row
 
     def before_train(self, runner: Runner) -> None:
-        """Go on with the judgement of a resumed run; warn about a queue that holds keys of the batch's own images."""
+        """Restore the state of a resumed run; warn about a queue that holds keys of the batch's own images."""
         judged = runner.message_hub.get_info('health', {})
         self._ill, self._epochs = set(judged.get('ill', ())), judged.get('epochs_at_chance', 0)
-        self._length = history_length(runner)
         model = unwrap(runner.model)
         head = model.head if isinstance(model, BaseAlgorithm) else None
         num_images = len(runner.train_dataloader.dataset)
@@ -87,21 +86,21 @@ class HealthHook(Hook):
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Ask for the features of this step, if it is due."""
+        """Request the features of this step, if it is due."""
         model = unwrap(runner.model)
         if self.every_n_train_iters(runner, self.interval) and isinstance(model, BaseAlgorithm):
             model.observer = lambda queries, targets: self._observe(model, queries, targets)
 
-    def _observe(self, model: BaseAlgorithm, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
+    def _observe(self, model: BaseAlgorithm, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]) -> None:
         pair = matching_features(model, queries, targets)
         rows = max(self.samples // get_world_size(), 2)
         self._seen = tuple(None if x is None else x.detach()[:rows] for x in pair)  # type: ignore[assignment]
 
     @torch.no_grad()
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """In an iteration that is due, log and judge the features."""
+        """In an iteration that is due, log the statistics and warn about a collapse."""
         model = unwrap(runner.model)
         if isinstance(model, BaseAlgorithm):
             model.observer = None
@@ -112,7 +111,7 @@ class HealthHook(Hook):
         partners = None if own_partners is None else concat_all_gather(own_partners)
         values = feature_statistics(features, partners, model.head)
         for name, value in values.items():
-            push_scalar(runner.message_hub, f'train/health/{name}', value, self._length)
+            push_scalar(runner, f'train/health/{name}', value)
         limit = min(features.shape)
         self._judge(runner, runner.iter + 1, 'not finite', not values)
         constant = bool(values) and values['spread'] < self.min_spread
@@ -121,7 +120,7 @@ class HealthHook(Hook):
         self._judge(runner, runner.iter + 1, 'rank', line, limit=limit, **values)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Compare the epoch's loss with chance; what of the epoch was before an interruption counts."""
+        """Compare the epoch's loss with chance; iterations before an interruption count too."""
         model = unwrap(runner.model)
         chance = model.head.chance_loss if isinstance(model, BaseAlgorithm) else None
         losses = runner.message_hub.log_scalars.get('train/loss_base')
@@ -133,7 +132,7 @@ class HealthHook(Hook):
         self._judge(runner, runner.iter, 'chance', stays, loss=loss, chance=chance, patience=self.patience)
 
     def _judge(self, runner: Runner, iteration: int, name: str, ill: bool, **values: float) -> None:
-        """Warn if something has become ill that was well; note in the message hub, so in checkpoints, what is."""
+        """Warn about a symptom that is new; store the present symptoms in the message hub, so in checkpoints."""
         if ill and name not in self._ill:
             message = ADVICE[name].format(**values)
             runner.logger.warning(f'Health, iteration {iteration}: {message}')
@@ -142,7 +141,7 @@ class HealthHook(Hook):
 
 
 def matching_features(
-    model: BaseAlgorithm, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]
+    model: BaseAlgorithm, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Return features (N, D) of the first pair's query, first crop, and what each should be near to (N, D) or None.
 

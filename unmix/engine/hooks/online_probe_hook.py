@@ -1,4 +1,4 @@
-"""A linear classifier that learns beside a pre-training, without a trace in it."""
+"""Linear classifier that is trained beside a pre-training and does not change it."""
 
 from typing import Any
 
@@ -9,8 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmix.engine.hooks.lazy_hooks import history_length
-from unmix.engine.hooks.scalar_buffer import push_scalar
+from unmix.engine.hooks.lazy_hooks import push_scalar
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.evaluation import Features
 from unmix.registry import HOOKS
@@ -21,18 +20,19 @@ from unmix.utils.rng import preserved
 
 @HOOKS.register_module()
 class OnlineProbeHook(Hook):
-    """Train a linear classifier on the features that a pre-training makes anyway, behind a stop-gradient.
+    """Train a linear classifier on the features that a pre-training computes anyway, behind a stop-gradient.
 
     In each step the backbone's output for view 0 is standardised (BatchNorm without affine part), and one step of Adam
     is taken on the cross-entropy. No forward pass is added, and losses, gradients, weights and random numbers of the
     training are the same, bit for bit, with and without the hook. The accuracy on the batch, augmented and before the
     step, is logged as ``online_linear_top1``; a validation by :class:`FeatureLoop` also gives ``online_linear/top1`` on
     its test set. The classifier is in the checkpoints, so a resumed run has the same one. Several processes train one
-    classifier on all their batches. It lags behind a classifier trained afterwards, since the features move under it.
+    classifier on all their batches. Since the features change during its training, its accuracy is below that of a
+    classifier trained afterwards.
 
     Args:
         lr: Learning rate of Adam.
-        num_classes: Number of classes; None: as the training data set says.
+        num_classes: Number of classes; None: that of the training data set.
         name: Of the results, and of the state in checkpoints.
     """
 
@@ -46,23 +46,23 @@ class OnlineProbeHook(Hook):
         self._handle: Any = None
         self._waiting = False
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the state for a training that goes on from this checkpoint."""
         self._state = checkpoint.get(self.name)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the classifier and its optimiser."""
         if self.probe is not None:
             checkpoint[self.name] = dict(probe=self.probe.state_dict(), optimizer=self.optimizer.state_dict())
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the backbone, and join the metrics of the validation."""
+        """Record the outputs of the backbone, and add the classifier to the metrics of the validation."""
         dataset, loop = runner.train_dataloader.dataset, runner.val_loop
         classes = self.num_classes or getattr(dataset, 'num_classes', None)  # data sets of others may not say
         if classes is None:
             runner.logger.warning('OnlineProbeHook: the training data have no labels; no linear classifier is trained.')
             return
-        self.num_classes, self._length = classes, history_length(runner)
+        self.num_classes = classes
         backbone = unwrap(runner.model).backbone
         self._handle = backbone.register_forward_hook(self._listen)
         if self._state is not None and runner.iter > 0:
@@ -73,11 +73,11 @@ class OnlineProbeHook(Hook):
             loop.metrics.append(self)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Wait for the first output of the step, that of view 0."""
+        """Record the first output of the step, that of view 0."""
         self._features, self._waiting = None, self._handle is not None
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Take a step of the classifier.
 
@@ -100,17 +100,15 @@ class OnlineProbeHook(Hook):
             F.cross_entropy(scores, labels).backward()
             self.optimizer.step()
         top1 = 100.0 * (scores.detach().argmax(1) == labels).float().mean()
-        push_scalar(runner.message_hub, f'train/{self.name}_top1', top1, self._length)
+        push_scalar(runner, f'train/{self.name}_top1', top1)
 
     def after_train(self, runner: Runner) -> None:
-        """Stop listening."""
+        """Stop recording."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
-    def on_abort(self, runner: Runner) -> None:
-        """Stop listening."""
-        self.after_train(runner)
+    on_abort = after_train
 
     @torch.no_grad()
     def __call__(self, bank: Features, test: Features) -> dict[str, float]:
@@ -125,8 +123,8 @@ class OnlineProbeHook(Hook):
             self._features, self._waiting = output.detach(), False
 
     def _build(self, dim: int, device: torch.device) -> None:
-        """Make the classifier, all zero."""
-        with preserved():  # PyTorch's initialisation draws, though nothing is left of it
+        """Build the classifier, with zero weights."""
+        with preserved():  # PyTorch's initialisation draws random numbers; the zeros below replace them
             layer = nn.Linear(dim, int(self.num_classes or 0))
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""What the user sees of a training."""
+"""Progress of a training on the terminal."""
 
 import datetime
 import sys
@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from unmix.engine.console import console_handlers, quiet
+from unmix.engine.runner import console_handlers, quiet
 from unmix.registry import HOOKS
 
 REFRESH = 0.5
@@ -20,13 +20,13 @@ REFRESH = 0.5
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """One line that says how the training stands: live on a terminal, else printed every ``interval``.
+    """Show one line about the training: a live bar on a terminal, else a line every ``interval``.
 
-    It has every loss term, the learning rate, time per step, the share of it spent waiting for data, memory (peak on
-    CUDA, resident on a CPU) and the time left. LoggerHook's lines go to the log file and ``scalars.json`` only.
+    The line has every loss term, the learning rate, time per step, the share of it spent waiting for data, memory (peak
+    on CUDA, resident on a CPU) and the time left. LoggerHook's lines go to the log file and ``scalars.json`` only.
 
     Args:
-        interval: Print a line every so many epochs or iterations; the last one always.
+        interval: Number of epochs or iterations between two lines; the last one is always printed.
         by_epoch: Whether the interval is in epochs.
     """
 
@@ -45,7 +45,7 @@ class ProgressHook(Hook):
         quiet(runner.logger)
 
     def before_train(self, runner: Runner) -> None:
-        """Open the bar where there is a terminal to draw it on."""
+        """Open the bar if the output is a terminal."""
         self._max_iters = runner.max_iters
         if is_main_process() and sys.stdout.isatty():
             columns = [TextColumn('epoch {task.fields[epoch]}'), BarColumn(20), TextColumn('{task.fields[line]}')]
@@ -56,7 +56,7 @@ class ProgressHook(Hook):
                 handler.setStream(sys.stdout)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Move the bar, or print the line."""
         if self._bar is not None:
@@ -108,7 +108,7 @@ def progress_line(runner: Runner) -> str:
     scalars = runner.message_hub.log_scalars
     mean = {key[6:]: float(scalars[key].mean(window)) for key in scalars if key.startswith('train/')}
     terms = {name: value for name, value in mean.items() if 'loss' in name}
-    if len(terms) > 2:  # more than one term: the total says nothing new
+    if len(terms) > 2:  # more than one term: their sum is not shown
         terms.pop('loss', None)
     parts = [_join(terms, '.4f'), f'lr {scalars["train/lr"].current():.3g}' if 'lr' in mean else '']
     if mean.get('time'):
@@ -119,7 +119,7 @@ def progress_line(runner: Runner) -> str:
 
 
 def memory() -> str:
-    """Return the peak of CUDA memory, or what this process holds in RAM where the system tells it."""
+    """Return the peak of CUDA memory, or the resident memory of the process; empty if that is unknown."""
     if torch.cuda.is_available():
         return f'CUDA {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB'
     try:

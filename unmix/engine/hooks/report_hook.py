@@ -1,4 +1,4 @@
-"""What a user gets at the end: a table, results.json, curves and example views."""
+"""Report of a run: a table, results.json, curves and example views."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -31,11 +31,11 @@ class ReportHook(Hook):
     """Report a run in its work directory.
 
     * ``views.png``, at the first training step: views of the first batch, and with Un-Mix their mixtures;
-    * after a test: a table on the terminal, ``results.json`` (accuracies in percent, with the card of the protocol:
-      all that they depend on) and ``curves.png`` (loss and kNN accuracy). Of a classifier, whose accuracy a training
-      has validated, the best epoch is reported beside the last.
+    * after a test: a table on the terminal, ``results.json`` (accuracies in percent, with a card of the protocol:
+      everything that they depend on) and ``curves.png`` (loss and kNN accuracy). The best
+      epoch of a classifier that was validated is reported beside the last.
 
-    A picture that cannot be drawn is a warning, since the training is worth more.
+    A picture that cannot be drawn gives a warning; the training goes on.
 
     Args:
         name: Of this run in the table; by default the method's, e.g. 'MoCo + Un-Mix'.
@@ -48,8 +48,8 @@ class ReportHook(Hook):
         self._meta: dict[str, Any] = {}
         self._drawn = False
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember which training a checkpoint is from."""
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep the meta data of the checkpoint that is tested."""
         self._meta = dict(checkpoint.get('meta') or {})
 
     @master_only
@@ -60,7 +60,7 @@ class ReportHook(Hook):
             _attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Remember the best epoch of a classifier; checkpoints hold it."""
+        """Keep the best epoch of a classifier in the message hub, so in checkpoints."""
         if isinstance(runner.val_loop, FeatureLoop):
             return
         best = dict(runner.message_hub.get_info('best', {}))
@@ -70,15 +70,11 @@ class ReportHook(Hook):
         runner.message_hub.update_info('best', best)
 
     def _best(self, runner: Runner, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Of what a training in this process has validated and then tested: the best accuracy, and its epoch."""
+        """Return the best accuracy, and its epoch, of each metric that a training in this process has validated."""
         best = runner.message_hub.get_info('best', {}) if is_trained(runner) else {}
-        found = {key: values for key, values in best.items() if key in metrics}
-        names = ('best_top1', 'best_epoch')
-        return {
-            key.replace('top1', name): value
-            for key, values in found.items()
-            for name, value in zip(names, values, strict=True)
-        }
+        found = {key.removesuffix('top1'): values for key, values in best.items() if key in metrics}
+        accuracies = {f'{key}best_top1': accuracy for key, (accuracy, _) in found.items()}
+        return accuracies | {f'{key}best_epoch': epoch for key, (_, epoch) in found.items()}
 
     @master_only
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -97,7 +93,7 @@ class ReportHook(Hook):
             _attempt(runner, 'curves.png', lambda path: draw_curves(logs, path))
 
     def _circumstances(self, runner: Runner) -> dict[str, Any]:
-        """What the numbers depend on. Without a training in this process, epochs and seed are the checkpoint's."""
+        """Return what the numbers depend on; epochs and seed are the checkpoint's if this process has not trained."""
         trained = is_trained(runner)
         meta = {} if trained else self._meta
         filename = runner.cfg.filename
@@ -120,9 +116,9 @@ def group_metrics(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> Table:
-    """Lay out grouped metrics: one row a control and one for the run ``name``, one column a metric.
+    """Return the table of grouped metrics: a row for each control and for the run ``name``, a column for each metric.
 
-    Of more than four metrics each has a row. Of a classifier the best epoch stands beside the last.
+    If there are more than four metrics, each has a row. The best epoch of a classifier is shown beside the last.
     """
     fields = {f'{control}_top1': label for control, label in CONTROLS.items()}
     fields |= {'top1': name, 'best_top1': 'best epoch'}
@@ -142,7 +138,7 @@ def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> Tabl
 
 
 def card_line(card: Mapping[str, Any]) -> str:
-    """Say in one line what was tested and on what."""
+    """Return one line about the weights, data and protocol of a test."""
     file = card['checkpoint'] or {}
     weights = f'{file.get("file") or "weights not saved"} {(file.get("sha256") or "")[:8]}'.strip()
     data = ', '.join(
@@ -152,7 +148,7 @@ def card_line(card: Mapping[str, Any]) -> str:
 
 
 def run_name(model: torch.nn.Module) -> str:
-    """Name of the method of a model, or of what a classifier is."""
+    """Return the name of a model's method, or the kind of a classifier."""
     if isinstance(model, Classifier):
         return 'features' if model.head is None else 'linear classifier' if model.freeze else 'fine-tuned'
     return type(model).__name__ + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')

@@ -2,18 +2,19 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.dist import broadcast, broadcast_object_list, get_rank, get_world_size
 from mmengine.runner import BaseLoop, Runner
 from pooch import file_hash
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from unmix.engine.loops.frozen_model import eval_mode, statistics_of_rank_zero
 from unmix.evaluation import Features
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
@@ -26,8 +27,8 @@ from unmix.utils.rng import seeded
 class FeatureLoop(BaseLoop):
     """Extract the features of a labelled bank and of the evaluation set once, and run every metric on them.
 
-    As ``val_cfg`` it monitors a pre-training, as ``test_cfg`` it judges one; it calls the hooks of the one it is.
-    Nothing of a run changes by it: weights, training modes and the global random generators are as before.
+    As ``val_cfg`` it monitors a pre-training, as ``test_cfg`` it evaluates one; it calls the hooks of that
+    phase. It changes nothing of a run: weights, training modes and the global random generators are as before.
 
     Args:
         runner: The Runner.
@@ -36,23 +37,23 @@ class FeatureLoop(BaseLoop):
             object with a ``name`` that maps ``(bank, test)``, two :class:`Features`, to a dict of floats.
         bank_dataloader: Of the training images, without augmentation.
         stage: Where features are taken: ``'backbone'``, or ``'neck'`` for the projection.
-        controls: Also judge a randomly initialised copy of the model and the raw pixels, by the same protocol. Their
+        controls: Also evaluate a randomly initialised copy of the model and the raw pixels, by the same protocol. Their
             results are named ``random_init/knn/top1`` and ``raw_pixels/knn/top1`` where the model's is ``knn/top1``.
         cache: In a test of a checkpoint file, keep the features in ``features/`` of the work dir, which for
             ``tools/test.py`` is the checkpoint's folder, and take them from there the next time; see
             :class:`FeatureCache`.
 
     Raises:
-        ValueError: If the evaluator holds what is no such metric, or two with the same name, or a label means another
-            class in the bank.
+        ValueError: If the evaluator has an entry that is no such metric, or two with the same name, or if a label means
+            another class in the bank.
     """
 
     def __init__(
         self,
         runner: Runner,
-        dataloader: DataLoader | dict,
+        dataloader: DataLoader[Any] | dict[str, Any],
         evaluator: Any,
-        bank_dataloader: DataLoader | dict,
+        bank_dataloader: DataLoader[Any] | dict[str, Any],
         stage: str = 'backbone',
         controls: bool = False,
         cache: bool = False,
@@ -112,7 +113,7 @@ class FeatureLoop(BaseLoop):
         return results[0]
 
     def _collector(self, encoders: Mapping[str, Encoder]) -> Any:
-        """What collects features: ``(batches, dataset, identity of the data) -> features by encoder``."""
+        """Return the function ``(batches, dataset, identity of the data) -> features by encoder``."""
         file = Path(str(self.runner._load_from or ''))
         fixed = self.mode == 'test' and self.runner.iter == 0 and file.is_file() and None not in self._data
         if not self.cache or not fixed:
@@ -123,12 +124,12 @@ class FeatureLoop(BaseLoop):
         networks = {name: names[name] if name == 'raw_pixels' else [model, names[name]] for name in encoders}
         cache = FeatureCache(Path(self.runner.work_dir, 'features'))
 
-        def collect(batches: Iterable[dict], dataset: Any, data: Any) -> dict[str, Features] | None:
+        def collect(batches: Iterable[dict[str, Any]], dataset: Any, data: Any) -> dict[str, Features] | None:
             return cache.collect(batches, encoders, networks, (data, self.runner.seed), dataset)
 
         return collect
 
-    def _encode(self, model: Any, batch: dict) -> Tensor:
+    def _encode(self, model: Any, batch: dict[str, Any]) -> Tensor:
         return model.extract_feat(model.data_preprocessor(batch, False)['inputs'], stage=self.stage)
 
     def _control_encoders(self, device: torch.device) -> dict[str, Encoder]:
@@ -149,12 +150,39 @@ class FeatureLoop(BaseLoop):
             )
         return encoders | {'raw_pixels': lambda batch: raw_pixels(batch).to(device)}
 
-    def _watched(self, dataloader: DataLoader) -> Iterator[dict]:
-        """Batches, with the Runner's hooks called before and after each."""
+    def _watched(self, dataloader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
+        """Yield the batches, and call the Runner's hooks before and after each."""
         for i, batch in enumerate(dataloader):
             self.runner.call_hook(f'before_{self.mode}_iter', batch_idx=i, data_batch=batch)
             yield batch
             self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=i, data_batch=batch, outputs=None)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Set evaluation mode; restore the mode of each module afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def statistics_of_rank_zero(model: nn.Module) -> Iterator[None]:
+    """Use the BatchNorm statistics of rank 0, which checkpoints have, on all ranks; restore them afterwards."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    buffers = [buffer for layer in layers for buffer in layer.buffers()] if get_world_size() > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    for buffer in buffers:
+        broadcast(buffer, src=0)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, own, strict=True):
+            buffer.copy_(value)
 
 
 def check_classes(tested: Any, known: Any) -> None:
@@ -162,7 +190,7 @@ def check_classes(tested: Any, known: Any) -> None:
 
     Args:
         tested: Data set that is evaluated.
-        known: Data set whose labels its images are compared with.
+        known: Data set that it is compared with, the bank.
 
     Raises:
         ValueError: If a class of the one evaluated is missing in the other, or has another number there.
@@ -178,8 +206,8 @@ def check_classes(tested: Any, known: Any) -> None:
         )
 
 
-def _identity(dataloader: DataLoader | dict) -> Any:
-    """Config of a dataloader's data set, copied before it is built; None if there is none."""
+def _identity(dataloader: DataLoader[Any] | dict[str, Any]) -> Any:
+    """Return the config of a dataloader's data set, copied before it is built; None if there is none."""
     dataset = dataloader.get('dataset') if isinstance(dataloader, Mapping) else None
     return copy.deepcopy(dataset) if isinstance(dataset, Mapping) else None
 

@@ -21,10 +21,10 @@ IMPATIENCE = 2.0
 class StopSignal:
     """Catches SIGINT (Ctrl-C) and SIGTERM (clusters) while it is entered.
 
-    The first signal only sets a flag, so that the iteration at work is finished. A Ctrl-C more than two seconds later
-    ends the process at once; an earlier one is taken for the echo that launchers send to their children.
+    The first signal only sets a flag, so that the current iteration is finished. A Ctrl-C more than two seconds later
+    ends the process at once; an earlier one is ignored, since launchers repeat the signal for their children.
 
-    With several processes all must leave after the same iteration, or those that stay wait for ever in a collective.
+    All processes must stop after the same iteration, or the others wait for ever in a collective.
     So the flags are reduced over the ranks, on the CPU, while the step computes; a signal counts one iteration later.
 
     Attributes:
@@ -41,7 +41,7 @@ class StopSignal:
 
     @property
     def exit_code(self) -> int:
-        """The shell's convention: 130 after Ctrl-C, 143 after SIGTERM."""
+        """Exit code by the shell's convention: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.number
 
     def __enter__(self) -> 'StopSignal':
@@ -81,7 +81,7 @@ class StopSignal:
         return False
 
 
-def shield_workers(dataloader: DataLoader) -> None:
+def shield_workers(dataloader: DataLoader[Any]) -> None:
     """Put the data workers into process groups of their own, where a Ctrl-C in the terminal does not reach them.
 
     They end when the main process ends or asks them to.

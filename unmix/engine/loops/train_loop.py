@@ -1,12 +1,10 @@
-"""Epochs that can be left and entered again between any two iterations."""
+"""Training loop that can be resumed between any two iterations."""
 
-import inspect
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any, cast
 
 from mmengine.dist import get_rank, get_world_size, is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -26,23 +24,22 @@ class TrainLoop(EpochBasedTrainLoop):
     """MMEngine's epoch loop that resumes in the middle of an epoch and stops cleanly.
 
     * A checkpoint saved after n batches of an epoch resumes with batch n of that epoch: the sampler starts there
-      (``set_start``), so no batch is loaded to be thrown away. Samplers without ``set_start`` have n batches loaded and
+      (``set_start``), so no batch is loaded in vain. For samplers without ``set_start``, n batches are loaded and
       dropped. MMEngine's loop restarts the epoch and runs n iterations too many.
-    * A checkpoint may also stand in the middle of a gradient accumulation: see :class:`StepRemainder`.
-    * Each iteration seeds the global random generators, which dropout draws from, by (seed, iteration, rank).
+    * A checkpoint may also be in the middle of a gradient accumulation: see :class:`StepRemainder`.
+    * Each iteration seeds the global random generators, which dropout uses, by (seed, iteration, rank).
     * Ctrl-C or SIGTERM: the iteration is finished (with gradient accumulation: the optimiser step), a checkpoint saved,
       the command that resumes printed, and the process ends with 130 or 143. During a validation this happens after it.
     * A run resumed at the end of an epoch first does the validation that was due there and not done.
 
-    If training is left by a signal or an error, hooks that have a method ``on_abort(runner)`` get to clean up.
+    If a signal or an error ends the training, ``on_abort(runner)`` of each hook that has this method is called.
 
     Args:
         runner: The runner.
         dataloader: Training data, or its config.
         max_epochs: Number of epochs.
-        val_begin: First epoch, from 1, after which to validate.
-        val_interval: Epochs between validations; the last epoch is always validated.
-        dynamic_intervals: ``[(epoch, interval), ...]``: other intervals from given epochs on.
+        **kwargs: When to validate, as in MMEngine's ``EpochBasedTrainLoop``: ``val_begin``, ``val_interval``,
+            ``dynamic_intervals``. The last epoch is always validated.
 
     Attributes:
         step: Takes the training steps, see :class:`TrainStep`.
@@ -52,17 +49,11 @@ class TrainLoop(EpochBasedTrainLoop):
     """
 
     def __init__(
-        self,
-        runner: Runner,
-        dataloader: DataLoader | dict,
-        max_epochs: int,
-        val_begin: int = 1,
-        val_interval: int = 1,
-        dynamic_intervals: list[tuple[int, int]] | None = None,
+        self, runner: Runner, dataloader: DataLoader[Any] | dict[str, Any], max_epochs: int, **kwargs: Any
     ) -> None:
         if max_epochs < 1:
             raise ValueError(f'train_cfg.max_epochs is {max_epochs}; it must be 1 or more.')
-        super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
+        super().__init__(runner, dataloader, max_epochs, **kwargs)
         self._steps = len(self.dataloader)
         if self._steps == 0:
             raise ValueError(_too_small(self.dataloader))
@@ -102,12 +93,9 @@ class TrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Run what is left of the current epoch."""
+        """Run the rest of the current epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        hooks = self.runner.hooks
-        self._before_iter = [h.before_train_iter for h in hooks if _acts(h.before_train_iter, h._before_iter)]
-        self._after_iter = [h.after_train_iter for h in hooks if _acts(h.after_train_iter, h._after_iter)]
         for idx, data_batch in enumerate(self._batches(), start=self._done):
             self.run_iter(idx, data_batch)
             self._done = idx + 1
@@ -118,13 +106,11 @@ class TrainLoop(EpochBasedTrainLoop):
         self._done = 0
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Run one iteration, and the hooks that have something to do in it."""
-        for before in self._before_iter:
-            before(self.runner, batch_idx=idx, data_batch=data_batch)
+        """Run one iteration, and the hooks before and after it."""
+        self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
         reseed_step(self.runner.seed, self._iter, get_rank())
         outputs = self.step.run(data_batch)
-        for after in self._after_iter:
-            after(self.runner, batch_idx=idx, data_batch=data_batch, outputs=outputs)
+        self.runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
         self._iter += 1
 
     def _batches(self) -> Iterator[Any]:
@@ -144,7 +130,7 @@ class TrainLoop(EpochBasedTrainLoop):
             except StopIteration:
                 return
             except RuntimeError:
-                if self._stop.number:  # the signal has ended a data worker too; the model stands between two iterations
+                if self._stop.number:  # the signal has ended a data worker too; the iteration before is complete
                     self._leave()
                 raise
             yield data_batch
@@ -158,12 +144,12 @@ class TrainLoop(EpochBasedTrainLoop):
         if self.runner.val_loop is None or not due:
             return
         if self.runner.message_hub.get_info('validated_epoch') != self._epoch:
-            # Said before: CheckpointHook saves at the end of a validation that it finds the best, its numbers included.
+            # Set before: CheckpointHook saves at the end of the best validation, with this number.
             self.runner.message_hub.update_info('validated_epoch', self._epoch)
             self.runner.val_loop.run()
 
     def _stop_if_asked(self) -> None:
-        """Save and leave if a signal came in, but not with half accumulated gradients, so as not to save them."""
+        """Save and end the run after a signal, but not in the middle of a gradient accumulation."""
         if self._stop.requested() and between_steps(self.runner.optim_wrapper):
             self._leave()
 
@@ -185,17 +171,11 @@ class TrainLoop(EpochBasedTrainLoop):
         raise SystemExit(self._stop.exit_code)
 
 
-def _acts(*methods: Callable[..., None]) -> bool:
-    """Whether one of a hook's methods is more than ``Hook``'s empty one; ``Hook``'s stages call its general ones."""
-    empty = (Hook.before_train_iter, Hook.after_train_iter, Hook._before_iter, Hook._after_iter)
-    return not all(inspect.ismethod(method) and method.__func__ in empty for method in methods)
-
-
-def _batch_size(dataloader: DataLoader) -> int | None:
+def _batch_size(dataloader: DataLoader[Any]) -> int | None:
     return getattr(dataloader.batch_sampler, 'batch_size', dataloader.batch_size)  # a batch sampler may have none
 
 
-def _too_small(dataloader: DataLoader) -> str:
+def _too_small(dataloader: DataLoader[Any]) -> str:
     size, world = len(cast(Sized, dataloader.dataset)), get_world_size()
     share = f'{size} images' + (f', {size // world} for each of {world} processes' if world > 1 else '')
     return (

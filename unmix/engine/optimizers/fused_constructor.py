@@ -1,4 +1,4 @@
-"""Optimisers in one kernel, where PyTorch has one."""
+"""Fused optimisers where PyTorch has them."""
 
 import inspect
 from typing import Any
@@ -18,10 +18,9 @@ FUSED = (SGD, Adam, AdamW)
 class FusedConstructor(MMEngineConstructor):
     """MMEngine's default constructor, with ``fused=True`` for PyTorch's SGD, Adam and AdamW.
 
-    The same formulas in one pass over the parameters: equal to rounding, about twice as fast on a CPU. Wherever the
-    scope is ``unmix`` it takes the place of MMEngine's. ``optim_wrapper.optimizer.fused=False`` gives PyTorch's plain
-    form, and a checkpoint goes on with the form that it was saved with. Not with ``AmpOptimWrapper``: fused steps are
-    called also where its scaler skips them, and nobody could tell.
+    A fused optimiser has the same formulas in one kernel: equal up to rounding, about twice as fast on a CPU. In the
+    scope ``unmix`` this constructor replaces MMEngine's. ``optim_wrapper.optimizer.fused=False`` gives PyTorch's plain
+    form, and a checkpoint goes on with the form that it was saved with. ``AmpOptimWrapper`` keeps the plain form.
     """
 
     optimizer_cfg: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Transforms of a whole batch at once, each image with its own random numbers. Images are floats in units of 0 to 255.
+"""Views and transforms of a whole batch at once, for small images in memory. Images are floats in units of 0 to 255.
 
 Drawing is apart from applying: ``params = transform.draw(uniform, shape)``, ``transform.apply(images, params)``.
 Shapes: N images, C channels, H, W pixels.
@@ -6,19 +6,24 @@ Shapes: N images, C channels, H, W pixels.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmix.datasets.samplers import SampleKey, one_run
+from unmix.datasets.transforms.images import to_tensor
 from unmix.registry import TRANSFORMS
+from unmix.utils.rng import stream, uniforms
 
-Uniform = Callable[[int], np.ndarray]
-"""From a number to that many uniform numbers in [0, 1) for each image, (N, num) float64: a function, called once."""
+Uniform = Callable[[int], np.ndarray[Any, Any]]
+"""``uniform(n)`` returns (N, n) float64 numbers in [0, 1). A second call repeats them: draw all numbers in one call."""
 
 
 class BatchTransform(ABC):
@@ -26,7 +31,10 @@ class BatchTransform(ABC):
 
     @abstractmethod
     def draw(self, uniform: Uniform, shape: torch.Size) -> Any:
-        """Draw the parameters for images of ``shape`` (N, C, H, W)."""
+        """Draw the parameters for images of ``shape`` (N, C, H, W).
+
+        ``uniform(n)`` returns (N, n) numbers in [0, 1). A second call repeats them: draw all numbers in one call.
+        """
 
     @abstractmethod
     def apply(self, images: Tensor, params: Any) -> Tensor:
@@ -144,7 +152,7 @@ class BatchNoise(BatchTransform):
         return images + params
 
 
-def _per_image(values: np.ndarray) -> Tensor:
+def _per_image(values: np.ndarray[Any, Any]) -> Tensor:
     """Turn N numbers into a tensor (N, 1, 1, 1)."""
     return torch.from_numpy(values.astype(np.float32)).view(-1, 1, 1, 1)
 
@@ -153,3 +161,83 @@ def _per_image(values: np.ndarray) -> Tensor:
 def _centres(size: int) -> Tensor:
     """Coordinates (size,) of the pixels' centres along one side, which is [-1, 1]."""
     return (2 * torch.arange(size, dtype=torch.float32) + 1) / size - 1
+
+
+@TRANSFORMS.register_module()
+class BatchColorMap(BatchTransform):
+    """Map grey images to colours, a little other ones for each image and view.
+
+    For methods that need colour (CMC) on data that have none: black and white become two colours, to each channel of
+    which a number of U(-jitter, jitter) is added, and grey lies between them. So lightness and colour show the same
+    shapes, and neither of them gives the other away.
+
+    Args:
+        palette: Colours of black and white, R, G, B in 0 to 255; for evaluation see ``palette`` of
+            :class:`~unmix.models.ColorPreprocessor`.
+        jitter: In units of 0 to 255; the colours are clamped to that range.
+    """
+
+    def __init__(self, palette: Sequence[Sequence[float]], jitter: float = 40.0) -> None:
+        self.palette = np.asarray(palette, np.float64)
+        self.jitter = jitter
+
+    def draw(self, uniform: Uniform, shape: torch.Size) -> Tensor:
+        """Draw the colours of black and of white: (N, 2, 3)."""
+        colors = self.palette + self.jitter * (2 * uniform(6).reshape(-1, 2, 3) - 1)
+        return torch.from_numpy(colors.clip(0, 255).astype(np.float32))
+
+    def apply(self, images: Tensor, params: Tensor) -> Tensor:
+        """Colour images (N, 1, H, W): (N, 3, H, W).
+
+        Raises:
+            ValueError: If the images are not grey.
+        """
+        if images.shape[1] != 1:
+            raise ValueError(f'BatchColorMap colours grey images; these have {images.shape[1]} channels.')
+        black, white = params[:, :, :, None, None].unbind(1)
+        return black + (white - black) * images / 255
+
+
+@TRANSFORMS.register_module()
+class BatchMultiView:
+    """Several views of each image of a batch, as floats in units of 0 to 255.
+
+    The random numbers are a function of (seed, epoch, index, view, name of the transform): not of the batch, and not of
+    the other transforms.
+
+    Args:
+        transforms: Configs of batch transforms (``BatchAffine``, ...), or such objects.
+        num_views: Number of views V.
+    """
+
+    def __init__(self, transforms: Sequence[dict[str, Any] | BatchTransform], num_views: int = 2) -> None:
+        self.transforms = [TRANSFORMS.build(cfg) if isinstance(cfg, dict) else cfg for cfg in transforms]
+        self.num_views = num_views
+        # A second transform of a class has a number in its name, so that it draws its own numbers.
+        seen: Counter[str] = Counter()
+        self.names = []
+        for transform in self.transforms:
+            name = type(transform).__name__
+            self.names.append(f'{name}.{seen[name]}' if seen[name] else name)
+            seen[name] += 1
+
+    def batch(self, images: Tensor, keys: Sequence[SampleKey]) -> list[Tensor]:
+        """Return the views of images (N, C, H, W): V such tensors.
+
+        Raises:
+            ValueError: If the keys are of more than one seed or epoch.
+        """
+        purpose = ('augmentation', *one_run(keys))
+        index = np.array([key.index for key in keys])
+        views = []
+        for view in range(self.num_views):
+            mapped = images.float()
+            for name, transform in zip(self.names, self.transforms, strict=True):
+                uniform = partial(uniforms, stream(*purpose, view, name), index)
+                mapped = transform.apply(mapped, transform.draw(uniform, mapped.shape))
+            views.append(mapped)
+        return views
+
+    def __call__(self, image: Image.Image | Tensor, key: SampleKey) -> list[Tensor]:
+        """Return the views of one image, V tensors (C, H, W): the same as in a batch."""
+        return [view[0] for view in self.batch(to_tensor(image)[None], [key])]

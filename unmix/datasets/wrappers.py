@@ -1,0 +1,190 @@
+"""Data sets around a data set: a part of it, and mixtures of its images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from unmix.datasets.folder import few, read_list
+from unmix.datasets.samplers import SampleKey
+from unmix.mixing import Mixing
+from unmix.registry import DATASETS, MIXINGS
+from unmix.utils.rng import generator, stream
+
+
+class Wrapper(Dataset[dict[str, Any]]):
+    """A data set, or its config, with other items; labels, classes and the like are those of the data set."""
+
+    def __init__(self, dataset: dict[str, Any] | Dataset[Any]) -> None:
+        self.dataset: Any = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset':
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+@DATASETS.register_module()
+class Subset(Wrapper):
+    """Some images of a labelled data set, counted anew from 0; everything else is the data set's.
+
+    Either those of a list of file names, as SimCLR published them for 1 % and 10 % of ImageNet (``1percent.txt``,
+    ``10percent.txt``; `its repository <https://github.com/google-research/simclr>`_, ``imagenet_subsets``), or a number
+    or share of each class, drawn by the seed alone.
+
+    Args:
+        dataset: The data set, or its config.
+        files: List with a file name in each line, with or without folders.
+        per_class: Images of each class, all there are where a class has fewer.
+        share: Share of the images of each class, rounded up.
+        seed: Which images are drawn.
+
+    Attributes:
+        rows: (N,) int64, numbers of the images in the data set, rising.
+
+    Raises:
+        FileNotFoundError: If there is no list, or images of the list are not in the data set.
+        ValueError: Unless one of files, per_class and share is given, and fits; or the data set has no labels.
+    """
+
+    def __init__(
+        self,
+        dataset: dict[str, Any] | Dataset[Any],
+        files: str | Path | None = None,
+        per_class: int | None = None,
+        share: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dataset)
+        given = [value for value in (files, per_class, share) if value is not None]
+        if len(given) != 1 or (per_class is not None and per_class < 1) or (share is not None and not 0 < share <= 1):
+            raise ValueError(
+                f'Subset: files={files}, per_class={per_class}, share={share}; give one of them, at least one image a '
+                'class, or a share in (0, 1].'
+            )
+        if self.dataset.labels is None:
+            raise ValueError('Subset: the data set has no labels, so it has no classes to draw from.')
+        self.rows = self._listed(files) if files is not None else self._drawn(per_class, share, seed)
+        self.labels: Tensor = self.dataset.labels[self.rows]
+
+    def _listed(self, files: str | Path) -> Tensor:
+        paths = getattr(self.dataset, 'paths', None)
+        if paths is None:
+            raise ValueError(f'Subset: files={files}, but a {type(self.dataset).__name__} is not made of files.')
+        wanted = {Path(name).name for name in read_list(files, 'dataset.files')}
+        place = {Path(path.decode(errors='surrogateescape')).name: row for row, path in enumerate(paths.tolist())}
+        missing = sorted(wanted - place.keys())
+        if missing:
+            raise FileNotFoundError(
+                f'dataset.files: {len(missing)} of the {len(wanted)} images of {files} are not in the data set: '
+                f'{few(missing)}.'
+            )
+        return torch.tensor(sorted(place[name] for name in wanted))
+
+    def _drawn(self, per_class: int | None, share: float | None, seed: int) -> Tensor:
+        labels, rng = self.dataset.labels.numpy(), generator('subset', seed)
+        rows: list[np.ndarray] = []
+        for c in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == c))
+            rows.append(members[: per_class or int(np.ceil(len(members) * (share or 0)))])
+        return torch.from_numpy(np.sort(np.concatenate(rows)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        key = SampleKey.of(key)
+        inner = key._replace(index=int(self.rows[key.index]))  # so that an image is augmented as in the whole data set
+        item: dict[str, Any] = self.dataset[inner]
+        return item | dict(index=key.index)
+
+    def __getitems__(self, keys: list[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
+        if not hasattr(self.dataset, '__getitems__'):
+            return [self[key] for key in keys]
+        rows = SampleKey.all_of(keys)
+        batch = self.dataset.__getitems__([key._replace(index=int(self.rows[key.index])) for key in rows])
+        if isinstance(batch, dict):
+            return batch | dict(index=torch.tensor([key.index for key in rows]))
+        return [item | dict(index=key.index) for item, key in zip(batch, rows, strict=True)]
+
+
+@DATASETS.register_module()
+class MixtureDataset(Wrapper):
+    """Mix images of a data set with other images of it; their index and label stay, and no loss knows of it.
+
+    The 2020 form of Un-Mix (version 1 of `its paper <https://arxiv.org/abs/2003.05438>`_, "Rethinking Image Mixture"):
+    ``num_mix`` times, with probability ``prob``, an image is mixed with one drawn from the whole data set, itself
+    included, in a share that is Beta distributed. All views are mixed alike with the partner's. Three forms:
+    ``global`` is ``mixing=dict(type='Mixup')``, ``region`` is ``mixing=dict(type='CutMix')``, and ``IM`` is region
+    around global, one such data set around the other, so that partners have been through the inner one.
+
+    Images leave as floats in units of 0 to 255; the release mixes normalised ones, which is the same but for ``decay``.
+
+    Args:
+        dataset: The data set, or its config.
+        mixing: Config of the mixture, registry ``MIXINGS``.
+        num_mix: Number of attempts.
+        prob: Probability of each.
+        decay: Factor of an image's difference from ``mean`` before it is mixed the first time, if the first attempt is
+            made; 1 for none.
+        mean: Mean of each channel, or one for all, in units of 0 to 255: that of ``data_preprocessor``.
+
+    Raises:
+        ValueError: If ``prob`` is outside of [0, 1], or the views of an image have different sizes.
+    """
+
+    def __init__(
+        self,
+        dataset: dict[str, Any] | Dataset[Any],
+        mixing: dict[str, Any],
+        num_mix: int = 2,
+        prob: float = 0.1,
+        decay: float = 1.0,
+        mean: float | list[float] = 0.0,
+    ) -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f'MixtureDataset.prob is {prob}; a probability lies in [0, 1].')
+        super().__init__(dataset)
+        self.mixing: Mixing = MIXINGS.build(mixing)
+        self.num_mix, self.prob, self.decay = num_mix, prob, decay
+        self.mean = torch.tensor(mean).view(-1, 1, 1)
+        self.depth = getattr(self.dataset, 'depth', 0) + 1
+
+    def __getitems__(self, keys: list[int | SampleKey]) -> list[dict[str, Any]]:
+        return [self[key] for key in keys]
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        key = SampleKey.of(key)
+        item: dict[str, Any] = self.dataset[key]
+        views = _views(item)
+        rng = self.generator(key)
+        for attempt in range(self.num_mix):
+            if rng.random() > self.prob:
+                continue
+            seed = stream('partner', self.depth, key.seed, key.index, attempt)  # augmented anew, not as in its own turn
+            partners = _views(self.dataset[SampleKey(int(rng.integers(len(self))), key.epoch, seed)])
+            height, width = views[0].shape[-2:]
+            params = self.mixing.draw(rng, (height, width))
+            if attempt == 0 and self.decay != 1:
+                views = [self.mean + self.decay * (view - self.mean) for view in views]
+            views = [self.mixing.apply(view, other, params)[0] for view, other in zip(views, partners, strict=True)]
+        return item | dict(inputs=views if isinstance(item['inputs'], list) else views[0])
+
+    def generator(self, key: SampleKey) -> np.random.Generator:
+        """Return the random numbers for an image: a function of (seed, epoch, index)."""
+        return generator('image mixture', self.depth, *key)
+
+
+def _views(item: dict[str, Any]) -> list[Tensor]:
+    """Return the views of an item as floats."""
+    views = item['inputs'] if isinstance(item['inputs'], list) else [item['inputs']]
+    sizes = {tuple(view.shape[-2:]) for view in views}
+    if len(sizes) > 1:
+        raise ValueError(f'MixtureDataset mixes all views alike, but an image has views of the sizes {sorted(sizes)}.')
+    return [view if view.is_floating_point() else view.float() for view in views]
