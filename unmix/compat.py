@@ -40,10 +40,6 @@ def install() -> None:
         change()
 
 
-def _know_the_package() -> None:
-    MODULE2PACKAGE.setdefault('unmix', 'unmix')
-
-
 def _find_packages() -> None:
     utils = mmengine.utils
     _replace((utils.package_utils, utils, mmengine.config.config, mmengine.hub.hub), is_installed, get_installed_path)
@@ -60,35 +56,33 @@ def _load_safely() -> None:
     _replace((mmengine_checkpoint,), load_from_local, load_from_http)
 
 
-def _load_from_the_zoo() -> None:
-    CheckpointLoader.register_scheme(prefixes='unmix::', loader=_zoo_loader, force=True)
-
-
 def _save_whole_files() -> None:
     runner = mmengine.runner
     modules = (runner, mmengine_checkpoint, runner.runner, runner._flexible_runner)
     _replace(modules, save_checkpoint, find_latest_checkpoint)
 
 
-def _find_collate() -> None:
-    FUNCTIONS.register_module(name='collate', module=_collate, force=True)
-
-
-CHANGES: tuple[tuple[str, Callable[[], None]], ...] = (
-    ('config names of the form unmix::moco/... are found', _know_the_package),
+CHANGES: tuple[tuple[str, Callable[[], object]], ...] = (
+    ('config names of the form unmix::moco/... are found', lambda: MODULE2PACKAGE.setdefault('unmix', 'unmix')),
     ('is_installed and get_installed_path of mmengine.utils work without pkg_resources', _find_packages),
     (
         'checkpoints are unpickled with weights_only=True and a short list of allowed types, from a path and from '
         'http(s)://; schemes that cannot be made safe (s3://, open-mmlab://, ...) are refused',
         _load_safely,
     ),
-    ('unmix::NAME as a checkpoint is a model of the zoo', _load_from_the_zoo),
+    (
+        'unmix::NAME as a checkpoint is a model of the zoo',
+        lambda: CheckpointLoader.register_scheme(prefixes='unmix::', loader=_zoo_loader, force=True),
+    ),
     (
         'checkpoints are written atomically, with a digest that is compared when they are loaded; --resume takes an '
         'older one if the newest is damaged',
         _save_whole_files,
     ),
-    ("collate_fn=dict(type='collate') is found by the Runner, which searches MMEngine's registry only", _find_collate),
+    (
+        "collate_fn=dict(type='collate') is found by the Runner, which searches MMEngine's registry only",
+        lambda: FUNCTIONS.register_module(name='collate', module=_collate, force=True),
+    ),
 )
 
 # Name in MMEngine's registry -> our class, whose docstring has the differences.

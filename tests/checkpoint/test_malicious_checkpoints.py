@@ -229,7 +229,7 @@ def test_the_tools_refuse_it_and_trust_it_on_demand(tmp_path: Path, witness: Pat
     before = dict(os.environ)
     assert run_tool('test.py', file, *places, '--trust-checkpoint') == 1
     printed = capfd.readouterr()
-    assert f"checkpoint '{file}' cannot be loaded as weights only. Since --trust-checkpoint is given" in printed.out
+    assert f"checkpoint '{file}' cannot be loaded as weights only. Because of --trust-checkpoint" in printed.out
     assert 'is a checkpoint of another model' in printed.err
     assert witness.exists()
     assert dict(os.environ) == before, 'a child process would trust too'

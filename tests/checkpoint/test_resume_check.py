@@ -58,7 +58,7 @@ def test_a_changed_config_is_shown_and_the_same_one_is_not(tmp_path, checkpoint,
     assert 'The config has changed' not in capsys.readouterr().out
     other = resume(tmp_path / 'other', checkpoint, optim_wrapper__optimizer__lr=0.01, randomness__seed=3)
     warning = capsys.readouterr().out.partition('The config has changed')[2].partition('WARNING')[0]
-    assert 'Seed, learning rates, other settings of the optimiser, and schedules stay as they were then' in warning
+    assert 'Seed, learning rates, other settings of the optimiser, and schedules are those of the checkpoint' in warning
     changed = [line for line in warning.splitlines() if line[0] in '+-']
     assert [line for line in changed if 'lr=' not in line] == [
         '-randomness = dict(seed=0)',

@@ -62,16 +62,15 @@ def _load(path: str | Path, source: str, map_location: Any) -> Any:
     verify(path, source)
     try:
         with torch.serialization.safe_globals(allowed_globals()):
-            return _without_code(torch.load(path, map_location=map_location, weights_only=True))
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:
         refused = _REFUSED.search(str(error))
-        if refused is None and not isinstance(error, pickle.UnpicklingError):
-            if isinstance(error, RuntimeError) and 'PytorchStreamReader' not in str(error):
-                raise  # such as an error about devices, which torch explains
-            raise _unreadable(source, error) from error
-        if _trust:
+        pickled = refused is not None or isinstance(error, pickle.UnpicklingError)
+        if not pickled and isinstance(error, RuntimeError) and 'PytorchStreamReader' not in str(error):
+            raise  # such as an error about devices, which torch explains
+        if pickled and _trust:
             print_log(
                 f'checkpoint {source!r} cannot be loaded as weights only. Because of --trust-checkpoint it is '
                 'unpickled without limits, and can execute any code',
@@ -80,7 +79,11 @@ def _load(path: str | Path, source: str, map_location: Any) -> Any:
             )
             return torch.load(path, map_location=map_location, weights_only=False)
         if refused is None:
-            raise _unreadable(source, error) from error
+            reason = str(error).strip().splitlines()[-1:] or ['the file ends too early']
+            raise ValueError(
+                f'checkpoint {source!r} cannot be read: expected a file written by torch.save, got one that is cut '
+                f'off, damaged or of another kind ({reason[0]}). Copy or download it again'
+            ) from error
         what = next(filter(None, refused.groups()))
         raise ValueError(
             f'checkpoint {source!r} is refused: it holds {what!r}, which is neither weights nor the log of a run, and '
@@ -88,21 +91,9 @@ def _load(path: str | Path, source: str, map_location: Any) -> Any:
             "where it was made: torch.save({'state_dict': model.state_dict()}, path). tools/train.py and tools/test.py "
             'load it with --trust-checkpoint'
         ) from error
-
-
-def _without_code(checkpoint: Any) -> Any:
-    """Remove ``meta['config']``: MMEngine's ``resume`` executes it as a config, in search of MMCV's ``gpu_ids``."""
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
-        checkpoint['meta'].pop('config', None)
+        checkpoint['meta'].pop('config', None)  # MMEngine's resume executes it, in search of MMCV's gpu_ids
     return checkpoint
-
-
-def _unreadable(source: str, error: Exception) -> ValueError:
-    reason = str(error).strip().splitlines()[-1:] or ['the file ends too early']
-    return ValueError(
-        f'checkpoint {source!r} cannot be read: expected a file written by torch.save, got one that is cut off, '
-        f'damaged or of another kind ({reason[0]}). Copy or download it again'
-    )
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:

@@ -155,17 +155,15 @@ def check_resumable(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         own = [scheduler.state_dict() for scheduler in runner.param_schedulers]
         pairs.append(('param_scheduler', checkpoint.get('param_schedulers', []), own))
     for key, then, now in pairs:
-        if len(then) != len(now) or any(_of_another_kind(*pair) for pair in zip(then, now, strict=True)):
+        # A new version of the same kind only adds settings; of two kinds each has settings that the other lacks.
+        if len(then) != len(now) or any(
+            a.keys() - b.keys() and b.keys() - a.keys() for a, b in zip(then, now, strict=True)
+        ):
             raise ValueError(
                 f'{key} is not that of the run whose checkpoint is to be resumed ({source}): {_kinds(then, now)} then, '
                 f'{_kinds(now, then)} now. Give the config of that run, or start a new run from its weights: without '
                 '--resume, by --cfg-options load_from=PATH'
             )
-
-
-def _of_another_kind(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Return whether each has settings that the other lacks; a new version of the same kind only adds settings."""
-    return bool(then.keys() - now.keys()) and bool(now.keys() - then.keys())
 
 
 def _kinds(states: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:

@@ -29,9 +29,8 @@ from unmix.utils.dist import agreed
 _OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')
 _OF_HUB = ('keep_ckpt_ids', 'last_ckpt', PASSING, 'best_')  # prefixes of names
 
-Writer = Callable[[io.BytesIO, str], None]
 _mmengine_save = mmengine_checkpoint.save_checkpoint
-_writer: ContextVar[Writer] = ContextVar('writer', default=write_checkpoint)  # CheckpointWriter replaces it
+_writer: ContextVar[Callable[[io.BytesIO, str], None]] = ContextVar('writer', default=write_checkpoint)
 
 
 def save_checkpoint(

@@ -22,28 +22,13 @@ def below(state: State, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def resolve_stem(kernel_size: int, stems: Sequence[Stem]) -> Stem:
-    """Return the first stem whose convolution has this size; shapes do not show stride and max-pool.
-
-    Raises:
-        ValueError: If no stem has it.
-    """
-    for stem in stems:
-        if stem_settings(stem)['kernel_size'] == kernel_size:
-            return stem
-    known = ', '.join(map(str, stems))
-    raise ValueError(
-        f'The first convolution is {kernel_size}x{kernel_size}; the stems of the family are {known}. Give --stem.'
-    )
-
-
 def stem_settings(stem: Stem) -> dict[str, Any]:
     """Return kernel size, stride, padding and max-pool of a stem, which is a name or a dict."""
     return dict(maxpool=False) | (STEMS[stem] if isinstance(stem, str) else stem)
 
 
 def resnet_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
-    """Return the config of the ResNet that has these tensors.
+    """Return the config of the ResNet that has these tensors, with the first of ``stems`` that fits their shapes.
 
     Raises:
         ValueError: If no ResNet of this package has them.
@@ -65,7 +50,14 @@ def resnet_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
             f'backbone.depth is one of {sorted(ARCHITECTURES)}.'
         )
     conv, width = state['conv1.weight'], len(state['layer1.0.conv1.weight'])
-    config = dict(type='ResNet', depth=known[expansion, counts], stem=resolve_stem(conv.shape[-1], stems))
+    size = conv.shape[-1]
+    stem = next((stem for stem in stems if stem_settings(stem)['kernel_size'] == size), None)
+    if stem is None:
+        raise ValueError(
+            f'The first convolution is {size}x{size}; the stems of the family are {", ".join(map(str, stems))}. '
+            'Give --stem.'
+        )
+    config = dict(type='ResNet', depth=known[expansion, counts], stem=stem)
     config |= dict(width=width) if width != 64 else {}
     config |= dict(stem_width=len(conv)) if len(conv) != width else {}
     return config | (dict(in_channels=conv.shape[1]) if conv.shape[1] != 3 else {})

@@ -110,17 +110,14 @@ def write_checkpoint(
     with atomic_path(target) as temporary:
         containers.write(content, tensors, temporary)
         written = containers.tensors_of(containers.read(temporary), result.family, str(target))
-        if written.keys() != tensors.keys() or not all(same_bits(written[name], tensors[name]) for name in tensors):
-            raise ValueError(f'{target} reads back differently from what was written; the disk may be damaged.')
+        try:
+            torch.testing.assert_close(written, tensors, rtol=0, atol=0, equal_nan=True)
+        except AssertionError as error:
+            raise ValueError(
+                f'{target} has other content than was written; the disk may be damaged. {error}'
+            ) from error
         proofs = _prove(result, written, temporary, target)
     return replace(result, proofs=(*converted.proofs, *proofs))
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors have the same type, shape and bits, so that NaN equals NaN."""
-    return a.dtype == b.dtype and torch.equal(
-        a.reshape(*a.shape, 1).view(torch.uint8), b.reshape(*b.shape, 1).view(torch.uint8)
-    )
 
 
 def _prove(result: Converted, written: Mapping[str, Tensor], file: Path, target: Path) -> tuple[Proof, ...]:
