@@ -126,7 +126,8 @@ class CheckpointHook(MMEngineCheckpointHook):
                 steps = [old for old in self.keep_ckpt_ids if old != step] + [step]
                 self.keep_ckpt_ids = deque(steps, self.max_keep_ckpts)
                 runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-                outdated += [self._path(self.filename_tmpl.format(old)) for old in steps[: -self.max_keep_ckpts]]
+                old_names = map(self.filename_tmpl.format, steps[: -self.max_keep_ckpts])
+                outdated += [str(Path(self.out_dir, old)) for old in old_names]
             self._save(runner, name, meta, self.by_epoch)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
@@ -147,7 +148,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Save a checkpoint for resumption."""
         with self.writer.saving(runner, latest=True) as outdated:
             self._since, self._due = time.monotonic(), False
-            self.last_ckpt = self._path(name)
+            self.last_ckpt = str(Path(self.out_dir, name))
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
             names = runner.message_hub.get_info(PASSING, [])  # by time in out_dir, by a signal in the work dir
             runner.message_hub.update_info(PASSING, [])
@@ -164,6 +165,3 @@ class CheckpointHook(MMEngineCheckpointHook):
             by_epoch=by_epoch,
             **self.args,
         )
-
-    def _path(self, name: str) -> str:
-        return str(Path(self.out_dir, name))

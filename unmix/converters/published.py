@@ -136,7 +136,6 @@ PUBLISHED = (
         entries={'': None},
         stems=('imagenet', 'cifar', 'cifar-pool'),
     ),
-    # Toolboxes. Sources: the modules that write the names.
     Family(
         name='mmselfsup',
         source='mmselfsup and mmpretrain, MoCo: epoch_200.pth',
