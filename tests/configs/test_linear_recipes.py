@@ -241,7 +241,7 @@ def test_htdt_config_is_its_recipe() -> None:
         METRICS.build(dict(cfg, _scope_='unmix'))
         for cfg in load_config('unmix::benchmarks/frozen-htdt-resnet18_cifar10.py').test_evaluator
     )
-    assert neighbours.k == 5
+    assert neighbours.k == [5]
     assert (linear.lrs, linear.epochs, linear.batch_size, linear.std) == ([1e-2], 500, 1000, None)
     assert linear.optimizer == dict(type='Adam', weight_decay=5e-6)
     assert linear.scheduler['type'] == 'ExponentialLR'
