@@ -120,10 +120,13 @@ class TrainStep:
 
 
 def what_is_not_finite(loss: Tensor, parameters: Iterator[nn.Parameter] | tuple[()]) -> str | None:
-    """Return ``'loss'`` or ``'gradient'`` if one is NaN or infinite on any rank, else None; the host waits once."""
+    """Return ``'loss'`` or ``'gradient'`` if one is NaN or infinite on any rank, else None; the host waits once.
+
+    Gradients are judged by their Euclidean norm, which is one pass over them. It overflows above 1e19 in float32.
+    """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = get_total_norm(gradients, torch.inf) if gradients else loss.new_zeros(())
-    finite = torch.stack([loss.detach().float(), norm.float()]).isfinite().float()
+    norm = get_total_norm(gradients) if gradients else loss.new_zeros(())
+    finite = torch.stack([loss.detach().isfinite(), norm.isfinite()]).float()
     if get_world_size() > 1:
         all_reduce(finite, op='min')
     loss_is_finite, gradient_is_finite = finite.tolist()
