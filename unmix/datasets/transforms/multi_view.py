@@ -80,7 +80,7 @@ class MultiView:
         self.backend = backend
         self.dtype = DTYPES[dtype]
         self.mean = np.asarray(0 if mean is None else mean, np.float32)
-        self.scale = 1 / np.asarray(1 if std is None else std, np.float32)
+        self.scale = np.float32(1) / np.asarray(1 if std is None else std, np.float32)
 
     @property
     def fused(self) -> bool:
