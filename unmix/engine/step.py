@@ -21,11 +21,11 @@ class TrainStep:
     """Run forward and backward pass, check loss and gradient, step the optimiser, and only then move the state.
 
     A model's ``train_step`` gets this object instead of its ``OptimWrapper``: it calls :meth:`optim_context` around the
-    forward pass and :meth:`update_params` with the loss. If loss or gradient is not finite on any rank, the
-    optimiser does not step and :meth:`BaseAlgorithm.after_step` is not called. So
-    only BatchNorm's running statistics must be undone, which the forward pass has moved; they are copied before it.
+    forward pass and :meth:`update_params` with the loss. If loss or gradient is not finite on any rank, the optimiser
+    does not step and :meth:`BaseAlgorithm.after_step` is not called. The forward pass has moved only the running
+    statistics of BatchNorm; a copy made before it is written back.
 
-    With gradient accumulation, the whole optimiser step is left out that the bad batch is part of. A gradient scaler
+    With gradient accumulation, a bad batch leaves out the whole optimiser step that it belongs to. A gradient scaler
     (``AmpOptimWrapper``) checks the gradients itself.
 
     Args:
