@@ -40,6 +40,7 @@ RUNNER_KEYS = {
 }
 MISSPELT = 0.9  # similarity from which an unknown name is taken for a known one, misspelt
 FOLLOWED = {'data_root', 'data_preprocessor'}  # variables whose change by an option load_config carries to their uses
+VIEWS = {'MultiView', 'SingleView', 'MultiCrop'}  # pipelines that can normalise
 KINDS: dict[type, str] = {bool: 'True or False', int: 'a whole number', float: 'a number'}
 
 
@@ -160,6 +161,7 @@ def check_config(cfg: Mapping[str, Any]) -> None:
                 f'{path} has no type, only the keys {", ".join(node) or "of none"}. Add the name of what to build, '
                 f"type='...'; a base's type is lost by _delete_=True."
             )
+    check_normalization(cfg)
     for key in cfg:
         near = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=MISSPELT)
         if near and key not in RUNNER_KEYS:
@@ -183,6 +185,25 @@ def check_arguments(path: str, node: Mapping[str, Any], function: Callable[..., 
         if expected is not None:
             received = type(node[key]).__name__.replace('ConfigDict', 'dict')
             raise ValueError(f'{path}.{key} is {node[key]!r} ({received}); {name} expects {expected}.')
+
+
+def check_normalization(cfg: Mapping[str, Any]) -> None:
+    """Refuse a config that normalises its images twice.
+
+    Raises:
+        ValueError: If a pipeline and ``data_preprocessor`` both do so.
+    """
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if preprocessor.get('mean') is None:
+        return
+    for path, node in dicts({key: value for key, value in cfg.items() if key.endswith(('dataloader', '_cfg'))}):
+        name = getattr(find_type(node['type'])[0], '__name__', '') if node.get('type') else ''
+        if name == 'Normalize' or (name in VIEWS and node.get('mean') is not None):
+            raise ValueError(
+                f'{path} normalises the images, and data_preprocessor.mean does so too. Take one of them out: '
+                f'{"the transform Normalize" if name == "Normalize" else f"{path}.mean and std"}, or set '
+                'data_preprocessor.mean=None data_preprocessor.std=None.'
+            )
 
 
 def check_stages(cfg: Mapping[str, Any]) -> None:
