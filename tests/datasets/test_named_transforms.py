@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **{name: dict(dtype='float32') for name in ('ConvertImageDtype', 'ToDtype')},
     **{name: dict(degrees=30) for name in ('RandomAffine', 'RandomRotation')},
     **{name: dict(transforms=[FLIP]) for name in ('RandomApply', 'RandomChoice', 'RandomOrder', 'Compose')},
+    'RandomResizedCrop': dict(size=9),
     'AutoAugment': dict(policy='cifar10', interpolation='bilinear'),
     'ConvertBoundingBoxFormat': dict(format='XYXY'),
     'ElasticTransform': dict(sigma=1.0),

@@ -8,6 +8,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
+from unmix.engine.loader import build_dataloader
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 
@@ -17,6 +18,8 @@ _OWN = ('"FileClient"', '"HardDiskBackend"', 'Resumed iteration number is not di
 
 class Runner(MMEngineRunner):
     """Prints what a user wants to know; environment, config and the order of hooks go to the log file only."""
+
+    build_dataloader = staticmethod(build_dataloader)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger as MMEngine does, with a filter on what it prints."""

@@ -13,6 +13,7 @@ from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from unmix.engine.loader import build_dataloader
 from unmix.engine.runner import quiet
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
@@ -85,6 +86,8 @@ def _is_unit(
 
 class FlexibleRunner(MMEngineFlexibleRunner):
     """MMEngine's Runner for strategies, with the console and the checkpoints of :class:`unmix.engine.runner.Runner`."""
+
+    build_dataloader = staticmethod(build_dataloader)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         init_default_scope(kwargs.get('default_scope', 'unmix'))  # MMEngine looks for the strategy before it does so

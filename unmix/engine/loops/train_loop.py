@@ -7,10 +7,11 @@ from typing import Any, cast
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from unmix.checkpoint.latest import PASSING, name_latest
 from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed, resume_command
+from unmix.engine.loader import epoch_of_stream
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
 from unmix.engine.step import TrainStep
 from unmix.registry import LOOPS
@@ -26,6 +27,8 @@ class TrainLoop(EpochBasedTrainLoop):
     * A checkpoint saved after n batches of an epoch resumes with batch n of that epoch: the sampler starts there
       (``set_start``), so no batch is loaded in vain. For samplers without ``set_start``, n batches are loaded and
       dropped. MMEngine's loop restarts the epoch and runs n iterations too many.
+    * Training data may be a stream, an ``IterableDataset`` with a length; see :func:`epoch_of_stream`. It is resumed by
+      loading and dropping too, so it goes on as it was if each of its passes gives the same samples.
     * A checkpoint may also be in the middle of a gradient accumulation: see :class:`StepRemainder`.
     * Each iteration seeds the global random generators, which dropout uses, by (seed, iteration, rank).
     * Ctrl-C or SIGTERM: the iteration is finished (with gradient accumulation: the optimiser step), a checkpoint saved,
@@ -121,7 +124,9 @@ class TrainLoop(EpochBasedTrainLoop):
         if hasattr(sampler, 'set_start'):  # torch's and MMEngine's samplers have none
             sampler.set_start(skip * (_batch_size(self.dataloader) or 1))
             skip = 0
-        iterator = iter(self.dataloader)
+        iterator: Iterator[Any] = iter(self.dataloader)
+        if isinstance(self.dataloader.dataset, IterableDataset):
+            iterator = epoch_of_stream(iterator, self.dataloader, self._steps)
         for _ in range(skip):
             next(iterator)
         while True:
