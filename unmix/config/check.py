@@ -199,7 +199,11 @@ def check_config(cfg: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f'{path}.{unknown}: the config has no such key. {suggest(str(unknown), UNTYPED[path])}'
                 )
-        elif used and not _of_parts(path, node) and (path.split('.')[-2] if key.isdigit() and '.' in path else key) in COMPONENTS:
+        elif (
+            used
+            and not _of_parts(path, node)
+            and (path.split('.')[-2] if key.isdigit() and '.' in path else key) in COMPONENTS
+        ):
             raise ValueError(
                 f'{path} has no type, only the keys {", ".join(node) or "of none"}. Add the name of what to build, '
                 f"type='...'; a base's type is lost by _delete_=True."
@@ -209,6 +213,12 @@ def check_config(cfg: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=MISSPELT)
         if near and key not in RUNNER_KEYS:
             raise ValueError(f'{key}: the config has no such key. Did you mean {near[0]}?')
+
+
+def _component(path: str) -> str:
+    """Return the key of a dict, or of the list that it is in."""
+    *_, parent, key = ['', *path.split('.')]
+    return parent if key.isdigit() and parent else key
 
 
 def _of_parts(path: str, node: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from unmix.datasets.wrappers import FirstImages
 def build_dataloader(
     dataloader: DataLoader[Any] | dict[str, Any], seed: int | None = None, diff_rank_seed: bool = False
 ) -> DataLoader[Any]:
-    """Build a loader as MMEngine's ``Runner`` does; with ``num_batch_per_epoch``, the first images make so many batches.
+    """Build a loader as MMEngine's ``Runner`` does; ``num_batch_per_epoch`` leaves the first images, so many batches.
 
     MMEngine's own form of ``num_batch_per_epoch`` cannot be sent to workers that are spawned, and takes more batches
     than there are images for; its ``FlexibleRunner`` has none.
@@ -63,8 +63,8 @@ def epoch_of_stream(batches: Iterator[Any], loader: DataLoader[Any], steps: int)
             batch = next(batches)
         except StopIteration:
             raise ValueError(
-                f'The data set {name} has a length of {steps} batches, but has ended after {number}. Let its __len__ be '
-                'the number of samples that a process gets in an epoch. Each worker makes batches of its own samples: '
+                f'The data set {name} has a length of {steps} batches, but has ended after {number}. Let its __len__ '
+                'be the number of samples that a process gets in an epoch. Each worker makes its own batches: '
                 f'with train_dataloader.num_workers=0 (now {workers}) no batch is incomplete.'
             ) from None
         if workers > 1 or processes > 1:
