@@ -10,7 +10,6 @@ from mmengine.config import Config, DictAction
 
 from unmix.apis import build_runner, load_config
 from unmix.config import config_files
-from unmix.engine.runner import Runner
 from unmix.engine.sizes import check_schedules
 
 QUICKSTARTS = {
@@ -101,17 +100,11 @@ def test_the_quickstart_has_no_misfit(tmp_path: Path, name: str) -> None:
     assert train(tmp_path, name, {}) == []
 
 
-@pytest.fixture(scope='module')
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    """A Runner of 2 epochs of 6 iterations, with its loop and optimiser."""
-    toy = toy_runner(tmp_path_factory.mktemp('toy'), train_cfg__max_epochs=2)
-    toy._train_loop = toy.build_train_loop(toy._train_loop)
-    toy.optim_wrapper = toy.build_optim_wrapper(toy.optim_wrapper)
-    return toy
-
-
-def test_a_shortened_schedule_works_or_says_how(runner: Runner) -> None:
-    """Of every recipe, with 2 epochs: if it is refused, following the message mends it at once."""
+def test_a_shortened_schedule_works_or_says_how(tmp_path: Path) -> None:
+    """Of every recipe, with 2 epochs of 6 iterations: if it is refused, following the message mends it at once."""
+    runner = toy_runner(tmp_path, train_cfg__max_epochs=2)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     refused = 0
     for path in config_files():
         runner.cfg.param_scheduler = load_config(str(path)).get('param_scheduler')

@@ -32,7 +32,7 @@ def build_dataloader(
     try:
         loader = Runner.build_dataloader(cfg, seed, diff_rank_seed)
     except ValueError as error:
-        if 'IterableDataset' not in str(error):
+        if 'DataLoader with IterableDataset' not in str(error):
             raise
         raise ValueError(
             'The data set of a dataloader is an IterableDataset, which has an order of its own, and the dataloader has '
