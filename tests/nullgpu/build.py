@@ -93,7 +93,9 @@ def _include_folders() -> tuple[Path, Path]:
     for name in ('cuda_runtime_api.h', 'crt/host_defines.h'):
         paths = [path for place in ('nvidia', 'triton') for path in sorted((packages / place).rglob(name))]
         if not paths:
-            raise Unavailable(f'the null GPU needs the header {name}, which is in none of the packages nvidia-* and triton')
+            raise Unavailable(
+                f'the null GPU needs the header {name}, which is in none of the packages nvidia-* and triton'
+            )
         found.append(paths[0].parents[name.count('/')])
     return found[0], found[1]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 # As enum counter in src/nullgpu.h, which has what each counts.
 COUNTERS = ('launch', 'blas', 'nccl', 'copy', 'fill', 'pageable', 'wait', 'other')
@@ -152,34 +153,25 @@ def without_linalg_errors() -> None:
 
 
 def integers_on_host() -> None:
-    """Compute ``torch.cat`` and ``torch.sum`` of integers on the host: collectives of objects need their results."""
-    cat, total = torch.cat, torch.sum
+    """Compute ``cat``, ``sum``, ``max`` and ``aminmax`` of integers on the host.
+
+    Small integers that came from the host, such as labels, keep their values on the device. The size of a table and the
+    collectives of objects depend on them.
+    """
 
     def is_integer(x: Any) -> bool:
         return isinstance(x, Tensor) and x.is_cuda and x.dtype in (torch.uint8, torch.int64)
 
-    def cat_on_host(tensors: Any, dim: int = 0, **kwargs: Any) -> Tensor:
-        tensors = list(tensors)
-        if tensors and is_integer(tensors[0]) and not kwargs:
-            return cat([tensor.cpu() for tensor in tensors], dim).to(tensors[0].device)
-        return cat(tensors, dim, **kwargs)
+    def computed(function: Any) -> Any:
+        def compute(x: Any, *args: Any, **kwargs: Any) -> Any:
+            parts = x if isinstance(x, Tensor) else list(x)
+            first = parts if isinstance(parts, Tensor) else parts[0]
+            if not is_integer(first) or 'out' in kwargs:
+                return function(parts, *args, **kwargs)
+            host = parts.cpu() if isinstance(parts, Tensor) else [part.cpu() for part in parts]
+            return tree_map_only(Tensor, lambda result: result.to(first.device), function(host, *args, **kwargs))
 
-    def sum_on_host(x: Any, *args: Any, **kwargs: Any) -> Tensor:
-        return total(x.cpu(), *args, **kwargs).to(x.device) if is_integer(x) else total(x, *args, **kwargs)
+        return compute
 
-    torch.cat, torch.sum = cat_on_host, sum_on_host
-
-
-def prepare() -> None:
-    """What all programs here do first: one thread, the registries, and the replacements that a training needs."""
-    from mmengine.registry import init_default_scope
-
-    import unmix.datasets
-    import unmix.engine
-    import unmix.models  # noqa: F401
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    init_default_scope('unmix')
-    without_cudnn()
-    without_linalg_errors()
+    for owner, name in ((torch, 'cat'), (torch, 'sum'), (Tensor, 'max'), (Tensor, 'aminmax')):
+        setattr(owner, name, computed(getattr(owner, name)))

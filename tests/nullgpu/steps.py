@@ -1,6 +1,6 @@
 """Two training steps of the recipes' models on the null GPU, as the training loop takes them.
 
-python -m tests.nullgpu -m tests.nullgpu.steps [--only unmix-mocov2 ...] [--precision bf16] [--json steps.json]
+python -m tests.nullgpu -m tests.nullgpu.steps [--only unmix-mocov2 ...] [--variant bf16] [--json steps.json]
 
 It prints a line a recipe, of its second step: batch size, kernels, host time, waits, copies from pageable memory. Models,
 batch sizes and optimisers are the recipe's; the images are empty. Banks of many instances are cut, because their memory
@@ -11,7 +11,7 @@ import argparse
 import contextlib
 import gc
 import json
-import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from unmix.config import config_files, config_root, load_config
@@ -27,9 +28,9 @@ from unmix.engine.step import TrainStep
 from unmix.registry import MODELS
 from unmix.utils.rng import reseed_step
 
-from .device import Counted, filled, prepare
+from tests.nullgpu.device import Counted, filled
 
-WRAPPERS = {'fp32': 'OptimWrapper', 'bf16': 'AutocastOptimWrapper', 'amp': 'AmpOptimWrapper'}
+VARIANTS = ('recipe', 'bf16', 'amp', 'clip_grad', 'channels_last')
 STEPS = 2  # the first makes the optimiser's state, the second is counted
 MOST_INSTANCES = {'DeepClusterV2Head': 20_000}  # of others 200,000
 OWN_SIZES = {'digits': 16, 'fashion-mnist': 28}  # of images that no transform scales; others: 32
@@ -47,6 +48,18 @@ def sizes_of(transforms: Any) -> Iterator[int]:
         if 'size' in transform:
             yield transform['size']
         yield from sizes_of(transform.get('transforms') or [])
+
+
+def load(name: str, variant: str) -> Any:
+    """Return the config of a recipe, or of a variant of it."""
+    cfg = load_config(f'unmix::{name}')
+    if variant in ('bf16', 'amp'):
+        cfg.optim_wrapper.type = 'AmpOptimWrapper' if variant == 'amp' else 'AutocastOptimWrapper'
+    elif variant == 'clip_grad':
+        cfg.optim_wrapper.clip_grad = dict(max_norm=1.0)
+    elif variant == 'channels_last':
+        cfg.model.backbone.get('branch', cfg.model.backbone).channels_last = True
+    return cfg
 
 
 def empty_batch(cfg: Any, name: str) -> dict[str, Any]:
@@ -77,9 +90,9 @@ def no_random_numbers() -> Iterator[None]:
             setattr(Tensor, name, method)
 
 
-def train(name: str, precision: str, folder: str) -> dict[str, Any]:
+def train(name: str, variant: str, folder: str) -> dict[str, Any]:
     """Build the model and optimiser of a recipe, take the steps and return what was counted in the last."""
-    cfg = load_config(f'unmix::{name}')
+    cfg = load(name, variant)
     head = cfg.model.head
     if 'num_instances' in head:
         head.num_instances = min(head.num_instances, MOST_INSTANCES.get(head.type, 200_000))
@@ -90,17 +103,14 @@ def train(name: str, precision: str, folder: str) -> dict[str, Any]:
     if cfg.model.type == 'DeepClusterV2':
         model.head.clustered_epoch.zero_()  # as ClusterHook leaves it
     model = model.to('cuda').train()
-    settings = cfg.optim_wrapper.copy()
-    if precision != 'recipe':
-        settings['type'] = WRAPPERS[precision]
-    wrapper = build_optim_wrapper(model, settings)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.initialize_count_status(model, 0, 100)
     model.head.follow(wrapper.optimizer)
     if cfg.model.type == 'DeepClusterV2':
         data = model.data_preprocessor(empty_batch(cfg, name), True)
         model.remember(data['inputs'], data['index'])
     step = TrainStep(model, wrapper)
-    if precision != 'amp':  # the scaler's flags have to be 0, and those of the check 1
+    if variant != 'amp':  # the scaler's flags have to be 0, and those of the check 1
         step.start_watching()
     failed = []
     for number in range(STEPS):
@@ -113,7 +123,10 @@ def train(name: str, precision: str, folder: str) -> dict[str, Any]:
         failed.append(step.failed)
     step.close()
     tensors = [*model.named_parameters(), *model.named_buffers(), *losses.items()]
-    tensors += [('state of the optimiser', x) for s in wrapper.optimizer.state.values() for x in s.values()]
+    states = wrapper.optimizer.state.values()
+    tensors += [
+        (key, tensor) for state in states for key, tensor in state.items() if key != 'step'
+    ]  # Adam's is a number
     return dict(
         batch=len(batch['index']),
         kernels=counted.kernels,
@@ -126,20 +139,22 @@ def train(name: str, precision: str, folder: str) -> dict[str, Any]:
     )
 
 
-def main() -> None:
+def main() -> int:
+    """Train, print and write; return 1 if there was an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', nargs='*', help='recipes, by their names or parts of them')
-    parser.add_argument('--precision', default='recipe', choices=['recipe', *WRAPPERS])
+    parser.add_argument('--variant', default='recipe', choices=VARIANTS)
     parser.add_argument('--json', type=Path, help='write the results here')
     args = parser.parse_args()
-    prepare()
+    torch.set_num_threads(1)
+    init_default_scope('unmix')
     results: dict[str, dict[str, Any]] = {}
     for name in recipes():
         if args.only and not any(part in name for part in args.only):
             continue
         try:
-            with tempfile.TemporaryDirectory() as folder, filled(0 if args.precision == 'amp' else 0x3F):
-                found = train(name, args.precision, folder)
+            with tempfile.TemporaryDirectory() as folder, filled(0 if args.variant == 'amp' else 0x3F):
+                found = train(name, args.variant, folder)
             line = f'batch {found["batch"]}, {found["kernels"]} kernels, {found["ms"]} ms'
             line += ''.join(f'; {key} {found[key]}' for key in ('waits', 'pageable', 'off_device') if found[key])
         except Exception:
@@ -150,8 +165,8 @@ def main() -> None:
         gc.collect()
         if args.json:
             args.json.write_text(json.dumps(results, indent=1) + '\n')
-    os._exit(any('error' in found for found in results.values()))  # destructors would ask the device
+    return int(any('error' in found for found in results.values()))
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())
