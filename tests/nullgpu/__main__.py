@@ -3,8 +3,8 @@
 python -m tests.nullgpu [--ranks 2] [--libraries FOLDER] SCRIPT ARGUMENTS...
 python -m tests.nullgpu -m MODULE ARGUMENTS...
 
-Start it in the root of the checkout. The libraries are built for this run, which takes two seconds; with --libraries they
-are built into a folder, or taken from it. The exit status is 0 if that of all ranks is.
+Start it in the root of the checkout. The libraries are built for this run, which takes two seconds; with --libraries
+they are built into a folder, or taken from it. The exit status is 0 if that of all ranks is.
 """
 
 import sys

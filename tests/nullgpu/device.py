@@ -142,7 +142,7 @@ def without_cudnn() -> None:
 
 
 def without_linalg_errors() -> None:
-    """Let no function of torch.linalg raise: kernels decide whether a matrix failed. The host waits for them as ever."""
+    """Let no function of torch.linalg raise: kernels decide whether a matrix failed. The host still waits for them."""
     library = torch.library.Library('aten', 'IMPL')
 
     def check(infos: Tensor, api_name: str, *, is_matrix: bool) -> None:

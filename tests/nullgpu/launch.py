@@ -25,7 +25,7 @@ def start(
     Args:
         arguments: A script, or ``-m`` and a module, and its arguments.
         libraries: Folder that :func:`build.build` has filled.
-        ranks: Number of processes and devices. For two or more, the variables of ``init_process_group('nccl')`` are set.
+        ranks: Number of processes and devices. From two on, the variables of ``init_process_group('nccl')`` are set.
         environment: Further variables.
         **kwargs: For ``subprocess.Popen``.
     """

@@ -9,7 +9,7 @@ from .device import without_cudnn, without_linalg_errors
 
 
 def main() -> None:
-    """Run the script, or the module after ``-m``, that the arguments name; end without destructors, which ask the device."""
+    """Run the script, or the module after ``-m``, of the arguments; end without destructors, which ask the device."""
     without_cudnn()
     without_linalg_errors()
     status = 0

@@ -5,9 +5,9 @@ python -m tests.nullgpu tools/benchmarks/launches.py      # on the null GPU, whi
 
 Products, copies and fills count too. While a kernel is short, the time of a step is the host's time to launch them.
 
-* ours: forward, backward, optimiser, state of the method, on the recipe's network; on the null GPU also the host's time.
-* loop: the same by ``TrainStep``, as in a training: with the copy of BatchNorm's statistics and the check of the loss and
-  the gradients.
+* ours: forward, backward, optimiser, and the state of the method, on the recipe's network.
+* loop: the same by ``TrainStep``, as in a training: with the copy of BatchNorm's statistics and the check of the loss
+  and the gradients.
 * literal: the step of the published script; see ``step.py`` for the forms. It has no such check.
 * ``pic``: the step of the head and its optimiser only, over all N instances; see ``pic.py``.
 
@@ -15,16 +15,14 @@ The last lines are ``GOAL launches_<case> <ours over literal> 1 PASS|FAIL``, wit
 """
 
 import argparse
-import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pic
 import torch
 from measure import Goal, print_goals
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from twins import RECIPES, Literal, Ours, recipe
@@ -54,7 +52,7 @@ def count(step: Step) -> int:
     return sum(event.device_type() == DeviceType.CUDA for event in events)
 
 
-def step_forms(method: str, width: int, batch: int, device: str) -> dict[str, Step]:
+def step_forms(method: str, width: int, batch: int | None, device: str) -> dict[str, Step]:
     """Return the steps of a recipe by form."""
     cfg = recipe(method, width)
     ours = Ours(cfg)
@@ -63,7 +61,8 @@ def step_forms(method: str, width: int, batch: int, device: str) -> dict[str, St
     literal.module.to(device)
     loop = TrainStep(ours.model, ours.wrapper)
     loop.start_watching()
-    views = [torch.randn(batch, 3, 32, 32, device=device) for _ in range(2)]
+    number = batch or cfg.train_dataloader.batch_size
+    views = [torch.randn(number, 3, 32, 32, device=device) for _ in range(2)]
 
     def published() -> None:
         with torch.device(device):  # its constants are made on the default device
@@ -89,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cases: dict[str, Any] = {method: method for method in RECIPES} | {f'pic_{num // 1000}k': num for num in SIZES}
     parser.add_argument('--cases', nargs='+', choices=cases, default=list(cases))
-    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--batch-size', type=int, help="(default: the recipe's; pic: 64)")
     parser.add_argument('--width', type=int, default=64, help='width of the networks (default: 64, as in the recipes)')
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--json', help='write the numbers and the goals to this file, too')
@@ -100,7 +99,7 @@ def main() -> None:
         torch.manual_seed(0)
         case = cases[name]
         if isinstance(case, int):
-            forms = pic_forms(case, args.batch_size, args.device)
+            forms = pic_forms(case, args.batch_size or 64, args.device)
         else:
             forms = step_forms(case, args.width, args.batch_size, args.device)
         found = counts[name] = {form: count(step) for form, step in forms.items()}
