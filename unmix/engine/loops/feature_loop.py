@@ -202,7 +202,8 @@ def check_classes(tested: Any, known: Any) -> None:
         raise ValueError(
             f'Label {number} is the class {name!r} of {len(ours)} in the data that are evaluated, but {other} of '
             f'{len(theirs)} in those to compare with (bank_dataloader). ImageFolder numbers its sub-folders in the '
-            'order of their names: let both data_root have the same ones, or give both the same dataset.class_list.'
+            'order of their names: give the data that are evaluated a dataset.class_list, a list or the folder of the '
+            'other data, whose classes it then has; or let both data_root have the same sub-folders.'
         )
 
 
