@@ -207,6 +207,9 @@ def test_class_numbers_are_those_of_the_list_or_of_the_training_set(tmp_path: Pa
     assert f'warning: {test}: 1 of the 4 classes have no image: b.' in said
     with pytest.raises(FileNotFoundError, match='holds no image'):
         ImageFolder(test, class_list=tmp_path)
+    names.write_text('c\n')
+    unlabelled = ImageFolder(test, labelled=False, class_list=names)
+    assert (found(unlabelled), unlabelled.labels, unlabelled.classes) == (['c/1.png'], None, None)
     names.write_text('# none\n\n')
     with pytest.raises(ValueError, match=r'class_list: .*list\.txt has no names'):
         ImageFolder(test, class_list=names)

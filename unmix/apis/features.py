@@ -250,7 +250,7 @@ def _write_parquet(found: dict[str, np.ndarray], path: Path) -> None:
     def column(names: np.ndarray) -> Any:
         try:
             return pyarrow.array(names)
-        except UnicodeEncodeError:  # a name that is not UTF-8
+        except UnicodeError:  # a name that is not UTF-8
             return pyarrow.array([name.encode(errors='surrogateescape') for name in names.tolist()])
 
     columns = dict(path=column(found['paths']), feature=vectors)

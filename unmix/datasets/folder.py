@@ -68,7 +68,9 @@ class ImageFolder(BaseDataset):
         if not scan.images:
             raise FileNotFoundError(_no_image(scan))
         groups = scan.by_folder()
-        if classes is None and labelled is None and b'' not in groups and len(groups) > 1:
+        if labelled is False:
+            classes = None
+        elif classes is None and b'' not in groups and len(groups) > 1:
             classes = sorted(scan.folders)
         absent = [name for name in classes or () if name not in groups]
         if absent and class_list is None:

@@ -4,6 +4,7 @@ A name is any bytes. Its text is UTF-8; a byte that is not UTF-8 becomes a surro
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,9 +28,11 @@ def text(name: bytes) -> str:
 
 
 def shown(name: str | bytes | Path) -> str:
-    """Return a name for a message: in quotes and escaped if it has other than printable characters or outer blanks."""
+    """Return a name for a message: in quotes and escaped if it has outer blanks or cannot be printed."""
     name = text(name) if isinstance(name, bytes) else os.fspath(name)
-    return name if name.isprintable() and name == name.strip() else ascii(name)
+    here = name.encode(sys.getfilesystemencoding(), 'replace')  # of the locale, which may have ASCII only
+    printable = name.isprintable() and here.decode(sys.getfilesystemencoding()) == name
+    return name if printable and name == name.strip() else ascii(name)
 
 
 def few(names: Sequence[str | bytes]) -> str:
