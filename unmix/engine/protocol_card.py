@@ -17,8 +17,8 @@ from pooch import file_hash
 
 import unmix
 from unmix.engine.loops.feature_loop import FeatureLoop
-from unmix.engine.runner import is_trained
 from unmix.models.algorithms import Classifier
+from unmix.utils.clock import is_trained
 from unmix.utils.files import atomic_path
 from unmix.version import __version__
 

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop, FlexibleRunner
+from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
+from unmix.engine.loops.feature_loop import check_classes
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 
@@ -84,6 +85,17 @@ class Runner(Evaluating, MMEngineRunner):
         quiet(logger)
         return logger
 
+    def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Build the loop as MMEngine does; check that what a classifier learns is what it is validated on.
+
+        Raises:
+            ValueError: If a label means another class in the data to train on.
+        """
+        built = super().build_val_loop(loop)
+        if isinstance(built, ValLoop) and isinstance(self._train_loop, BaseLoop):
+            check_classes(built.dataloader.dataset, self.train_dataloader.dataset, 'train_dataloader')
+        return built
+
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
         with sole_use(self.work_dir), sizes_explained(self):
@@ -95,11 +107,6 @@ class Runner(Evaluating, MMEngineRunner):
             if isinstance(hook, StepRemainder):
                 hook.collect(self)
         super().save_checkpoint(*args, **kwargs)
-
-
-def is_trained(runner: MMEngineRunner | FlexibleRunner) -> bool:
-    """Whether this process has trained the model. Reading ``runner.iter`` alone would build the training loop."""
-    return not isinstance(runner._train_loop, dict | None) and runner.iter > 0
 
 
 def console_handlers(logger: logging.Logger) -> list[logging.StreamHandler[Any]]:

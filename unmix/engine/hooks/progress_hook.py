@@ -12,8 +12,9 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from unmix.engine.runner import console_handlers, is_trained, quiet
+from unmix.engine.runner import console_handlers, quiet
 from unmix.registry import HOOKS
+from unmix.utils.clock import is_trained
 
 REFRESH = 0.5
 

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
-from unmix.engine.runner import is_trained
 from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
 from unmix.registry import HOOKS
+from unmix.utils.clock import is_trained
 from unmix.utils.dist import unwrap
 from unmix.utils.rng import generator
 from unmix.visualization import denormalize, draw_curves, draw_views
