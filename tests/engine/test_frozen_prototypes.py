@@ -107,6 +107,7 @@ def test_a_loop_of_ones_own_freezes_too(call):
         assert torch.equal(before, model.head.prototypes.weight) == (step < FROZEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('loop', 'start', 'name'), [
     ('TrainLoop', 1, 'adamw'), ('TrainLoop', 1, 'sgd'), ('EpochBasedTrainLoop', None, 'adam'),
 ])  # fmt: skip
