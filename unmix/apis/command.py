@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 
 import unmix
 from unmix.checkpoint.load import trust_checkpoints
 from unmix.config import load_config
+from unmix.config.options import parse_value
 from unmix.engine.launch import init_cpu_distributed
 from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
@@ -23,22 +24,31 @@ from unmix.engine.sharding import FlexibleRunner
 USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
 
 
-class Options(DictAction):
-    """MMEngine's ``KEY=VALUE ...``, with a message for a word that has another form."""
+class Options(argparse.Action):
+    """``KEY=VALUE ...``, see :func:`unmix.config.options.parse_value`."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Parse the words.
 
         Raises:
-            ValueError: If a word has no ``=``, or no key.
+            ValueError: If a word has no ``=``, no key, or a value whose brackets are not closed.
         """
-        wrong = [word for word in values if word.partition('=')[0] in ('', word)]
-        if wrong:
-            raise ValueError(
-                f'--cfg-options {wrong[0]}: expected KEY=VALUE without blanks, e.g. model.momentum=0.99; quote a '
-                'value that has blanks: "KEY=[1, 2]".'
-            )
-        super().__call__(parser, namespace, values, option_string)
+        options = dict(getattr(namespace, self.dest) or {})
+        for word in values:
+            key, sign, value = word.partition('=')
+            if not sign or not all(key.split('.')):
+                raise ValueError(
+                    f'--cfg-options {word}: expected KEY=VALUE without blanks, e.g. model.momentum=0.99; quote a '
+                    'value that has blanks: "KEY=[1, 2]".'
+                )
+            try:
+                options[key] = parse_value(value)
+            except ValueError as error:
+                raise ValueError(
+                    f'--cfg-options {word}: {error}. Quote the whole word for the shell, e.g. '
+                    f'"{key}=[1, 2]" or "{key}=dict(type=\'Name\', size=3)".'
+                ) from error
+        setattr(namespace, self.dest, options)
 
 
 def argument_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
