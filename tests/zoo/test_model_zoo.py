@@ -397,9 +397,9 @@ def test_a_classifier_of_another_backbone_is_not_published(
 
 
 def change(metafile: Path, **changes: str | None) -> None:
-    content = yaml.safe_load(metafile.read_text())
+    content = yaml.safe_load(metafile.read_text(encoding='utf-8'))
     content['Models'][0] |= changes
-    metafile.write_text(yaml.safe_dump(content))
+    metafile.write_text(yaml.safe_dump(content), encoding='utf-8')
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Common parts of the tools: arguments, the Runner, and errors that a user can correct."""
 
 import argparse
+import io
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from unmix.engine.launch import init_cpu_distributed
 from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
 
+OFF = ('', '0', 'false', 'no', 'off')  # values of UNMIX_DEBUG
 # Errors whose message says what to do; any other is a defect and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
 
@@ -119,12 +121,15 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; an error that the user can correct becomes one message on stderr and exit status 1.
 
-    ``UNMIX_DEBUG=1`` in the environment shows the traceback.
+    ``UNMIX_DEBUG=1`` in the environment shows the traceback. Output is UTF-8, whatever the locale is.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding='utf-8', errors='surrogateescape')  # keeps the bytes of any file name
     try:
         main()
     except USER_ERRORS as error:
-        if os.environ.get('UNMIX_DEBUG'):
+        if os.environ.get('UNMIX_DEBUG', '').lower() not in OFF:
             raise
         print(f'\nerror: {_message(error)}\n(UNMIX_DEBUG=1 shows the traceback)', file=sys.stderr)
         sys.exit(1)

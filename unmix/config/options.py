@@ -55,11 +55,10 @@ def _scalar(text: str) -> Any:
 
 
 def _pair(text: str, sign: str) -> tuple[str, Any]:
-    key, *value = _split(text, sign, 1)
-    key = key.strip()
-    if not value or not key:
+    key, *rest = map(str.strip, _split(text, sign, 1))
+    if not rest or not key:
         raise ValueError(f'{text.strip()!r} is no pair KEY{sign}VALUE of a dict')
-    value = value[0].strip()
+    value = rest[0]
     return key[1:-1] if _quoted(key) else key, value[1:-1] if _quoted(value) else parse_value(value)
 
 
@@ -130,9 +129,9 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         is_dict = isinstance(value, Mapping)
         if isinstance(node, list) and not (is_dict and not value.get('_delete_')):
             node[int(last)] = {k: v for k, v in value.items() if k != '_delete_'} if is_dict else value
-        elif last == '_delete_' and isinstance(node, Mapping):
-            for name in list(node) if value else ():
-                del node[name]
+        elif last == '_delete_' and isinstance(node, dict):
+            if value:
+                node.clear()
         else:
             cfg.merge_from_dict({key: value})
 
@@ -153,10 +152,15 @@ def _parent(content: ConfigDict, key: str) -> tuple[Any, str]:
                 f'--cfg-options {key}: {place} is {node!r} ({type(node).__name__}), which has no entries. Set it as a '
                 f'whole: {place}=VALUE, or {place}="dict(...)".'
             )
-        index = int(part) if isinstance(node, list) else part
+        index: Any = int(part) if isinstance(node, list) else part
         if depth == len(parts) - 1 or (isinstance(node, Mapping) and part not in node):
             break
-        if node[index] is None:
-            node[index] = ConfigDict()
-        node = node[index]
+        node = _below(node, index)
     return node, parts[-1]
+
+
+def _below(node: Any, index: int | str) -> Any:
+    """Return an entry of a dict or list; None becomes a dict."""
+    if node[index] is None:
+        node[index] = ConfigDict()
+    return node[index]

@@ -154,7 +154,7 @@ def read_list(path: str | Path, key: str) -> list[str]:
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         raise FileNotFoundError(f'{key}: there is no file {" or ".join(map(str, candidates))}.')
-    lines = (line.split('#')[0].strip() for line in file.read_text().splitlines())
+    lines = (line.split('#')[0].strip() for line in file.read_text(encoding='utf-8').splitlines())
     return [line for line in lines if line]
 
 
@@ -189,7 +189,7 @@ class TinyImageNet(ImageFolder):
             super().__init__(root / ('train' if is_train(split) else 'val'), True, pipeline=pipeline)
             return
         super().__init__(root / 'val', labelled=False, pipeline=pipeline)
-        lines = (line.split('\t') for line in annotations.read_text().splitlines())
+        lines = (line.split('\t') for line in annotations.read_text(encoding='utf-8').splitlines())
         classes = {name: wnid for name, wnid, *_ in lines}
         self.classes = tuple(sorted(set(classes.values())))
         names = [Path(path.decode()).name for path in self.paths.tolist()]

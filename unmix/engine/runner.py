@@ -1,5 +1,6 @@
 """MMEngine's Runner, and the filter of what it prints; the log file has everything."""
 
+import io
 import logging
 from typing import Any
 
@@ -59,6 +60,8 @@ def quiet(logger: logging.Logger) -> None:
         handler.addFilter(_for_console)  # adding it twice has no effect
     for file in logger.handlers:
         if isinstance(file, logging.FileHandler):
+            if isinstance(file.stream, io.TextIOWrapper):  # names of files may be no text in the locale's encoding
+                file.stream.reconfigure(encoding='utf-8', errors='surrogateescape')
             file.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk the log lacks lines
 
 
