@@ -77,3 +77,16 @@ def test_text_files_are_utf_8_in_every_locale():
             if name in ('open', 'read_text', 'write_text', 'fdopen') and not (binary or other or named):
                 found.append(f'{path.relative_to(ROOT)}:{node.lineno}')
     assert not found
+
+
+def test_assertions_only_narrow_types():
+    """``python -O`` leaves them out, so no input may be checked by one."""
+    found = []
+    for path in [*(ROOT / 'unmix').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]:
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Assert):
+                test = node.test
+                narrow = isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.IsNot)
+                if not narrow or ast.unparse(test.comparators[0]) != 'None':
+                    found.append(f'{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}')
+    assert not found

@@ -1,6 +1,7 @@
 """Configs by path and by name, and every way to misspell something in them."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +366,43 @@ def test_files_that_are_no_config(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf'{name}, or one of its _base_, cannot be read: \w+: '):
         load_config(str(tmp_path / name))
+
+
+ADAMW = (
+    'optim_wrapper.optimizer._delete_=True',
+    'optim_wrapper.optimizer.type=AdamW',
+    'optim_wrapper.optimizer.lr=0.1',
+)
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['auto_scale_lr.enable=True'], r'auto_scale_lr\.base_batch_size is missing.* auto_scale_lr\.base_batch_size=256'),
+    (['auto_scale_lr.enable=True', 'auto_scale_lr.base_batch_size=0'], r'base_batch_size is 0; expected'),
+    ([*ADAMW, 'optim_wrapper.paramwise_cfg.bias_decay_mult=0.'],
+     r'paramwise_cfg\.bias_decay_mult multiplies .*optim_wrapper\.optimizer\.weight_decay=0\.01'),
+    ([*ADAMW, "optim_wrapper.paramwise_cfg.custom_keys.head.decay_mult=0."], r"keys\.head\.decay_mult multiplies"),
+    (['visualizer.vis_backends.0.type=WandbVisBackend'],
+     r'visualizer\.vis_backends\.0\.type is WandbVisBackend, which needs the package wandb: pip install wandb'),
+])  # fmt: skip
+def test_values_that_do_not_go_together(monkeypatch, words, message):
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(ValueError, match=message):
+        load_config(QUICKSTART, options(*words))
+
+
+@pytest.mark.parametrize('words', [
+    [*ADAMW, 'optim_wrapper.paramwise_cfg.bias_decay_mult=0.', 'optim_wrapper.optimizer.weight_decay=0.01'],
+    ['auto_scale_lr.enable=True', 'auto_scale_lr.base_batch_size=256'],
+    ['auto_scale_lr.enable=False'],
+    ["visualizer.vis_backends=[dict(type='PatientVisBackend')]"],
+])  # fmt: skip
+def test_the_advice_on_them_works(words):
+    load_config(QUICKSTART, options(*words))
+
+
+def test_without_workers_nothing_is_left_that_is_for_workers_only():
+    words = options('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=True',
+                    'train_dataloader.prefetch_factor=4')  # fmt: skip
+    with pytest.warns(UserWarning, match=r'persistent_workers and train_dataloader\.prefetch_factor has'):
+        cfg = load_config(QUICKSTART, words)
+    assert not {'persistent_workers', 'prefetch_factor'} & cfg.train_dataloader.keys()

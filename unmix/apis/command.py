@@ -23,7 +23,7 @@ from unmix.engine.sharding import FlexibleRunner
 
 OFF = ('', '0', 'false', 'no', 'off')  # values of UNMIX_DEBUG
 # Errors whose message says what to do; any other is a defect and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
+USER_ERRORS = (ValueError, OSError, KeyError, TypeError, ImportError)
 
 
 class Options(argparse.Action):

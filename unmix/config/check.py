@@ -177,6 +177,7 @@ def check_config(cfg: Mapping[str, Any]) -> None:
     """
     for path, node in dicts(cfg):
         key, used = path.rpartition('.')[2], path.partition('.')[0] in RUNNER_KEYS  # else a part of something
+        used = used and '.custom_keys' not in path  # names of modules
         if key.endswith('dataloader'):
             if used and node.get('dataset') is None:
                 raise ValueError(f"{path}.dataset is missing. Give one, e.g. dict(type='ImageFolder', data_root=DIR).")

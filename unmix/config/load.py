@@ -17,6 +17,7 @@ from mmengine.fileio.handlers import file_handlers
 
 import unmix
 from unmix.config.check import check_config, check_kinds, check_options, check_stages, check_variables, dicts
+from unmix.config.combinations import check_combinations, drop_options_of_workers
 from unmix.config.options import merge_options
 
 
@@ -96,8 +97,10 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     for path, node in dicts(content):
         if path.endswith('dataloader'):
             complete_loader(path.rpartition('.')[2], node)
+            drop_options_of_workers(path, node)
     check_config(content)
     check_stages(cfg)
+    check_combinations(content)
     return cfg
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMEngineRunner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
+from unmix.engine.failures import failures_explained, keep_going
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 
@@ -25,19 +27,25 @@ class Runner(MMEngineRunner):
         quiet(logger)
         return logger
 
+    def build_visualizer(self, *args: Any, **kwargs: Any) -> Visualizer:
+        """Build the visualizer as MMEngine does; a backend that fails later does not end the training."""
+        visualizer = super().build_visualizer(*args, **kwargs)
+        keep_going(visualizer)
+        return visualizer
+
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir), sizes_explained(self):
+        with sole_use(self.work_dir), sizes_explained(self), failures_explained(self):
             return super().train()
 
     def val(self) -> dict[str, float]:
         """Validate as MMEngine does."""
-        with sizes_explained(self):
+        with sizes_explained(self), failures_explained(self):
             return super().val()
 
     def test(self) -> dict[str, float]:
         """Test as MMEngine does."""
-        with sizes_explained(self):
+        with sizes_explained(self), failures_explained(self):
             return super().test()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
