@@ -25,7 +25,7 @@ _RESUMABLE = re.compile(r'(?!best_)[^.].*_\d+\.pth')
 def name_latest(work_dir: str, path: str) -> None:
     """Write the path of a complete checkpoint to ``last_checkpoint`` in the work directory."""
     with atomic_path(Path(work_dir, LATEST)) as temporary:
-        temporary.write_text(path)
+        temporary.write_text(path, encoding='utf-8', errors='surrogateescape')
 
 
 def find_latest_checkpoint(path: str) -> str | None:
@@ -73,7 +73,7 @@ def newest_whole(work_dir: Path) -> str | None:
 def _candidates(work_dir: Path) -> Iterator[Path]:
     """Yield the checkpoint that ``last_checkpoint`` names, then the others, newest first."""
     try:
-        named = Path((work_dir / LATEST).read_text().strip())
+        named = Path((work_dir / LATEST).read_text(encoding='utf-8', errors='surrogateescape').strip())
     except (FileNotFoundError, UnicodeDecodeError):
         named = Path()
     here = work_dir / named.name

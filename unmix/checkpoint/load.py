@@ -1,4 +1,4 @@
-"""Safe loading: every scheme of MMEngine loads with ``weights_only=True`` or is refused.
+"""Safe loading: every scheme of MMEngine loads with ``weights_only=True``.
 
 MMEngine 0.10.7 cannot read its own checkpoints with ``weights_only=True``; onedl-mmengine falls back to executing the
 pickle; both execute pickles from http. One loader with a list of allowed types replaces all of them. It first compares
@@ -10,6 +10,11 @@ import os
 import os.path as osp
 import pickle
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ _REFUSED = re.compile(
 )
 
 _trust = False
+_name: ContextVar[str | None] = ContextVar('name', default=None)
 
 
 def trust_checkpoints() -> None:
@@ -137,14 +143,30 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     return checkpoint if first else load()
 
 
-def load_from_refused_scheme(filename: str, *_: Any, **__: Any) -> Any:
-    """Refuse a scheme whose loader in MMEngine unpickles without ``weights_only``.
+def load_for_scheme(file: Any, map_location: Any = None, **_: Any) -> Any:
+    """Load what a loader of MMEngine has found or downloaded; it takes the place of ``torch.load`` there.
+
+    Args:
+        file: A path, or an open file.
+        map_location: As for ``torch.load``.
 
     Raises:
-        ValueError: Always.
+        FileNotFoundError, ValueError: As :func:`load_from_local`; the message has the name in :func:`named`.
     """
-    scheme = filename.partition('://')[0]
-    raise ValueError(
-        f'checkpoint {filename!r}: {scheme}:// is refused, since MMEngine would execute code of the file. '
-        'Download the file and give its path, or give its http(s):// address'
-    )
+    if not hasattr(file, 'read'):
+        path = os.fspath(file)
+        return _load(path, _name.get() or path, map_location) if osp.isfile(path) else load_from_local(path)
+    with tempfile.NamedTemporaryFile(suffix='.pth') as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        return _load(copy.name, _name.get() or copy.name, map_location)
+
+
+@contextmanager
+def named(filename: str) -> Iterator[None]:
+    """Name the checkpoint that :func:`load_for_scheme` reads in messages."""
+    token = _name.set(filename)
+    try:
+        yield
+    finally:
+        _name.reset(token)
