@@ -13,6 +13,7 @@ ValueError.
 
 import argparse
 import copy
+import functools
 import io
 import itertools
 import pickle
@@ -72,7 +73,7 @@ def seeds() -> list[tuple[str, bytes]]:
         torch.save(sample(), buffer, _use_new_zipfile_serialization=zipped)
         files.append(('.pth', buffer.getvalue()))
     arrays = dict(model={'stem.conv1.weight': np.arange(12, dtype=np.float32), 'x': np.float64(1)}, matching=True)
-    return files + [('.pkl', pickle.dumps(arrays, protocol)) for protocol in (2, 4, 5)]
+    return 4 * files + [('.pkl', pickle.dumps(arrays, protocol)) for protocol in (2, 4, 5)]
 
 
 def mutated(random_: random.Random, files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
@@ -246,26 +247,34 @@ def _written(value: Any, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def bombs() -> list[tuple[str, bytes]]:
+def bombs(depth: int = 1_000_000) -> list[tuple[str, bytes]]:
     """Return archives and pickles that would become much larger than the file, or recurse deeply."""
     buffer = io.BytesIO()
     torch.save({'state_dict': {'w': torch.zeros(2**20)}}, buffer)
     with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(packed := io.BytesIO(), 'w', zipfile.ZIP_DEFLATED) as new:
         for entry in old.infolist():
             new.writestr(entry.filename, old.read(entry))
-    deep = b'\x80\x02)' + b'\x85' * 1_000_000
+    deep = b'\x80\x02)' + b'\x85' * depth
     pickles = [
         deep + b'.',
-        b'\x80\x02}' + deep[2:] + b'K\x01s.',  # a key whose hash recurses a million times
-        b'\x80\x02' + b']' * 1_000_000 + b'a' * 999_999 + b'.',
-        b'\x80\x02}' * 100_000 + b'.',
+        b'\x80\x02}' + deep[2:] + b'K\x01s.',  # a key whose hash recurses so often
+        b'\x80\x02' + b']' * depth + b'a' * (depth - 1) + b'.',
         b'\x80\x02X\xff\xff\xff\xffabc.',
         b'\x80\x04B\xff\xff\xff\xffabc.',
         b'\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc.',
-        b'\x80\x02(' * 1_000_000,
+        b'\x80\x02(' * depth,
     ]
-    zips = [rezipped(buffer.getvalue(), lambda _, data=data: data, random.Random(0)) for data in pickles]
-    return [('.pth', packed.getvalue()), *(('.pth', x) for x in zips), *((s, x) for x in pickles for s in ('.pth', '.pkl'))]
+    whole = buffer.getvalue()
+    zips = [rezipped(whole, functools.partial(_instead, data), random.Random(0)) for data in pickles]
+    return [
+        ('.pth', packed.getvalue()),
+        *(('.pth', x) for x in zips),
+        *((s, x) for x in pickles for s in ('.pth', '.pkl')),
+    ]
+
+
+def _instead(data: bytes, _: bytes) -> bytes:
+    return data
 
 
 def _touch(value: Any) -> None:
@@ -325,12 +334,12 @@ def load_all(files: list[tuple[str, bytes]], keep: Path, memory: int) -> Counter
             while first < len(batch):
                 command = [sys.executable, str(Path(__file__).resolve()), '--child', name, str(first), str(memory)]
                 status = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-                number, file = (folder / 'at').read_text().split()
+                at, file = (folder / 'at').read_text().split()
                 if status.returncode == 0:
                     break
                 with open(folder / 'results', 'a') as results:
                     results.write(f'{file} crashed with status {status.returncode}\n')
-                first = int(number) + 1
+                first = int(at) + 1
             if (folder / WITNESS).exists():
                 found['ran something'] += 1
             for line in (folder / 'results').read_text().splitlines():
@@ -351,7 +360,9 @@ def main() -> int:
     parser.add_argument('--mutated', type=int, default=20_000, help='number of mutated files (default: 20000)')
     parser.add_argument('--built', type=int, default=500, help='number of built files (default: 500)')
     parser.add_argument('--seed', type=int, default=0, help='of the random numbers (default: 0)')
-    parser.add_argument('--memory', type=int, default=256, help='MiB that the loads of a process may take (default: 256)')
+    parser.add_argument(
+        '--memory', type=int, default=256, help='MiB that the loads of a process may take (default: 256)'
+    )
     parser.add_argument('--keep', type=Path, default=Path('fuzz'), help='folder for files that crash (default: fuzz)')
     args = parser.parse_args()
     random_ = random.Random(args.seed)
@@ -363,7 +374,10 @@ def main() -> int:
         ('mutated', [mutated(random_, whole) for _ in range(args.mutated)]),
     ):
         found = load_all(files, args.keep / what, args.memory)
-        print(f'{what}: {len(files)} files; ' + ', '.join(f'{n} {result}' for result, n in found.most_common()), flush=True)
+        print(
+            f'{what}: {len(files)} files; ' + ', '.join(f'{n} {result}' for result, n in found.most_common()),
+            flush=True,
+        )
         bad += sum(found.values()) - found['loaded'] - found['refused']
     return int(bad > 0)
 

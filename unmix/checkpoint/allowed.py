@@ -331,8 +331,7 @@ def build(value: Any, state: Any) -> None:
         value.state.update(state)
     elif type(value) is Plain and value.kind == 'HistoryBuffer':
         require(
-            type(state) is dict
-            and all(type(x) is _HISTORY.get(key) for key, x in state.items()),
+            type(state) is dict and all(type(x) is _HISTORY.get(key) for key, x in state.items()),
             'a HistoryBuffer has another state',
         )
         value.state.update(state)

@@ -32,6 +32,8 @@ def read_contents(path: str | Path) -> Any:
             raise RefusedError('legacy .tar format')
         if not os.fstat(file.fileno()).st_size:
             raise DamagedError('it is empty')
+        if file.read(256).lstrip().startswith(b'<'):
+            raise DamagedError('it is a web page: an error or a login, perhaps')
         with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             return _read_legacy(data)
 
@@ -85,6 +87,7 @@ def _read_legacy(data: mmap) -> Any:
         nonlocal size
         require(type(identity) is tuple and identity[-1] is None, 'it refers to a part of a storage')
         own = _storage(identity, 6)
+        require(own.dtype is not None, 'it has a tensor of a type that this old form of file lacks')
         if own.key not in found:
             size += own.nbytes + 8
             require(size <= len(data), f'its storages have more bytes than the file: {size}')

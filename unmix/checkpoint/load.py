@@ -77,8 +77,11 @@ def _load(path: str | Path, source: str, map_location: Any) -> Any:
             level=logging.WARNING,
         )
         return torch.load(path, map_location=map_location, weights_only=False)
-    with torch.serialization.safe_globals(allowed_globals()):
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    try:
+        with torch.serialization.safe_globals(allowed_globals()):
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, LookupError, AttributeError, TypeError, ValueError, EOFError) as error:
+        raise unreadable(source, ' '.join(str(error).split())[:200]) from error  # by an older torch, perhaps
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)  # MMEngine's resume executes it, in search of MMCV's gpu_ids
     return checkpoint

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from unmix.mixing import UnMix
 from unmix.models.algorithms.momentum import MomentumEncoder
+from unmix.models.guarded import Guarded
 from unmix.models.heads.base import BaseHead
 from unmix.models.layers.batch_norm import BatchNormReplay
 from unmix.registry import MODELS
@@ -33,7 +34,7 @@ def beside_mixture(view: int) -> View:
     return f'view {view} beside the mixture'
 
 
-class BaseAlgorithm(BaseModel, ABC):
+class BaseAlgorithm(Guarded, BaseModel, ABC):
     """A self-supervised method: the queries of some views must match the targets of others.
 
     A method defines its views, queries and targets. The step, and Un-Mix on it, are written here. Features are
