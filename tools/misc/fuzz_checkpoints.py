@@ -12,7 +12,6 @@ ValueError.
 """
 
 import argparse
-import copy
 import functools
 import io
 import itertools
@@ -140,7 +139,7 @@ def _combined(random_: random.Random, parts: list[Any]) -> Any:
         (
             [one, other],
             {'state_dict': {'w': one, 'x': other}},
-            (one, value, copy.copy(other)),
+            (one, value, other),
             Call(OrderedDict, [('a', one), ('b', other)]),
             Call(torch._utils._rebuild_parameter, one, random_.choice((True, False, 3)), random_.choice((other, None))),
             Call(random_.choice(FUNCTIONS), *random_.choices([one, other, value, 0, -1, 2**40, 'a', ()], k=3)),
