@@ -4,10 +4,12 @@ import logging
 from typing import Any
 
 from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
+from unmix.engine.loops.feature_loop import check_classes
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 
@@ -23,6 +25,17 @@ class Runner(MMEngineRunner):
         logger = super().build_logger(*args, **kwargs)
         quiet(logger)
         return logger
+
+    def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Build the loop as MMEngine does; check that what a classifier learns is what it is validated on.
+
+        Raises:
+            ValueError: If a label means another class in the data to train on.
+        """
+        built = super().build_val_loop(loop)
+        if isinstance(built, ValLoop) and isinstance(self._train_loop, BaseLoop):
+            check_classes(built.dataloader.dataset, self.train_dataloader.dataset, 'train_dataloader')
+        return built
 
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
