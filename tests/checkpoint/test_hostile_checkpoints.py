@@ -93,6 +93,17 @@ def test_a_tensor_stays_in_its_storage(zipped: bool, tensor: Any, message: str, 
     assert message in refused(archive(tensor, _use_new_zipfile_serialization=zipped), tmp_path / 'x.pth')
 
 
+@pytest.mark.parametrize(
+    'state', [{'data': 1}, {'__class__': 1}, {'grad': None}, {'_backward_hooks': 3}, {'a': [1]}, ({}, {'a': 1}), [1]]
+)
+def test_a_tensor_has_attributes_of_its_own_only(state: Any, tmp_path: Path):
+    tensor = torch.ones(2)
+    parts = tensor.__reduce_ex__(2)
+    for kind in (torch.Tensor, torch.nn.Parameter):
+        value = Call(torch._tensor._rebuild_from_type_v2, parts[0], kind, parts[1], state)
+        assert 'a tensor has attributes' in refused(archive(value), tmp_path / 'x.pth')
+
+
 @pytest.mark.parametrize('zipped', [True, False])
 def test_a_storage_has_the_bytes_that_it_declares(zipped: bool, tmp_path: Path):
     content = archive(torch.zeros(300), _use_new_zipfile_serialization=zipped)
@@ -160,11 +171,14 @@ def test_what_trainings_write_loads_unchanged(zipped: bool, tmp_path: Path):
     """Aliases, views, parameters, other types, histories, counters, settings of foreign runs."""
     weight = torch.arange(12.0).view(3, 4)
     state = torch.nn.Linear(2, 2).state_dict()
+    marked = torch.ones(3)
+    marked._fsdp_flattened = True
     content = dict(
         state_dict=state,
         views=[weight, weight.t(), weight[1:, ::2], weight[0].expand(5, 4), torch.zeros(0, 3)],
         types=[torch.ones(2, dtype=dtype) for dtype in (torch.bfloat16, torch.bool, torch.int8)]
         + zipped * [torch.ones(2, dtype=torch.uint16)],
+        marked=marked,
         parameter=torch.nn.Parameter(weight.clone()),
         history=HistoryBuffer([1.0, 2.0], [1, 1]),
         empty=np.zeros(0),
@@ -178,6 +192,7 @@ def test_what_trainings_write_loads_unchanged(zipped: bool, tmp_path: Path):
         assert all(map(torch.equal, loaded[key], content[key]))
     assert loaded['views'][1].data_ptr() == loaded['views'][0].data_ptr()
     assert torch.equal(loaded['parameter'], content['parameter'])
+    assert loaded['marked']._fsdp_flattened
     assert loaded['history'].mean() == 1.5
     assert loaded['rest'] == content['rest']
     assert vars(loaded['args']) == vars(content['args'])

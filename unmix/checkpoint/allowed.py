@@ -269,6 +269,43 @@ def _table(*entries: Global) -> dict[str, Any]:
     return {entry.name: entry for entry in entries}
 
 
+def _parameter_with_state(data: Any, grad: Any, hooks: Any, state: Any) -> TensorInfo:
+    _check_attributes(state)
+    return _parameter(data, grad, hooks)
+
+
+def _with_attributes(function: Any, kind: Any, args: Any, state: Any) -> TensorInfo:
+    """Make a tensor that has attributes, such as those that FSDP gives it."""
+    require(
+        isinstance(function, Global)
+        and function.call in (_tensor, _tensor_v3, _parameter)
+        and isinstance(kind, Global)
+        and kind.name in _TENSOR_TYPES
+        and type(args) is tuple,
+        'a tensor is of another type',
+    )
+    _check_attributes(state)
+    made: TensorInfo = function.call(*args)
+    return made
+
+
+def _check_attributes(state: Any) -> None:
+    if type(state) is tuple and len(state) == 2 and not state[1]:
+        state = state[0]
+    require(
+        type(state) in (dict, type(None))
+        and all(
+            type(name) is str
+            and not name.startswith('__')
+            and not hasattr(torch.nn.Parameter, name)
+            and type(value) in (bool, int, float, str, type(None))
+            for name, value in (state or {}).items()
+        ),
+        'a tensor has attributes that are no numbers or text',
+    )
+
+
+_TENSOR_TYPES = ('torch.Tensor', 'torch.nn.parameter.Parameter')
 _CORES = ('numpy._core', 'numpy.core')  # of numpy 2 and 1
 ARRAYS: Mapping[str, Any] = _table(
     Global('numpy.ndarray'),
@@ -293,6 +330,9 @@ CHECKPOINTS: Mapping[str, Any] = {
         Global('torch._utils._rebuild_tensor_v2', _tensor),
         Global('torch._utils._rebuild_tensor_v3', _tensor_v3),
         Global('torch._utils._rebuild_parameter', _parameter),
+        Global('torch._utils._rebuild_parameter_with_state', _parameter_with_state),
+        Global('torch._tensor._rebuild_from_type_v2', _with_attributes),
+        *map(Global, _TENSOR_TYPES),
         Global('mmengine.logging.history_buffer.HistoryBuffer', lambda: Plain('HistoryBuffer')),
         Global('argparse.Namespace', lambda: Plain('Namespace')),
     ),

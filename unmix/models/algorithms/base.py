@@ -58,7 +58,8 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         data_preprocessor: Config of device, float and normalisation; see :class:`DataPreprocessor`.
 
     Attributes:
-        pairs: Which query view meets which target view.
+        data_preprocessor: Any
+    pairs: Which query view meets which target view.
         pair_weight: Factor of the sum over the pairs.
         mixture_weight: Factor of the sum over :attr:`mixture_pairs`.
         momentum_encoder: The network of the targets; None where the encoder itself makes them.
