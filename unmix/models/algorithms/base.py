@@ -58,8 +58,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         data_preprocessor: Config of device, float and normalisation; see :class:`DataPreprocessor`.
 
     Attributes:
-        data_preprocessor: Any
-    pairs: Which query view meets which target view.
+        pairs: Which query view meets which target view.
         pair_weight: Factor of the sum over the pairs.
         mixture_weight: Factor of the sum over :attr:`mixture_pairs`.
         momentum_encoder: The network of the targets; None where the encoder itself makes them.
@@ -67,6 +66,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         observer: Called in :meth:`after_step` with the queries and targets, by view, before state moves; or None.
     """
 
+    data_preprocessor: Any
     pairs: tuple[tuple[int, int], ...] = ((0, 1),)
     pair_weight: float = 1.0
     mixture_weight: float = 1.0
