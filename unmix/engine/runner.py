@@ -1,6 +1,9 @@
 """MMEngine's Runner, and the filter of what it prints; the log file has everything."""
 
 import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.logging import MMLogger
@@ -17,7 +20,63 @@ from unmix.engine.work_dir import sole_use
 _OWN = ('"FileClient"', '"HardDiskBackend"', 'Resumed iteration number is not divisible by')
 
 
-class Runner(MMEngineRunner):
+class NoTraining(BaseLoop):
+    """Training loop of a Runner that only evaluates: it has not begun, and needs no data.
+
+    Args:
+        cfg: ``train_cfg``, for the length of the training; unknown lengths are unlimited.
+    """
+
+    stop_training = False
+    epoch = iter = 0
+
+    def __init__(self, cfg: Mapping[str, Any]) -> None:
+        self.max_epochs, self.max_iters = (cfg.get(key, sys.maxsize) for key in ('max_epochs', 'max_iters'))
+
+    def run(self) -> None:
+        """Do nothing."""
+
+
+class Evaluating:
+    """Part of both Runners: ``val`` and ``test`` build nothing of the training.
+
+    MMEngine builds the training loop, with its data, as soon as a hook reads ``iter``, ``epoch``, ``max_iters`` or
+    ``train_loop``. Here such a hook sees :class:`NoTraining`, unless the model was trained in this process or the
+    Runner resumes a training.
+    """
+
+    _train_loop: Any
+    _resume: bool
+    _evaluates = False
+
+    @property
+    def train_loop(self) -> BaseLoop:
+        """Return the training loop, built when it is first read; in an evaluation :class:`NoTraining`."""
+        if self._evaluates and isinstance(self._train_loop, dict):
+            return NoTraining(self._train_loop)
+        return super().train_loop  # type: ignore[misc]
+
+    def val(self) -> dict[str, float]:
+        """Validate as MMEngine does."""
+        with self._evaluation():
+            return super().val()  # type: ignore[misc]
+
+    def test(self) -> dict[str, float]:
+        """Test as MMEngine does."""
+        with self._evaluation():
+            return super().test()  # type: ignore[misc]
+
+    @contextmanager
+    def _evaluation(self) -> Iterator[None]:
+        self._evaluates = not self._resume
+        try:
+            with sizes_explained(self):
+                yield
+        finally:
+            self._evaluates = False
+
+
+class Runner(Evaluating, MMEngineRunner):
     """Prints what a user wants to know; environment, config and the order of hooks go to the log file only."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
@@ -41,16 +100,6 @@ class Runner(MMEngineRunner):
         """Train as MMEngine does, if no other process trains in this work dir."""
         with sole_use(self.work_dir), sizes_explained(self):
             return super().train()
-
-    def val(self) -> dict[str, float]:
-        """Validate as MMEngine does."""
-        with sizes_explained(self):
-            return super().val()
-
-    def test(self) -> dict[str, float]:
-        """Test as MMEngine does."""
-        with sizes_explained(self):
-            return super().test()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save as MMEngine does, with the gradients that are being accumulated on all ranks. Every rank calls it."""

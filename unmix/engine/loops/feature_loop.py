@@ -19,6 +19,7 @@ from unmix.evaluation import Features
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
 from unmix.registry import LOOPS, METRICS, MODELS
+from unmix.utils.clock import is_trained
 from unmix.utils.dist import unwrap
 from unmix.utils.rng import seeded
 
@@ -115,7 +116,7 @@ class FeatureLoop(BaseLoop):
     def _collector(self, encoders: Mapping[str, Encoder]) -> Any:
         """Return the function ``(batches, dataset, identity of the data) -> features by encoder``."""
         file = Path(str(self.runner._load_from or ''))
-        fixed = self.mode == 'test' and self.runner.iter == 0 and file.is_file() and None not in self._data
+        fixed = self.mode == 'test' and not is_trained(self.runner) and file.is_file() and None not in self._data
         if not self.cache or not fixed:
             return lambda batches, dataset, data: collect_features(batches, encoders)
         cfg = self.runner.cfg
