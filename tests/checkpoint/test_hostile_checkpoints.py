@@ -136,6 +136,15 @@ def test_records_of_an_archive_are_apart_and_there_once(tmp_path: Path):
     assert 'its end is missing or changed' in refused(content[:4] + content, tmp_path / 'x.pth')
 
 
+def test_an_error_of_torch_about_the_archive_is_one_message(tmp_path: Path):
+    content = archive(torch.zeros(3))
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(tmp_path / 'x.pth', 'w') as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, b'@' if entry.filename.endswith('/version') else old.read(entry))
+    with pytest.raises(ValueError, match=r"x\.pth' cannot be read: .*parse the version"):
+        load_from_local(str(tmp_path / 'x.pth'))
+
+
 @pytest.mark.parametrize('at', [0.4, 0.5, 0.6])
 def test_a_changed_bit_is_seen_without_a_seal(at: float, tmp_path: Path):
     path = tmp_path / 'x.pth'

@@ -27,6 +27,8 @@ from unmix.checkpoint.files import unreadable, verify
 from unmix.utils.download import fetch
 
 _HISTORY_METHODS = ('min', 'max', 'current', 'mean')
+_READERS = ('PytorchStreamReader', 'inline_container')  # of torch, in its errors about archives
+
 _trust = False
 
 
@@ -80,8 +82,18 @@ def _load(path: str | Path, source: str, map_location: Any) -> Any:
     try:
         with torch.serialization.safe_globals(allowed_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, LookupError, AttributeError, TypeError, ValueError, EOFError) as error:
-        raise unreadable(source, ' '.join(str(error).split())[:200]) from error  # by an older torch, perhaps
+    except (
+        pickle.UnpicklingError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+    ) as error:
+        if isinstance(error, RuntimeError) and not any(name in str(error) for name in _READERS):
+            raise  # such as an error about devices, which torch explains
+        raise unreadable(source, ' '.join(str(error).split())[:200]) from error
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)  # MMEngine's resume executes it, in search of MMCV's gpu_ids
     return checkpoint
