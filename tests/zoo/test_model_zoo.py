@@ -367,7 +367,11 @@ def linear_evaluation(folder: Path, **changes: Tensor) -> str:
 
 def test_a_published_classifier_comes_with_its_backbone(own: FileServer, tmp_path: Path) -> None:
     config, linear = str(tmp_path / 'own' / 'configs' / f'{MODEL}.py'), linear_evaluation(tmp_path)
-    file = publish_model(config, str(tmp_path / 'epoch_1.pth'), tmp_path / 'own' / 'weights', classifier=linear)
+    checkpoint, folder = str(tmp_path / 'epoch_1.pth'), tmp_path / 'own' / 'weights'
+    with pytest.raises(ValueError, match=r'(?s)published weights of .*\n- SHA256: .*\n\+ SHA256: .*--replace'):
+        publish_model(config, checkpoint, folder, classifier=linear)
+    assert not list(folder.iterdir())
+    file = publish_model(config, checkpoint, folder, classifier=linear, replace=True)
     assert find_model(MODEL).content['Weights'] == f'weights/{file.name}'
     classifier = unmix.get_model(MODEL, classifier=True, trust=True)
     weights = torch.load(linear)['state_dict']

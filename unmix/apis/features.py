@@ -157,12 +157,14 @@ def _is_file(model: str | Path) -> bool:
 def _load(model: str | Path, cfg: Config, stage: str) -> nn.Module:
     """Build the network that computes the features, and load its weights from a checkpoint or the zoo."""
     file = Path(model).expanduser() if _is_file(model) else download(str(model))
-    state = read_weights(file, cfg.model.backbone, str(file))
     parts: tuple[str, ...] = ('',)
     if stage == 'backbone':  # the rest is not needed, and banks are large
-        network, state = MODELS.build(cfg.model.backbone), below(state, 'backbone.')
+        network = MODELS.build(cfg.model.backbone)
+        own = {f'backbone.{name}': tensor for name, tensor in network.state_dict().items()}
+        state = below(read_weights(file, cfg.model.backbone, str(file), own), 'backbone.')
     else:
         network, parts = MODELS.build(cfg.model), ('backbone.', 'neck.')
+        state = read_weights(file, cfg.model.backbone, str(file), network.state_dict())
     own, state = (
         {name: tensor for name, tensor in tensors.items() if name.startswith(parts)}
         for tensors in (network.state_dict(), state)

@@ -69,20 +69,24 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False, trus
     return cast(nn.Module, model.eval())
 
 
-def read_weights(file: Path, backbone: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def read_weights(
+    file: Path, backbone: Mapping[str, Any], source: str, own: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint.
 
     Args:
         file: The checkpoint.
         backbone: Config of the backbone that the tensors are for.
         source: Description of the checkpoint, for messages.
+        own: State dict of the network, with ``backbone.`` before the names of its backbone, by which the weights are
+            found in a checkpoint of another code. None: they are its ``state_dict``.
 
     Raises:
         ValueError: If the file holds more than weights, or says that they are those of another backbone.
     """
     checkpoint = load_from_local(str(file), map_location='cpu')
     check_backbone(backbone, checkpoint, source)
-    return tensors_of(checkpoint, source)
+    return tensors_of(checkpoint, source, own)
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
