@@ -92,7 +92,7 @@ def test_parity_tables_state_the_tolerances_of_the_tests() -> None:
 
 @pytest.mark.parametrize('text', TEXTS, ids=name_of)
 def test_links_lead_somewhere(text: Path) -> None:
-    for target in re.findall(r'\]\(([^)\s]+)\)', text.read_text()):
+    for target in re.findall(r'\]\(([^)\s]+)\)', text.read_text(encoding='utf-8')):
         if not target.startswith(('http', '#', 'mailto:')):
             assert (text.parent / target.split('#')[0]).exists(), f'{name_of(text)} links to {target}'
 
@@ -100,7 +100,7 @@ def test_links_lead_somewhere(text: Path) -> None:
 @pytest.mark.parametrize('text', TEXTS, ids=name_of)
 def test_commands_name_files_that_exist(text: Path) -> None:
     """The tool of each command, and the configs of this project that it is given."""
-    content = re.sub(r'\\\n\s*', '', text.read_text())
+    content = re.sub(r'\\\n\s*', '', text.read_text(encoding='utf-8'))
     for command in re.findall(r'^(?:\w+=\S+ )*(?:python|bash) tools/.*', content, re.MULTILINE):
         for path in re.findall(r'(?<![\w/.])(?:tools|configs)/[\w./-]+\.(?:py|sh)\b', command):
             assert (ROOT / path).is_file(), f'{name_of(text)}: {path}, in the command {command}'
@@ -108,7 +108,7 @@ def test_commands_name_files_that_exist(text: Path) -> None:
 
 @pytest.mark.parametrize('text', TEXTS, ids=name_of)
 def test_python_blocks_are_python(text: Path) -> None:
-    for block in re.findall(r'^```python\n(.*?)^```', text.read_text(), re.MULTILINE | re.DOTALL):
+    for block in re.findall(r'^```python\n(.*?)^```', text.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL):
         compile(block, name_of(text), 'exec')
 
 
@@ -177,7 +177,7 @@ MADE = {'unmix/.mim'}  # by an install
 
 @pytest.mark.parametrize('text', SAYS, ids=name_of)
 def test_names_of_the_code_exist(text: Path) -> None:
-    content = text.read_text()
+    content = text.read_text(encoding='utf-8')
     assert wrong_names(content) == []
     assert wrong_links(content, text.parent) == []
     assert wrong_paths(content) == []
@@ -238,6 +238,6 @@ def test_architecture_lists_the_changes_of_mmengine() -> None:
 def test_configs_are_shown_as_they_are(text: Path) -> None:
     """A block that begins with the path of a config of this project is that file, less its docstring."""
     for path, block in re.findall(
-        r'^```python\n# (configs/\S+\.py)\n(.*?)^```', text.read_text(), re.MULTILINE | re.DOTALL
+        r'^```python\n# (configs/\S+\.py)\n(.*?)^```', text.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL
     ):
         assert block.strip() == re.sub(r'^""".*?"""', '', (ROOT / path).read_text(), flags=re.DOTALL).strip(), path

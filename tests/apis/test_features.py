@@ -209,7 +209,7 @@ def test_a_damaged_image_is_named_and_the_old_file_stays(work, tmp_path, monkeyp
     write_images(tmp_path / 'images', 4)
     path = tmp_path / 'images' / '02.png'
     path.write_bytes(path.read_bytes()[:-200])
-    Path('out.npz').write_text('old')
+    Path('out.npz').write_text('old', encoding='utf-8')
     command = [str(work / 'last.pth'), 'images', '--config', str(work / 'small.py'), '--out', 'out.npz']
     for workers in ('0', '1'):
         with pytest.raises(SystemExit):
@@ -218,7 +218,7 @@ def test_a_damaged_image_is_named_and_the_old_file_stays(work, tmp_path, monkeyp
         assert 'error: The image images/02.png cannot be read' in error
         assert 'Traceback' not in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ['images', 'out.npz']
-    assert Path('out.npz').read_text() == 'old'
+    assert Path('out.npz').read_text(encoding='utf-8') == 'old'
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -89,7 +89,7 @@ def build_network(golden: Golden, shapes: dict[str, tuple[int, ...]]) -> SwAV:
 @pytest.mark.golden('c06_swav_*')
 @pytest.mark.slow
 def test_network(golden: Golden) -> None:
-    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
+    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text(encoding='utf-8'))
     tensors = [(name, tuple(shape)) for name, shape in keys['tensors_in_fill_order']]
     offset = golden.hp['c0']
     model = build_network(golden, dict(tensors))

@@ -164,13 +164,15 @@ def print_goals(goals: Sequence[Goal], file: str | Path | None = None, **details
         print(f'GOAL {goal.name} {goal.value:.4g} {goal.target:.4g} {"PASS" if goal.met else "FAIL"}')
     if file is not None:
         rows = {goal.name: dict(value=goal.value, target=goal.target, met=goal.met) for goal in goals}
-        Path(file).write_text(json.dumps(dict(goals=rows, machine=machine(), **details), indent=2) + '\n')
+        Path(file).write_text(
+            json.dumps(dict(goals=rows, machine=machine(), **details), indent=2) + '\n', encoding='utf-8'
+        )
 
 
 def machine() -> dict[str, Any]:
     """Return what a figure depends on: processor, cores, load, versions."""
     info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding='utf-8').splitlines() if info.exists() else []
     model = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), '')
     return dict(processor=model or platform.processor(), cores=os.cpu_count(), load=os.getloadavg(),
                 torch=torch.__version__, python=platform.python_version())  # fmt: skip

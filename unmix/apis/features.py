@@ -22,7 +22,7 @@ from unmix.registry import DATASETS, MODELS
 from unmix.utils.files import atomic_path
 from unmix.utils.matching import check_match
 from unmix.utils.names import text
-from unmix.zoo.index import find_model
+from unmix.zoo.index import TRUST, find_model
 from unmix.zoo.models import below, read_weights
 from unmix.zoo.weights import download
 
@@ -50,6 +50,7 @@ def extract_features(
     batch_size: int | None = None,
     num_workers: int | None = None,
     device: str | None = None,
+    trust: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return the features of all images below a folder, as ``tools/test.py`` computes them.
 
@@ -69,6 +70,7 @@ def extract_features(
         num_workers: Likewise.
         device: Where the network is moved to. None: a network stays, a model from a file goes to the accelerator if
             there is one.
+        trust: As for :func:`unmix.get_model`.
 
     Returns:
         ``paths`` (N,), relative to the folder, in order; ``features`` (N, D) float32; with classes also ``labels``
@@ -80,7 +82,7 @@ def extract_features(
         ValueError: If an image cannot be read, there is no such model, a checkpoint does not fit, or the config has no
             pipeline for evaluation.
     """
-    cfg = load_config(str(config or _config_of(model)))
+    cfg = load_config(str(config or _config_of(model, trust)))
     evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
     decode_size = _evaluated(cfg).get('decode_size') if size is None else None
     dataset = ImageFolder(folder, pipeline=evaluation_pipeline(cfg, size), decode_size=decode_size)
@@ -126,11 +128,11 @@ def _encoder(network: Any, cfg: Config, stage: str, device: Any) -> Encoder:
     return lambda batch: forward(preprocessor(dict(inputs=batch['inputs']), False)['inputs'])
 
 
-def _config_of(model: str | Path | nn.Module) -> str:
+def _config_of(model: str | Path | nn.Module, trust: bool) -> str:
     """Return the config of a name of the zoo or of a network of ``get_model``.
 
     Raises:
-        ValueError: If the model is another one.
+        ValueError: If the model is another one, or its index is not trusted.
     """
     if isinstance(model, nn.Module):
         known = getattr(model, 'pretrained_cfg', None)
@@ -139,7 +141,7 @@ def _config_of(model: str | Path | nn.Module) -> str:
         return str(known['config'])
     file = Path(model).expanduser()
     if not _is_file(model):
-        return str(find_model(str(model)).config)
+        return str(find_model(str(model)).config_to_read(trust))
     beside = ' or '.join(map(str, sorted(file.parent.glob('*.py')))) or 'the one that it was trained with'
     raise ValueError(f'Which config {model} is of is not known; give it (--config): {beside}.')
 
@@ -155,12 +157,14 @@ def _is_file(model: str | Path) -> bool:
 def _load(model: str | Path, cfg: Config, stage: str) -> nn.Module:
     """Build the network that computes the features, and load its weights from a checkpoint or the zoo."""
     file = Path(model).expanduser() if _is_file(model) else download(str(model))
-    state = read_weights(file, cfg.model.backbone, str(file))
     parts: tuple[str, ...] = ('',)
     if stage == 'backbone':  # the rest is not needed, and banks are large
-        network, state = MODELS.build(cfg.model.backbone), below(state, 'backbone.')
+        network = MODELS.build(cfg.model.backbone)
+        own = {f'backbone.{name}': tensor for name, tensor in network.state_dict().items()}
+        state = below(read_weights(file, cfg.model.backbone, str(file), own), 'backbone.')
     else:
         network, parts = MODELS.build(cfg.model), ('backbone.', 'neck.')
+        state = read_weights(file, cfg.model.backbone, str(file), network.state_dict())
     own, state = (
         {name: tensor for name, tensor in tensors.items() if name.startswith(parts)}
         for tensors in (network.state_dict(), state)
@@ -224,6 +228,7 @@ def features(arguments: Sequence[str] | None = None, prog: str | None = None) ->
     parser.add_argument('--batch-size', type=int, help='default: as in the config')
     parser.add_argument('--num-workers', type=int, help='default: as in the config')
     parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--trust', action='store_true', help=TRUST)
     args = vars(parser.parse_args(arguments))
     out = Path(args.pop('out'))
     if out.suffix not in SUFFIXES:

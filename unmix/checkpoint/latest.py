@@ -3,17 +3,15 @@
 import logging
 import math
 import re
-import zipfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
+from unmix.checkpoint.contents import read_contents
 from unmix.checkpoint.files import verify
-from unmix.checkpoint.load import allowed_globals
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
 
@@ -25,7 +23,7 @@ _RESUMABLE = re.compile(r'(?!best_)[^.].*_\d+\.pth')
 def name_latest(work_dir: str, path: str) -> None:
     """Write the path of a complete checkpoint to ``last_checkpoint`` in the work directory."""
     with atomic_path(Path(work_dir, LATEST)) as temporary:
-        temporary.write_text(path)
+        temporary.write_text(path, encoding='utf-8', errors='surrogateescape')
 
 
 def find_latest_checkpoint(path: str) -> str | None:
@@ -73,7 +71,7 @@ def newest_whole(work_dir: Path) -> str | None:
 def _candidates(work_dir: Path) -> Iterator[Path]:
     """Yield the checkpoint that ``last_checkpoint`` names, then the others, newest first."""
     try:
-        named = Path((work_dir / LATEST).read_text().strip())
+        named = Path((work_dir / LATEST).read_text(encoding='utf-8', errors='surrogateescape').strip())
     except (FileNotFoundError, UnicodeDecodeError):
         named = Path()
     here = work_dir / named.name
@@ -94,8 +92,7 @@ def _position(path: Path) -> tuple[float, float, int]:
     A file that cannot be read counts as the newest, so that a warning names it.
     """
     try:
-        with torch.serialization.safe_globals(allowed_globals()):
-            meta = torch.load(path, map_location='meta', mmap=True, weights_only=True)['meta']
+        meta = read_contents(path)['meta']
         done = float(meta['iter']), float(meta.get('epoch', 0))
     except Exception:  # a damaged pickle can raise anything
         done = math.inf, math.inf
@@ -103,12 +100,10 @@ def _position(path: Path) -> tuple[float, float, int]:
 
 
 def _problem(path: Path) -> str | None:
-    """Return why a checkpoint cannot be read, or None; without a seal the checksums of the archive are compared."""
+    """Return why a checkpoint cannot be read, or None."""
     try:
         if not verify(path):
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is not None:
-                    raise ValueError(f'its record {archive.testzip()} is damaged')
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            read_contents(path)
+    except (OSError, ValueError) as error:
         return f'checkpoint {str(path)!r} cannot be used: {error}'
     return None

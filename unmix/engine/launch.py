@@ -125,10 +125,10 @@ def _has_progress(work_dir: Path, agents: set[str]) -> bool:
     """Return whether the job of these agents has saved a checkpoint; write the agents to ``elastic.json``."""
     note, pointer = work_dir / NOTE, work_dir / LATEST
     stamp = pointer.stat().st_mtime_ns if pointer.is_file() else None
-    job = json.loads(note.read_text()) if note.is_file() else dict(agents=[])
+    job = json.loads(note.read_text(encoding='utf-8')) if note.is_file() else dict(agents=[])
     if agents.isdisjoint(job['agents']):
         job = dict(agents=[], last_checkpoint=stamp)
     job['agents'] = sorted(agents.union(job['agents']))
     with atomic_path(note) as path:
-        path.write_text(json.dumps(job, indent=1))
+        path.write_text(json.dumps(job, indent=1), encoding='utf-8')
     return stamp != job['last_checkpoint']

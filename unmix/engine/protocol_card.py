@@ -80,7 +80,7 @@ def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any]
     entry = dict(card, results=results)
     protocols: dict[str, Any] = {}
     with suppress(FileNotFoundError, ValueError, AttributeError):  # none, or not ours
-        protocols = json.loads(path.read_text()).get('protocols', {})
+        protocols = json.loads(path.read_text(encoding='utf-8')).get('protocols', {})
     same = [
         name for name, other in protocols.items() if _digest(other) is not None and _digest(other) == _digest(entry)
     ]
@@ -89,7 +89,9 @@ def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any]
     for protocol in protocols.values():
         merged |= protocol['results']
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(merged | dict(run) | {'protocols': protocols}, indent=2) + '\n')
+        temporary.write_text(
+            json.dumps(merged | dict(run) | {'protocols': protocols}, indent=2) + '\n', encoding='utf-8'
+        )
 
 
 def versions() -> dict[str, str]:
@@ -114,7 +116,8 @@ def _checkpoint(runner: Runner, model: Any, meta: Mapping[str, Any]) -> dict[str
     """Return file, digest and epoch of the weights tested, and file and digest of a classifier's pretrained weights."""
     if is_trained(runner):
         pointer = Path(runner.work_dir, 'last_checkpoint')
-        last = Path(pointer.read_text().strip()) if pointer.is_file() else None
+        text = pointer.read_text(encoding='utf-8', errors='surrogateescape').strip() if pointer.is_file() else ''
+        last = Path(text) if text else None
         names = {f'epoch_{runner.epoch}.pth', f'iter_{runner.iter}.pth'}
         file, epoch = (last if last is not None and last.name in names else None), runner.epoch
     else:

@@ -1,5 +1,6 @@
 """MMEngine's Runner, and the filter of what it prints; the log file has everything."""
 
+import io
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,9 +10,11 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner import Runner as MMEngineRunner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
+from unmix.engine.failures import failures_explained, keep_going
 from unmix.engine.loader import build_dataloader
 from unmix.engine.loops.feature_loop import check_classes
 from unmix.engine.sizes import sizes_explained
@@ -71,7 +74,7 @@ class Evaluating:
     def _evaluation(self) -> Iterator[None]:
         self._evaluates = not self._resume
         try:
-            with sizes_explained(self):
+            with sizes_explained(self), failures_explained(self):
                 yield
         finally:
             self._evaluates = False
@@ -88,6 +91,12 @@ class Runner(Evaluating, MMEngineRunner):
         quiet(logger)
         return logger
 
+    def build_visualizer(self, *args: Any, **kwargs: Any) -> Visualizer:
+        """Build the visualizer as MMEngine does; a backend that fails later does not end the training."""
+        visualizer = super().build_visualizer(*args, **kwargs)
+        keep_going(visualizer)
+        return visualizer
+
     def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
         """Build the loop as MMEngine does; check that what a classifier learns is what it is validated on.
 
@@ -101,7 +110,7 @@ class Runner(Evaluating, MMEngineRunner):
 
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir), sizes_explained(self):
+        with sole_use(self.work_dir), sizes_explained(self), failures_explained(self):
             return super().train()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -124,6 +133,8 @@ def quiet(logger: logging.Logger) -> None:
         handler.addFilter(_for_console)  # adding it twice has no effect
     for file in logger.handlers:
         if isinstance(file, logging.FileHandler):
+            if isinstance(file.stream, io.TextIOWrapper):  # names of files may be no text in the locale's encoding
+                file.stream.reconfigure(encoding='utf-8', errors='surrogateescape')
             file.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk the log lacks lines
 
 

@@ -13,6 +13,7 @@ from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from unmix.engine.failures import failures_explained
 from unmix.engine.loader import build_dataloader
 from unmix.engine.runner import Evaluating, quiet
 from unmix.engine.sizes import sizes_explained
@@ -96,7 +97,7 @@ class FlexibleRunner(Evaluating, MMEngineFlexibleRunner):
 
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir), sizes_explained(self):
+        with sole_use(self.work_dir), sizes_explained(self), failures_explained(self):
             return super().train()
 
     def save_checkpoint(self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any) -> None:

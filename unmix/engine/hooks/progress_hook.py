@@ -125,7 +125,7 @@ def memory() -> str:
     if torch.cuda.is_available():
         return f'CUDA {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB'
     try:
-        with open('/proc/self/status') as file:
+        with open('/proc/self/status', encoding='utf-8') as file:
             kib = next(int(line.split()[1]) for line in file if line.startswith('VmRSS'))
     except (OSError, StopIteration):
         return ''

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import get_rank, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from unmix.checkpoint.latest import PASSING, name_latest
 from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed, resume_command
+from unmix.engine.failures import WorkerWatch
 from unmix.engine.loader import epoch_of_stream
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
 from unmix.engine.sizes import check_schedules, check_sizes
@@ -34,6 +35,8 @@ class TrainLoop(EpochBasedTrainLoop):
     * Each iteration seeds the global random generators, which dropout uses, by (seed, iteration, rank).
     * Ctrl-C or SIGTERM: the iteration is finished (with gradient accumulation: the optimiser step), a checkpoint saved,
       the command that resumes printed, and the process ends with 130 or 143. During a validation this happens after it.
+    * An error of the data, such as a worker that the system has ended or a file server that is gone: a checkpoint is
+      saved in the same way, where there is one process, and the error is raised.
     * A run resumed at the end of an epoch first does the validation that was due there and not done.
 
     If a signal or an error ends the training, ``on_abort(runner)`` of each hook that has this method is called.
@@ -66,6 +69,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self._remainder = StepRemainder()
         runner.register_hook(self._remainder)
         self._stop = StopSignal()
+        self._workers = WorkerWatch()
         self._iter = 0
         self._done = 0  # batches of this epoch
 
@@ -77,9 +81,10 @@ class TrainLoop(EpochBasedTrainLoop):
             self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
         self._remainder.restore(self.runner)
         follow_seed(self.runner, self.dataloader, self._seed)
+        self._begin = self._iter
         self.step = TrainStep(self.runner.model, self.runner.optim_wrapper)
         try:
-            with self._stop:
+            with self._stop, self._workers:
                 self.runner.call_hook('before_train')
                 if self._done == 0 and self._epoch > 0:
                     self._validate()
@@ -126,18 +131,26 @@ class TrainLoop(EpochBasedTrainLoop):
             sampler.set_start(skip * (_batch_size(self.dataloader) or 1))
             skip = 0
         iterator: Iterator[Any] = iter(self.dataloader)
+        self._workers.begin()
         if isinstance(self.dataloader.dataset, IterableDataset):
             iterator = epoch_of_stream(iterator, self.dataloader, self._steps)
         for _ in range(skip):
             next(iterator)
         while True:
             try:
+                self._workers.check()
                 data_batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError:
-                if self._stop.number:  # the signal has ended a data worker too; the iteration before is complete
+            except Exception as error:  # the iteration before is complete
+                if self._stop.number:  # the signal has ended a data worker too
                     self._leave()
+                if self._iter > self._begin and get_world_size() == 1:  # other ranks would wait for this one
+                    try:
+                        self._leave()
+                    except (OSError, ValueError) as other:
+                        self.runner.logger.error(f'{other}. The reason to save was: {error}')
+                self._workers.check()  # names the signal that ended a worker
                 raise
             yield data_batch
 
@@ -160,6 +173,7 @@ class TrainLoop(EpochBasedTrainLoop):
             self._leave()
 
     def _leave(self) -> None:
+        """Save, print how to go on, and after a signal end the process."""
         runner, name = self.runner, f'interrupted_iter_{self._iter}.pth'
         path, meta = Path(runner.work_dir, name), {'epoch': self._epoch, 'iter': self._iter}
         replaced = [old for old in runner.message_hub.get_info(PASSING, []) if old != name]
@@ -174,7 +188,8 @@ class TrainLoop(EpochBasedTrainLoop):
             f'Stopped after {self._iter} of {self._max_iters} iterations; all is saved in {path}. To go on:\n'
             + resume_command(runner.cfg.filename, runner.work_dir)
         )
-        raise SystemExit(self._stop.exit_code)
+        if self._stop.number:
+            raise SystemExit(self._stop.exit_code)
 
 
 def _batch_size(dataloader: DataLoader[Any]) -> int | None:

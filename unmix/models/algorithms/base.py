@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from unmix.mixing import UnMix
 from unmix.models.algorithms.momentum import MomentumEncoder
+from unmix.models.guarded import Guarded
 from unmix.models.heads.base import BaseHead
 from unmix.models.layers.batch_norm import BatchNormReplay
 from unmix.registry import MODELS
@@ -33,7 +34,7 @@ def beside_mixture(view: int) -> View:
     return f'view {view} beside the mixture'
 
 
-class BaseAlgorithm(BaseModel, ABC):
+class BaseAlgorithm(Guarded, BaseModel, ABC):
     """A self-supervised method: the queries of some views must match the targets of others.
 
     A method defines its views, queries and targets. The step, and Un-Mix on it, are written here. Features are
@@ -66,6 +67,7 @@ class BaseAlgorithm(BaseModel, ABC):
         observer: Called in :meth:`after_step` with the queries and targets, by view, before state moves; or None.
     """
 
+    data_preprocessor: Any
     pairs: tuple[tuple[int, int], ...] = ((0, 1),)
     pair_weight: float = 1.0
     mixture_weight: float = 1.0
