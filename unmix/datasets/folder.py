@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from unmix.datasets.arrays import is_train
-from unmix.datasets.base import BaseDataset, Pipeline
+from unmix.datasets.base import BaseDataset, Pipeline, file_evidence
 from unmix.datasets.decode import decode_image
 from unmix.registry import DATASETS
 
@@ -101,6 +101,14 @@ class ImageFolder(BaseDataset):
         """Return an image and its label."""
         image = decode_image(self.data_root / os.fsdecode(self.paths[index]), self.decode_size)
         return image, None if self.labels is None else int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """Return the path of an image below ``data_root``."""
+        return os.fsdecode(self.paths[index])
+
+    def content(self, index: int) -> bytes:
+        """Return parts of the file."""
+        return file_evidence(self.data_root / self.name(index))
 
 
 @DATASETS.register_module()
