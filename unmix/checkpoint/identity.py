@@ -19,13 +19,15 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from unmix.checkpoint.files import verify
 from unmix.checkpoint.load import allowed_globals
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
 
 NOTE = 'run.json'
 LATEST = 'last_checkpoint'  # MMEngine's file with the path of the newest checkpoint
-KEY = 'run'  # in `meta` of a checkpoint
+KEY = 'run'  # in `meta` of a checkpoint, and in the note
+FINISHED = 'finished'  # in the note: the iteration at the end of the training
 FREE = re.compile(r'(experiment_name|launcher|load_from|resume|work_dir) = ')  # lines of a config without an effect
 _BEFORE = '00000000_000000_'  # start of the ids of runs whose checkpoints have none; sorts before any date
 _SHOWN = 6
@@ -62,10 +64,9 @@ class Saved(NamedTuple):
 
 
 def read_saved(path: str | Path) -> Saved | None:
-    """Read what a checkpoint file says about itself, without its tensors; None if it cannot be read or has no meta."""
+    """Read what a checkpoint file says about itself; None if it cannot be read, or is of no training."""
     try:
-        with torch.serialization.safe_globals(allowed_globals()):
-            checkpoint = torch.load(path, map_location='meta', mmap=True, weights_only=True)
+        checkpoint = _content(path)
         meta = checkpoint['meta']
         place = int(meta['iter']), int(meta.get('epoch') or 0)
         return Saved(Path(path), run_of(meta), *place, 'optimizer' in checkpoint)
@@ -76,12 +77,25 @@ def read_saved(path: str | Path) -> Saved | None:
 def is_weights(path: str | Path) -> bool:
     """Return whether a file can be read, but is no checkpoint of a training: it has no ``meta`` with an iteration."""
     try:
-        with torch.serialization.safe_globals(allowed_globals()):
-            content = torch.load(path, map_location='meta', mmap=True, weights_only=True)
+        content = _content(path)
     except Exception:
         return False
     meta = content.get('meta') if isinstance(content, Mapping) else None
     return not isinstance(meta, Mapping) or 'iter' not in meta
+
+
+def _content(path: str | Path) -> Any:
+    """Return the content of a checkpoint without its tensors."""
+    with torch.serialization.safe_globals(allowed_globals()):
+        return torch.load(path, map_location='meta', mmap=True, weights_only=True)
+
+
+def _intact(path: Path) -> bool:
+    try:
+        verify(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def run_of(meta: Mapping[str, Any]) -> Starts:
@@ -100,10 +114,23 @@ def run_of(meta: Mapping[str, Any]) -> Starts:
 def current_run(work_dir: str | Path) -> Starts | None:
     """Return the run that was started last in a work directory; None if there is no (readable) ``run.json``."""
     try:
-        run: Starts = json.loads(Path(work_dir, NOTE).read_text(encoding='utf-8'))[KEY]
-        return [[str(name), int(iteration)] for name, iteration in run]
-    except (OSError, ValueError, KeyError, TypeError):
+        run = [[str(name), int(iteration)] for name, iteration in _note(work_dir)[KEY]]
+    except (ValueError, KeyError, TypeError):
         return None
+    return run or None
+
+
+def _note(work_dir: str | Path) -> dict[str, Any]:
+    try:
+        note = json.loads(Path(work_dir, NOTE).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _write_note(work_dir: str | Path, note: Mapping[str, Any]) -> None:
+    with atomic_path(Path(work_dir, NOTE)) as temporary:
+        temporary.write_text(json.dumps(note), encoding='utf-8')
 
 
 def first_day(run: Starts | None) -> str:
@@ -156,6 +183,21 @@ class RunHistory(Hook):
             if is_main_process():
                 self._take(runner)
 
+    def after_train(self, runner: Runner) -> None:
+        """Note that the training has come to its end."""
+        if is_main_process():
+            _write_note(runner.work_dir, {KEY: self.run, FINISHED: runner.iter})
+
+    def finished(self, runner: Runner) -> bool:
+        """Return whether a resumed run has come to its end at the iteration of its checkpoint; call it on all ranks."""
+        answer = [False]
+        if is_main_process() and self._before:
+            run = current_run(runner.work_dir)
+            of_run = run is not None and Saved(Path(), self._before, self._place, 0, True).belongs(run)
+            answer = [of_run and _note(runner.work_dir).get(FINISHED) == self._place]
+        broadcast_object_list(answer, src=0)
+        return answer[0]
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the starts."""
         if self.run:
@@ -165,11 +207,11 @@ class RunHistory(Hook):
         work_dir = Path(runner.work_dir)
         folders = {work_dir} | {Path(hook.out_dir) for hook in runner.hooks if getattr(hook, 'out_dir', None)}
         saved = [read_saved(path) for folder in folders for path in folder.glob('*.pth') if path.name[0] != '.']
-        others = sorted((one for one in saved if one and not one.belongs(self.run)), key=lambda one: one.order)
+        others = [one for one in saved if one and not one.belongs(self.run) and _intact(one.path)]
+        others.sort(key=lambda one: one.order)
         if others:
             runner.logger.warning(self._of_others(others))
-        with atomic_path(work_dir / NOTE) as temporary:
-            temporary.write_text(json.dumps({KEY: self.run}), encoding='utf-8')
+        _write_note(work_dir, {KEY: self.run})
         source = Path(str(runner._load_from or ''))
         if self._before and source.is_file():
             name_latest(work_dir, source)

@@ -101,7 +101,7 @@ def _foreign(saved: Sequence[Saved]) -> list[str]:
     if not saved:
         return []
     names = ', '.join(one.path.name for one in saved)
-    return [f'the run that was started there last has saved none; {names} (newest: {saved[0].path}) are of another run']
+    return [f'{names} (newest: {saved[0].path}) are of another run than the one that was started there last']
 
 
 def _files(work_dir: Path) -> tuple[list[Path], list[Path]]:

@@ -1,6 +1,7 @@
 """Resumption: gradients of a begun step, the position in the epoch, checks of the checkpoint, and the command."""
 
 import difflib
+import math
 import os
 import shlex
 import sys
@@ -140,7 +141,7 @@ def follow_length(runner: Runner, checkpoint: dict[str, Any], extend: bool) -> N
         return
     if not extend:
         if then not in (None, now):
-            runner.logger.warning(_schedules_stay(checkpoint, then, now, epoch))
+            runner.logger.warning(_schedules_stay(checkpoint, then, now))
         return
     if not isinstance(schedulers, list):
         raise ValueError('--extend works with one optimiser; this config has several')
@@ -149,7 +150,8 @@ def follow_length(runner: Runner, checkpoint: dict[str, Any], extend: bool) -> N
     runner.optim_wrapper.optimizer._global_step = 0  # otherwise MMEngine warns that no optimiser step came first
     steps = runner.max_iters // now
     for iteration in range(1, epoch * steps + begun + 1):
-        for by_epoch in (False, True) if iteration % steps == 0 else (False,):
+        ends = iteration % steps == 0 and iteration // steps <= epoch  # the last epoch may have all iterations, no end
+        for by_epoch in (False, True) if ends else (False,):
             for scheduler in flat:
                 if scheduler.by_epoch == by_epoch and not getattr(scheduler, 'need_val_args', False):
                     scheduler.step()
@@ -164,11 +166,12 @@ def follow_length(runner: Runner, checkpoint: dict[str, Any], extend: bool) -> N
     runner.logger.info(f'The schedules are those of a run of {now} epochs (--extend)')
 
 
-def _schedules_stay(checkpoint: Mapping[str, Any], then: int, now: int, epoch: int) -> str:
-    rate = f'{checkpoint["optimizer"]["param_groups"][0]["lr"]:.3g}'
+def _schedules_stay(checkpoint: Mapping[str, Any], then: int, now: int) -> str:
+    meta, length = checkpoint['meta'], checkpoint['message_hub']['runtime_info'].get('max_iters', math.inf)
     if now < then:
         end = f'training ends before they do, after epoch {now}'
-    elif epoch >= then:
+    elif meta['epoch'] >= then or meta['iter'] >= length:
+        rate = f'{checkpoint["optimizer"]["param_groups"][0]["lr"]:.3g}'
         end = f'each schedule is over, and the learning rate stays at {rate}'
     else:
         end = f'after epoch {then} each schedule is over, and the learning rate stays at its last value'

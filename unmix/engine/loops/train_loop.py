@@ -108,16 +108,19 @@ class TrainLoop(EpochBasedTrainLoop):
 
     def _finished(self) -> bool:
         """Return whether a resumed run has nothing left to do, and say so."""
-        left = self._max_epochs - self._epoch
-        if left > 0:
+        done = self._epoch + (self._done == self._steps)  # the last iteration may be done, and what follows it not
+        if done < self._max_epochs:
             return False
-        done = f'train_cfg.max_epochs is {self._max_epochs}, and the checkpoint has done {self._epoch}'
-        more = f'For more: --extend --cfg-options train_cfg.max_epochs={2 * self._epoch}'
-        hub = self.runner.message_hub
-        if left == 0 and (hub.get_info(PASSING) or (self._val_due() and not self._validated())):
-            self.runner.logger.info(f'Nothing is left to train: {done}. What comes after the last step follows')
+        message = f'Nothing is left to train: train_cfg.max_epochs is {self._max_epochs}, and {done} are done.'
+        to_do = (
+            self._done > 0 or self.runner.message_hub.get_info(PASSING) or (self._val_due() and not self._validated())
+        )
+        if done == self._max_epochs and to_do and not self._history.finished(self.runner):
+            self.runner.logger.info(f'{message} What follows the last iteration is done now.')
             return False
-        self.runner.logger.warning(f'Nothing is left to train: {done}. {more}')
+        self.runner.logger.warning(
+            f'{message} For more: --resume --extend --cfg-options train_cfg.max_epochs={2 * done}'
+        )
         return True
 
     def run_epoch(self) -> None:
