@@ -1,7 +1,7 @@
 """Fingerprint of the training data, which shows at a resumption that they have changed."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -113,19 +113,23 @@ class Items:
     def __len__(self) -> int:
         return len(self.row)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.leaves[self.leaf[index]], int(self.row[index])
-
     def name(self, index: int) -> str:
         """Return the name of an image and its label, as far as the data set says."""
-        leaf, row = self[index]
-        name = leaf.name(row) if isinstance(leaf, BaseDataset) else ''
-        labels = getattr(leaf, 'labels', None)
-        return name if labels is None else f'{name} (label {int(labels[row])})'.strip()
+        return _named(self.leaves[self.leaf[index]], [int(self.row[index])])[0]
+
+    def names(self) -> np.ndarray:
+        """Return the CRC-32 of the name and label of each image, (N,) uint32."""
+        codes = np.empty(len(self), dtype=np.uint32)
+        for number, leaf in enumerate(self.leaves):
+            own = np.flatnonzero(self.leaf == number)
+            codes[own] = [
+                zlib.crc32(name.encode(errors='surrogateescape')) for name in _named(leaf, self.row[own].tolist())
+            ]
+        return codes
 
     def content(self, index: int) -> bytes:
         """Return bytes that change with the image; empty if they are not known."""
-        leaf, row = self[index]
+        leaf, row = self.leaves[self.leaf[index]], int(self.row[index])
         try:
             if isinstance(leaf, BaseDataset):
                 return leaf.content(row)
@@ -150,7 +154,7 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
         ``contents``, (S,) int64, a hash of the content of a sample of the images, which N and M alone decide.
     """
     items = Items(dataset)
-    names = np.fromiter((_crc(items.name(index)) for index in range(len(items))), dtype=np.uint32, count=len(items))
+    names = items.names()
     with ThreadPoolExecutor(_THREADS) as pool:
         hashes = list(pool.map(lambda index: _hash(items.content(index)), sample(len(items))))
     return dict(
@@ -187,8 +191,14 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any], dataset: Any) ->
     return '; '.join(words) or None
 
 
-def _crc(name: str) -> int:
-    return zlib.crc32(name.encode(errors='surrogateescape'))
+def _named(leaf: Any, rows: Sequence[int]) -> list[str]:
+    names = [leaf.name(row) for row in rows] if isinstance(leaf, BaseDataset) else [''] * len(rows)
+    labels = getattr(leaf, 'labels', None)
+    if labels is None:
+        return names
+    return [
+        f'{name} (label {label})'.strip() for name, label in zip(names, np.asarray(labels)[rows].tolist(), strict=True)
+    ]
 
 
 def _hash(content: bytes) -> int:
