@@ -139,6 +139,7 @@ def test_every_class_that_takes_the_place_of_one_of_mmengine_is_listed():
     assert found == compat.REPLACED
 
 
+@pytest.mark.slow
 def test_nothing_but_compat_changes_mmengine():
     """Importing every module of the package leaves MMEngine's registries and modules as ``install`` has made them."""
     script = """

@@ -1,5 +1,6 @@
 """Features of folders: the same as an evaluation's, labelled or not, in files that are whole."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 import unmix
 from unmix.apis.command import run_tool
-from unmix.apis.features import evaluation_pipeline, extract_features, features
+from unmix.apis.features import _write_parquet, evaluation_pipeline, extract_features, features
 from unmix.apis.train import evaluate
 from unmix.config import load_config
 from unmix.registry import MODELS
@@ -128,6 +129,26 @@ def test_a_model_of_the_zoo_takes_grey_images_of_its_size(tmp_path):
             wanted = model((torch.tensor(np.stack(images))[:, None].float() - 79.88) / 90.37)
         found = unmix.extract_features(model, tmp_path / folder)
         np.testing.assert_allclose(found['features'], wanted.numpy(), rtol=0, atol=tolerance)
+
+
+def test_names_of_any_characters_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ['a/x #1.png', 'b /é.png', 'b /\udcff.png', '\udcfe/n\nl .png']
+    for name in names:
+        Path('images', name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (16, 16)).save(Path('images', name))
+    names.sort(key=os.fsencode)
+    model = unmix.get_model('moco_digits', pretrained=False)
+    found = unmix.extract_features(model, 'images')
+    np.savez('features.npz', **found)
+    with np.load('features.npz') as file:
+        assert file['paths'].tolist() == names
+        assert file['classes'].tolist() == ['a', 'b ', '\udcfe']
+    parquet = pytest.importorskip('pyarrow.parquet')
+    _write_parquet(found, Path('features.parquet'))
+    table = parquet.read_table('features.parquet').to_pydict()
+    assert table['path'] == [os.fsencode(name) for name in names]  # some are not UTF-8
+    assert table['class'] == [b'a', b'b ', b'b ', b'\xfe']
 
 
 @pytest.mark.parametrize(('name', 'transforms'), [

@@ -118,6 +118,7 @@ def two_ranks(rank: int, work_dir: Path) -> None:
     (work_dir.parent / f'rank_{rank}').touch()
 
 
+@pytest.mark.slow
 def test_all_ranks_stop(tmp_path: Path):
     run_ranks(two_ranks, 2, tmp_path, tmp_path / 'run')
     assert (tmp_path / 'rank_0').exists()

@@ -58,6 +58,7 @@ def test_steps(golden: Golden) -> None:
             gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
             for name, expected in golden.named(f'{golden.prefix}g1_').items():
                 golden.compare(gradients[our_name(name)], expected, f'g1_{name}')
+        model.before_step()
         optimizer.step()
         model.after_step(stepped=step < hp['steps'] - 1)  # the release scales prototypes before a step, not after it
     final = model.state_dict()

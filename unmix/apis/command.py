@@ -79,10 +79,14 @@ def configure(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner | FlexibleRunner:
+def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunner:
     """Build the Runner of a config, or the FlexibleRunner if it has a ``strategy``, on the devices of this machine.
 
     Weights named ``unmix::NAME`` are downloaded first, so that results can name their file.
+
+    Args:
+        cfg: The config.
+        pretrained: Whether ``model.pretrained`` is needed; not where ``load_from`` gives all weights.
 
     Raises:
         PermissionError: If the work dir cannot be written to.
@@ -95,7 +99,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
         raise PermissionError(
             f'The work dir {cfg.work_dir} cannot be written to ({error.strerror}). Give another one by --work-dir.'
         ) from error
-    named: list[tuple[Any, str]] = [(cfg, 'load_from'), (cfg.get('model'), 'pretrained')]
+    named: list[tuple[Any, str]] = [(cfg, 'load_from')] + [(cfg.get('model'), 'pretrained')] * pretrained
     for node, key in named:
         if isinstance(node, Config | ConfigDict) and str(node.get(key)).startswith('unmix::'):
             node[key] = str(unmix.zoo.download(node[key]))

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from unmix.evaluation.extraction import Encoder, collect_features
 from unmix.registry import DATASETS, MODELS
 from unmix.utils.files import atomic_path
 from unmix.utils.matching import check_match
+from unmix.utils.names import text
 from unmix.zoo.index import find_model
 from unmix.zoo.models import below, read_weights
 from unmix.zoo.weights import download
@@ -34,7 +34,8 @@ DESCRIPTION = """Write the features of all images below a folder to a file.
 %(prog)s work_dirs/NAME/epoch_200.pth images/ --config moco/NAME --out features.parquet
 
 The file holds paths, features and, where sub-folders are classes, labels and classes; images are prepared as the config
-prepares those that it evaluates on. A .parquet file has a row per image: path, feature, label and class.
+prepares those that it evaluates on. A .parquet file has a row per image: path, feature, label and class. Where a
+name of a file is not UTF-8, its paths or classes are bytes.
 """
 
 
@@ -53,7 +54,8 @@ def extract_features(
     """Return the features of all images below a folder, as ``tools/test.py`` computes them.
 
     Images are not augmented; they are prepared as the config prepares those that it evaluates on. If those all have
-    one size, or are grey, the images are resized to it, or converted to grey.
+    one size, or are grey, the images are resized to it, or converted to grey. Photographs are turned upright, as their
+    EXIF orientation says, also where the config's data set has ``exif=False``.
 
     Args:
         model: Name of a model of the zoo, a checkpoint, or a network: one of :func:`unmix.get_model`, an algorithm, or
@@ -70,7 +72,8 @@ def extract_features(
 
     Returns:
         ``paths`` (N,), relative to the folder, in order; ``features`` (N, D) float32; with classes also ``labels``
-        (N,) int64 and ``classes``, their names.
+        (N,) int64 and ``classes``, their names. Names are read as UTF-8, other bytes as surrogates
+        (``os.fsencode(path)`` is the name in the file system).
 
     Raises:
         FileNotFoundError: If there is no such folder, checkpoint or config, or no image.
@@ -98,9 +101,8 @@ def extract_features(
         # A folder may have no labels; collect_features needs some, so it gets the index.
         rows = collect_features((dict(batch, label=batch['index']) for batch in loader), {'': encode})
     assert rows is not None
-    found = dict(
-        paths=np.array([os.fsdecode(path) for path in dataset.paths]), features=rows[''].features.cpu().float().numpy()
-    )
+    paths = np.array([text(path) for path in dataset.paths.tolist()])
+    found = dict(paths=paths, features=rows[''].features.cpu().float().numpy())
     if dataset.labels is not None and dataset.classes is not None:
         found |= dict(labels=dataset.labels.numpy(), classes=np.array(dataset.classes))
     return found
@@ -244,8 +246,14 @@ def _write_parquet(found: dict[str, np.ndarray], path: Path) -> None:
 
     rows = found['features']
     vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.reshape(-1)), rows.shape[1])
-    columns = dict(path=pyarrow.array(found['paths']), feature=vectors)
+
+    def column(names: np.ndarray) -> Any:
+        try:
+            return pyarrow.array(names)
+        except UnicodeError:  # a name that is not UTF-8
+            return pyarrow.array([name.encode(errors='surrogateescape') for name in names.tolist()])
+
+    columns = dict(path=column(found['paths']), feature=vectors)
     if 'labels' in found:
-        names = pyarrow.array(found['classes'][found['labels']])
-        columns |= {'label': pyarrow.array(found['labels']), 'class': names}
+        columns |= {'label': pyarrow.array(found['labels']), 'class': column(found['classes'][found['labels']])}
     parquet.write_table(pyarrow.table(columns), path)

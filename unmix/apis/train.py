@@ -69,7 +69,7 @@ def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) ->
     if args.work_dir is None and os.path.isfile(args.checkpoint) and os.access(folder, os.W_OK):
         args.work_dir = str(folder)
     cfg = configure(args)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     stage = 'val' if cfg.get('test_cfg') is None else 'test'
     missing = [key for key in (f'{stage}_cfg', f'{stage}_dataloader', f'{stage}_evaluator') if cfg.get(key) is None]
     if missing:
@@ -77,5 +77,5 @@ def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) ->
             f'{cfg.filename} has no test protocol: {" and ".join(missing)} missing. Take a base of '
             'configs/_base_/datasets, which have all three, or a config of configs/benchmarks.'
         )
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, pretrained=False)
     getattr(runner, stage)()

@@ -119,7 +119,7 @@ class BaseDataset(Dataset[dict[str, Any]]):
         return {} if self.classes is None else dict(classes=self.classes)
 
 
-def file_evidence(path: Path) -> bytes:
+def file_evidence(path: str | bytes | Path) -> bytes:
     """Return the size of a file, and its first and last 32 KiB: enough to notice that it was replaced."""
     with open(path, 'rb') as file:
         size = file.seek(0, os.SEEK_END)

@@ -18,6 +18,7 @@ from pooch import file_hash
 import unmix
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.models.algorithms import Classifier
+from unmix.utils.clock import is_trained
 from unmix.utils.files import atomic_path
 from unmix.version import __version__
 
@@ -126,11 +127,6 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def is_trained(runner: Runner) -> bool:
-    """Whether this process has trained the model."""
-    return not isinstance(runner._train_loop, dict | None) and runner.iter > 0
 
 
 def _checkpoint(runner: Runner, model: Any, meta: Mapping[str, Any]) -> dict[str, Any] | None:

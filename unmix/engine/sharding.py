@@ -13,7 +13,7 @@ from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from unmix.engine.runner import quiet
+from unmix.engine.runner import Evaluating, quiet
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 from unmix.registry import STRATEGIES
@@ -83,7 +83,7 @@ def _is_unit(
     return nonwrapped_numel >= min_num_params and not isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
-class FlexibleRunner(MMEngineFlexibleRunner):
+class FlexibleRunner(Evaluating, MMEngineFlexibleRunner):
     """MMEngine's Runner for strategies, with the console and the checkpoints of :class:`unmix.engine.runner.Runner`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -43,6 +43,7 @@ class BaseAlgorithm(BaseModel, ABC):
 
         losses = model(views, index=index, mode='loss')    # changes nothing but BatchNorm's running statistics
         sum(losses.values()).backward()
+        model.before_step()                                # no gradient where the head is frozen
         optimizer.step()
         model.after_step()                                 # queue, bank, prototypes, momentum encoder
 
@@ -245,6 +246,11 @@ class BaseAlgorithm(BaseModel, ABC):
             loss = loss + self.unmix(lam, [(head.terms(q, target), head.terms(q, reverse)) for q in learners])
         return loss
 
+    def before_step(self) -> None:
+        """Drop the gradients of parameters that do not learn in this step; called before each optimiser step."""
+        for parameter in self.head.frozen_parameters():
+            parameter.grad = None
+
     def after_step(self, stepped: bool = True) -> None:
         """Move all state: the one place where it moves.
 
@@ -256,12 +262,18 @@ class BaseAlgorithm(BaseModel, ABC):
                 has left the step out.
 
         Raises:
-            RuntimeError: If there was no :meth:`loss` in training mode before.
+            RuntimeError: If there was no :meth:`loss` in training mode before, or the optimiser has moved parameters
+                that are frozen.
         """
         if self._features is None:
             raise RuntimeError(
                 f'{type(self).__name__}.after_step() was called without a loss: call it once after each loss in '
                 'training mode, model.train().'
+            )
+        if stepped and any(parameter.grad is not None for parameter in self.head.frozen_parameters()):
+            raise RuntimeError(
+                f'The optimiser has stepped with a gradient of parameters of {type(self.head).__name__} that are '
+                'frozen in this step. Call model.before_step() before optimizer.step().'
             )
         queries, targets = self._features
         self.discard_step()
