@@ -23,7 +23,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor
 
 from unmix.checkpoint.files import write_checkpoint
-from unmix.checkpoint.latest import PASSING, name_latest, newest_whole
+from unmix.checkpoint.identity import name_latest, read_saved, remove_own
+from unmix.checkpoint.latest import PASSING, newest_whole
 from unmix.utils.dist import agreed
 
 _OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')
@@ -217,8 +218,8 @@ def _job(
     write_checkpoint(buffer, path)
     if named_in is not None and is_main_process():
         name_latest(named_in, path)
-    # Remove files only beside it or in the work dir: a resumed checkpoint may name files of another run.
+    # Remove files only beside it or in the work dir, and only those of its run: a resumed checkpoint may name others.
     folders = {Path(folder).resolve() for folder in (Path(path).parent, named_in) if folder is not None}
-    for old in map(Path, outdated):
-        if old != Path(path) and old.suffix == '.pth' and old.parent.resolve() in folders:
-            old.unlink(missing_ok=True)
+    old = [old for old in map(Path, outdated) if old != Path(path) and old.parent.resolve() in folders]
+    if old and (saved := read_saved(path)) is not None:
+        remove_own(old, saved.run)
