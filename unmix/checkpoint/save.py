@@ -18,6 +18,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor
@@ -52,9 +53,11 @@ def save_checkpoint(
 
     Raises:
         OSError: If the file cannot be written.
-        ValueError: If a tensor is NaN or infinite.
+        ValueError: If a tensor is NaN or infinite, in a run of the scope ``unmix``; other toolboxes may want that.
     """
-    refuse_nonfinite(checkpoint, filename)
+    scope = DefaultScope.get_current_instance()
+    if scope is not None and scope.scope_name == 'unmix':
+        refuse_nonfinite(checkpoint, filename)
     if file_client_args is not None or backend_args is not None or '://' in str(filename):
         _mmengine_save(checkpoint, filename, file_client_args, backend_args)
         return
