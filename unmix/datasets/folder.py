@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmix.datasets.arrays import is_train
-from unmix.datasets.base import BaseDataset, Pipeline
+from unmix.datasets.base import BaseDataset, Pipeline, file_evidence
 from unmix.datasets.decode import decode_image, readable_suffixes
 from unmix.datasets.lists import read_list
 from unmix.datasets.scan import Scan, count, say
@@ -95,6 +95,14 @@ class ImageFolder(BaseDataset):
         """Return an image and its label."""
         image = decode_image(os.path.join(self.root, self.paths[index]), self.decode_size, self.exif)
         return image, None if self.labels is None else int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """Return the path of an image below ``data_root``."""
+        return text(self.paths[index])
+
+    def content(self, index: int) -> bytes:
+        """Return parts of the file."""
+        return file_evidence(os.path.join(self.root, self.paths[index]))
 
 
 def _scan(root: bytes, folders: Collection[bytes] | None, key: str = 'dataset.data_root') -> Scan:

@@ -11,7 +11,7 @@ import mmengine
 import numpy as np
 import torch
 import torchvision
-from mmengine.dist import get_world_size
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.runner import Runner
 from pooch import file_hash
 
@@ -92,6 +92,25 @@ def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any]
         temporary.write_text(
             json.dumps(merged | dict(run) | {'protocols': protocols}, indent=2) + '\n', encoding='utf-8'
         )
+
+
+def is_reported(runner: Runner) -> bool:
+    """Return whether ``results.json`` has the results of this config on the weights of the run, and say so.
+
+    Rank 0 decides; all ranks call it.
+    """
+    reported = [False]
+    if is_main_process():
+        path, filename = Path(runner.work_dir, 'results.json'), runner.cfg.filename
+        config = Path(filename).name if filename else runner.experiment_name
+        own = _checkpoint(runner, None, {})
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none, or not ours
+            entry = json.loads(path.read_text(encoding='utf-8'))['protocols'][config]
+            reported = [own is not None and own['sha256'] is not None and own['sha256'] == _digest(entry)]
+        if own is not None and reported[0]:
+            runner.logger.info(f'{path} has the results of {own["file"]}; they are not computed again')
+    broadcast_object_list(reported)
+    return reported[0]
 
 
 def versions() -> dict[str, str]:

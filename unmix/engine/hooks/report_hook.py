@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from unmix.checkpoint.identity import current_run, first_day
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
 from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
@@ -90,6 +91,8 @@ class ReportHook(Hook):
         Console().print(table)
         write_results(Path(runner.work_dir, 'results.json'), results, self._circumstances(runner), card)
         logs = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))  # the folders are named by date and time
+        begin = first_day(current_run(runner.work_dir))
+        logs = [log for log in logs if log.parents[1].name >= begin]  # not those of an earlier run
         if any(log.stat().st_size for log in logs):
             _attempt(runner, 'curves.png', lambda path: draw_curves(logs, path))
 
