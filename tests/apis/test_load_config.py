@@ -186,6 +186,56 @@ def test_loaders_without_sampler_and_collate_fn(tmp_path):
         assert next(iter(loader))['index'].tolist() == list(range(8))
 
 
+@pytest.mark.parametrize('options', [
+    {'train_dataloader.num_batch_per_epoch': 2, 'train_dataloader.disable_subprocess_warning': True},
+    {'val_cfg.bank_dataloader.num_batch_per_epoch': 1},
+    {'train_dataloader.worker_init_fn': dict(type='collate')},
+    {'train_dataloader.collate_fn.type': 'pseudo_collate'},
+    {'train_dataloader.batch_sampler': dict(type='torch.utils.data.BatchSampler', drop_last=True)},
+    {'env_cfg.resource_limit': 8192, 'env_cfg.dist_cfg.timeout': 1800, 'env_cfg.dist_cfg.port': 1},
+    {'env_cfg.mp_cfg.mp_start_method': 'spawn'},
+    {'randomness.deterministic': True, 'randomness.diff_rank_seed': True},
+    {'log_processor.num_digits': 3, 'log_processor.custom_cfg': [dict(data_src='loss', method_name='mean')]},
+    {'find_unused_parameters': True, 'sync_bn': 'torch', 'init_weights_for_test_or_val': True},
+    {'model_wrapper_cfg': dict(type='MMDistributedDataParallel', find_unused_parameters=True)},
+    {'model_wrapper_cfg.broadcast_buffers': True},
+    {'activation_checkpointing': ['backbone'], 'efficient_conv_bn_eval': ['backbone']},
+    {'compile.mode': 'default', 'compile.target': 'forward'},
+    {'optim_wrapper.constructor': 'DefaultOptimWrapperConstructor', 'optim_wrapper.paramwise_cfg.norm_decay_mult': 0.0},
+    {'optim_wrapper.clip_grad': dict(type='value', clip_value=1.0)},
+    {'visualizer.vis_backends': [dict(type='TensorboardVisBackend', name='tb')], 'visualizer.name': 'x'},
+    {'model.init_cfg': dict(type='Constant', layer='Conv2d', val=0.0, override=dict(type='Normal', name='fc'))},
+    {'param_scheduler.0.convert_to_iter_based': True},
+    {'train_cfg': dict(_delete_=True, by_epoch=True, max_epochs=3, dynamic_intervals=[(2, 1)])},
+    {'val_cfg': dict(_delete_=True, fp16=True)},
+    {'custom_imports.imports': ['json'], 'custom_imports.allow_failed_imports': False},
+    {'model.backbone.stem.bias': True},
+])  # fmt: skip
+def test_every_key_that_mmengine_takes_out_before_it_calls_a_type(options):
+    load_config(QUICKSTART, options)
+
+
+@pytest.mark.parametrize(('line', 'message'), [
+    ("val_evaluator = dict(_delete_=True, metrics=[dict(type='Accuracy')])", None),
+    ("param_scheduler = dict(_delete_=True, a=[dict(type='CosineLR')], b=[dict(type='CosineLR')])", None),
+    ("optim_wrapper = dict(_delete_=True, optimizer=dict(type='SGD', lr=1.0))", None),
+    ('log_processor = dict(window_sise=1)', r'log_processor\.window_sise: .* Did you mean window_size'),
+    ('env_cfg = dict(mp_cfg=dict(start_method=1))', r'env_cfg\.mp_cfg\.start_method: .* Did you mean mp_start_method'),
+    ("aug = [dict(type='Normalize', mean=[0.5], std=[1.0])]\ntrain_dataloader = dict(dataset=dict(pipeline=dict("
+     "type='MultiView', transforms=aug)))", r'transforms\.0 normalises the images, and data_preprocessor\.mean'),
+    ("train_dataloader = dict(dataset=dict(pipeline=dict(type='MultiView', transforms=[], mean=9.0, std=1.0)))",
+     r'Take one of them out: train_dataloader\.dataset\.pipeline\.mean and std'),
+])  # fmt: skip
+def test_dicts_of_a_config_file(tmp_path, line, message):
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{QUICKSTART}'\n{line}\n")
+    if message is None:
+        load_config(str(config))
+    else:
+        with pytest.raises(ValueError, match=message):
+            load_config(str(config))
+
+
 def options(*words: str) -> dict[str, Any]:
     return argument_parser(None).parse_args([QUICKSTART, '--cfg-options', *words]).cfg_options
 

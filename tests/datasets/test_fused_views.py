@@ -281,10 +281,10 @@ def test_what_cannot_be_done_is_said() -> None:
         MultiView(crop(8), backend='gpu')
     with pytest.raises(ValueError, match=r'mean=1, std=None, .*give both or none'):
         MultiView(crop(8), mean=1, dtype='float32')
-    with pytest.raises(ValueError, match=r'1 or 3 channels, .*\(2, 6, 5\).*BatchMultiView'):
-        MultiView(crop(8))(torch.zeros(2, 6, 5, dtype=torch.uint8), SampleKey(0))
+    with pytest.raises(ValueError, match=r'ColorJitter is for images of 1 or 3 channels, and the data set gives 2'):
+        MultiView([*crop(8), JITTER])(torch.zeros(2, 6, 5, dtype=torch.uint8), SampleKey(0))
     mixed = [photo(9, 9, 0), photo(9, 9, 0, 1)]
-    with pytest.raises(ValueError, match=r'have \[1, 3\] channels; load all alike'):
+    with pytest.raises(ValueError, match=r'1 \(torch.uint8\), 3 \(torch.uint8\) channels.*; load all alike'):
         MultiView(crop(8)).batch(mixed, [SampleKey(0), SampleKey(1)])
     dataset = Photos(pipeline=RECIPES['SingleView'])
     dataset.load = lambda index: (photo(20, 20, 0), index or None)  # type: ignore[method-assign]

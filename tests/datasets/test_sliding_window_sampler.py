@@ -88,7 +88,7 @@ def test_ranks_have_windows_of_their_own_images(monkeypatch):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(window=101), 'sampler.window is 101'),
+    (dict(window=0), 'sampler.window is 0'),
     (dict(window=20, stride=0), 'sampler.stride is 0'),
     (dict(window=20, stride=21), 'sampler.stride is 21'),
     (dict(window=20, stride=5, reshuffle='always'), "sampler.reshuffle is 'always'"),
@@ -97,3 +97,8 @@ def test_ranks_have_windows_of_their_own_images(monkeypatch):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         SlidingWindowSampler(range(100), seed=0, **arguments)
+
+
+def test_a_window_longer_than_the_data_is_refused_when_it_is_drawn():
+    with pytest.raises(ValueError, match=r'window is 101 for each of 1 processes, of which each has only 100 images'):
+        list(SlidingWindowSampler(range(100), window=101, stride=10))

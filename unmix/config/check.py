@@ -6,10 +6,16 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Union, get_args, get_origin
 
+import torch
 from mmengine import registry as mmengine_registry
+from mmengine.evaluator import Evaluator
+from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
+from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor
+from torch.distributed import init_process_group
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from unmix import registry as unmix_registry
@@ -20,6 +26,10 @@ BUILDER_KEYS: dict[str, set[str]] = {
     'hook': {'priority'},
     'parameter scheduler': {'convert_to_iter_based'},
     'loop': {'by_epoch', 'type'},
+    'optimizer wrapper': {'constructor', 'paramwise_cfg'},
+    'vis_backend': {'name'},
+    'weight initializer': {'layer', 'name', 'override'},
+    'dataloader': {'num_batch_per_epoch', 'disable_subprocess_warning'},
 }
 ALWAYS = {'type', '_scope_', '_delete_'}
 # Keys whose value, or whose list's items, are built, so that they need a type.
@@ -36,8 +46,11 @@ STAGES = (
 # Top-level keys that the Runner and the tools read.
 RUNNER_KEYS = {
     *inspect.signature(Runner).parameters,
-    *('data_root', 'num_threads', 'custom_imports', 'auto_scale_lr', 'compile', 'strategy'),
+    *('data_root', 'num_threads', 'custom_imports', 'auto_scale_lr', 'compile', 'strategy', 'model_wrapper_cfg'),
+    *('find_unused_parameters', 'sync_bn', 'activation_checkpointing', 'efficient_conv_bn_eval'),
+    *('init_weights_for_test_or_val',),
 }
+LITERAL = {'clip_grad', 'on_trace_ready'}  # keys of dicts whose ``type`` is a word, not a class
 # Those of them that are dicts.
 DICTS = (
     *(
@@ -54,6 +67,7 @@ DICTS = (
 )
 MISSPELT = 0.9  # similarity from which an unknown name is taken for a known one, misspelt
 FOLLOWED = {'data_root', 'data_preprocessor'}  # variables whose change by an option load_config carries to their uses
+VIEWS = {'MultiView', 'SingleView', 'MultiCrop'}  # pipelines that can normalise
 KINDS: dict[type, str] = {bool: 'True or False', int: 'a whole number', float: 'a number'}
 
 
@@ -130,6 +144,30 @@ def _kinds(parameter: inspect.Parameter) -> set[Any]:
     return set(get_args(annotation) if union else [annotation]) - {type(None), Tensor}
 
 
+def _keys(*functions: Callable[..., Any], extra: Iterable[str] = ()) -> set[str]:
+    return {*extra, *(name for function in functions for name in arguments(function)[0])}
+
+
+# What the Runner takes from dicts that need no type, by path.
+UNTYPED: dict[str, set[str]] = {
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'env_cfg.mp_cfg': _keys(set_multi_processing),
+    'env_cfg.dist_cfg': _keys(init_process_group, extra=('init_backend', 'port')),
+    'randomness': _keys(Runner.set_randomness),
+    'log_processor': _keys(LogProcessor),
+    'model_wrapper_cfg': _keys(DistributedDataParallel, extra=('detect_anomalous_params',)),
+    'optim_wrapper': _keys(OptimWrapper, extra=('constructor', 'paramwise_cfg')),
+    'train_cfg': _keys(EpochBasedTrainLoop, IterBasedTrainLoop, extra=('by_epoch',)),
+    'val_cfg': _keys(ValLoop),
+    'test_cfg': _keys(TestLoop),
+    'val_evaluator': _keys(Evaluator),
+    'test_evaluator': _keys(Evaluator),
+    'auto_scale_lr': {'enable', 'base_batch_size'},
+    'compile': _keys(torch.compile, extra=('target',)),
+    'custom_imports': {'imports', 'allow_failed_imports'},
+}
+
+
 def registries() -> list[Registry]:
     """Return all registries that a config can reach, ours first."""
     modules = (unmix_registry, mmengine_registry)
@@ -181,8 +219,8 @@ def check_config(cfg: Mapping[str, Any]) -> None:
         if key.endswith('dataloader'):
             if used and node.get('dataset') is None:
                 raise ValueError(f"{path}.dataset is missing. Give one, e.g. dict(type='ImageFolder', data_root=DIR).")
-            check_arguments(path, node, DataLoader, '')
-        elif 'type' in node:
+            check_arguments(path, node, DataLoader, 'dataloader')
+        elif 'type' in node and key not in LITERAL:
             function, registry_name = find_type(node['type'])
             if function is None:
                 known = {name for registry in registries() for name in registry.module_dict}
@@ -190,15 +228,39 @@ def check_config(cfg: Mapping[str, Any]) -> None:
                     f'{path}.type is {node["type"]!r}, which is not registered. {suggest(node["type"], known)}'
                 )
             check_arguments(path, node, function, registry_name)
-        elif used and (path.split('.')[-2] if key.isdigit() and '.' in path else key) in COMPONENTS:
+        elif path in UNTYPED and not _of_parts(path, node):
+            unknown = next((name for name in node if name not in UNTYPED[path] | ALWAYS), None)
+            if unknown is not None:
+                raise ValueError(
+                    f'{path}.{unknown}: the config has no such key. {suggest(str(unknown), UNTYPED[path])}'
+                )
+        elif (
+            used
+            and not _of_parts(path, node)
+            and (path.split('.')[-2] if key.isdigit() and '.' in path else key) in COMPONENTS
+        ):
             raise ValueError(
                 f'{path} has no type, only the keys {", ".join(node) or "of none"}. Add the name of what to build, '
                 f"type='...'; a base's type is lost by _delete_=True."
             )
+    check_normalization(cfg)
     for key in cfg:
         near = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=MISSPELT)
         if near and key not in RUNNER_KEYS:
             raise ValueError(f'{key}: the config has no such key. Did you mean {near[0]}?')
+
+
+def _component(path: str) -> str:
+    """Return the key of a dict, or of the list that it is in."""
+    *_, parent, key = ['', *path.split('.')]
+    return parent if key.isdigit() and parent else key
+
+
+def _of_parts(path: str, node: Mapping[str, Any]) -> bool:
+    """Whether a dict has an optimiser or a schedule for each of several parts of a model."""
+    if path == 'optim_wrapper':
+        return any(isinstance(value, Mapping) and 'optimizer' in value for value in node.values())
+    return path == 'param_scheduler' and len(node) > 0 and all(isinstance(v, list | Mapping) for v in node.values())
 
 
 def check_arguments(path: str, node: Mapping[str, Any], function: Callable[..., Any], registry: str) -> None:
@@ -220,6 +282,25 @@ def check_arguments(path: str, node: Mapping[str, Any], function: Callable[..., 
             raise ValueError(f'{path}.{key} is {node[key]!r} ({received}); {name} expects {expected}.')
 
 
+def check_normalization(cfg: Mapping[str, Any]) -> None:
+    """Refuse a config that normalises its images twice.
+
+    Raises:
+        ValueError: If a pipeline and ``data_preprocessor`` both do so.
+    """
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if preprocessor.get('mean') is None:
+        return
+    for path, node in dicts({key: value for key, value in cfg.items() if key.endswith(('dataloader', '_cfg'))}):
+        name = getattr(find_type(node['type'])[0], '__name__', '') if node.get('type') else ''
+        if name == 'Normalize' or (name in VIEWS and node.get('mean') is not None):
+            raise ValueError(
+                f'{path} normalises the images, and data_preprocessor.mean does so too. Take one of them out: '
+                f'{"the transform Normalize" if name == "Normalize" else f"{path}.mean and std"}, or set '
+                'data_preprocessor.mean=None data_preprocessor.std=None.'
+            )
+
+
 def check_stages(cfg: Mapping[str, Any]) -> None:
     """Check that training, validation and test have all of their three keys or none.
 
@@ -236,31 +317,35 @@ def check_stages(cfg: Mapping[str, Any]) -> None:
             )
 
 
-def check_options(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> None:
-    """Refuse keys that ``--cfg-options`` added where nothing reads them.
+def check_options(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '', typed: bool = False) -> None:
+    """Refuse keys that ``--cfg-options`` added where nothing reads them; what reads a dict below a type is up to it.
 
     Args:
         before: The config without the options.
         after: The config with the options; :func:`check_config` checks the arguments of types.
         path: Dotted path of both, for the message.
+        typed: Whether they are below a dict with a type.
 
     Raises:
         ValueError: It names the key and the nearest valid ones.
     """
+    typed = typed or 'type' in after
     for key, value in after.items():
         place = f'{path}.{key}' if path else str(key)
         if key in before:
             if isinstance(value, Mapping) and isinstance(before[key], Mapping):
-                check_options(before[key], value, place)
+                check_options(before[key], value, place, typed)
             _check_kind(place, before[key], value)
             continue
-        if 'type' in after or (isinstance(value, Mapping) and 'type' in value and path):
+        if typed or (isinstance(value, Mapping) and 'type' in value and path):
             continue
         valid = set(before)
         if not path:
             valid = valid | RUNNER_KEYS
+        elif path in UNTYPED:
+            valid = valid | UNTYPED[path]
         elif path.endswith('dataloader'):
-            valid = valid | arguments(DataLoader)[0].keys()
+            valid = valid | arguments(DataLoader)[0].keys() | BUILDER_KEYS['dataloader']
         if key not in valid:
             raise ValueError(f'--cfg-options {place}: the config has no such key. {suggest(str(key), valid)}')
 

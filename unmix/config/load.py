@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,18 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import ConfigParsingError
 from mmengine.fileio import YamlHandler
 from mmengine.fileio.handlers import file_handlers
+from torch.utils.data import IterableDataset
 
 import unmix
-from unmix.config.check import check_config, check_kinds, check_options, check_stages, check_variables, dicts
+from unmix.config.check import (
+    check_config,
+    check_kinds,
+    check_options,
+    check_stages,
+    check_variables,
+    dicts,
+    find_type,
+)
 from unmix.config.combinations import check_combinations, drop_options_of_workers
 from unmix.config.options import merge_options
 
@@ -198,10 +208,13 @@ def complete_loader(name: str, loader: Any) -> None:
     """Add ``collate_fn`` and ``sampler`` to a loader's config that has none.
 
     MMEngine's defaults do not fit this project's data sets: batches are lists of items, and no sampler shuffles, or
-    divides the images among processes.
+    divides the images among processes. A stream (``IterableDataset``) has no sampler.
     """
     loader.setdefault('collate_fn', dict(type='collate'))
-    if loader.get('batch_sampler') is None and not loader.get('sampler'):
+    kind = find_type((loader.get('dataset') or {}).get('type'))[0]
+    if inspect.isclass(kind) and issubclass(kind, IterableDataset):
+        loader.setdefault('sampler', None)
+    elif loader.get('batch_sampler') is None and not loader.get('sampler'):
         loader['sampler'] = dict(type='EpochSampler', shuffle=name.startswith('train'))
 
 

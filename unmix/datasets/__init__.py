@@ -7,7 +7,7 @@ from unmix.datasets.decode import decode_image, read_image
 from unmix.datasets.folder import ImageFolder, ImageNet, TinyImageNet
 from unmix.datasets.published import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, read_idx
 from unmix.datasets.samplers import EpochSampler, SampleKey, SlidingWindowSampler
-from unmix.datasets.wrappers import MixtureDataset, Subset
+from unmix.datasets.wrappers import FirstImages, MixtureDataset, Subset
 
 __all__ = [
     'CIFAR10',
@@ -19,6 +19,7 @@ __all__ = [
     'Digits',
     'EpochSampler',
     'FashionMNIST',
+    'FirstImages',
     'ImageFolder',
     'ImageNet',
     'MixtureDataset',

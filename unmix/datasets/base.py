@@ -61,7 +61,7 @@ class BaseDataset(Dataset[dict[str, Any]]):
 
     @abstractmethod
     def load(self, index: int) -> tuple[Image.Image | Tensor, int | None]:
-        """Return an image, PIL (RGB or L) or tensor (C, H, W), and its label; None if it has none."""
+        """Return an image, PIL or tensor (C, H, W), and its label; None if it has none."""
 
     def name(self, index: int) -> str:
         """Return the name of an image, the same wherever the data lie; '' if images have none.
@@ -97,7 +97,7 @@ class BaseDataset(Dataset[dict[str, Any]]):
             loaded = [self.load(key.index) for key in part]
             images = [to_tensor(image) for image, _ in loaded]
             labels += [None if label is None else int(label) for _, label in loaded]
-            views = views or pipeline.empty(len(keys), images[0].shape[0])
+            views = views or pipeline.empty(len(keys), images[0])
             inputs = pipeline.batch(images, part, [view[start : start + len(part)] for view in views])
         batch = dict(
             inputs=views if isinstance(inputs, list) else views[0], index=torch.tensor([key.index for key in full_keys])
@@ -141,8 +141,10 @@ def collate(items: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
     keys = {tuple(item) for item in items}
     if len(keys) > 1:
         raise ValueError(f'The items of a batch have different keys: {sorted(keys)}. Label all images or none.')
-    shapes = {tuple(item['inputs'].shape) for item in items if isinstance(item['inputs'], Tensor)}
-    if len(shapes) > 1:
+    views = [item['inputs'] if isinstance(item['inputs'], list) else [item['inputs']] for item in items]
+    kinds = [{tuple(view.shape) for view in column if isinstance(view, Tensor)} for column in zip(*views, strict=False)]
+    if any(len(shapes) > 1 for shapes in kinds):
+        shapes = next(shapes for shapes in kinds if len(shapes) > 1)
         raise ValueError(
             f'The images of a batch have different sizes: {sorted(shapes)[:4]}. Give the data set a pipeline that ends '
             "in one size, e.g. dict(type='SingleView', transforms=[dict(type='Resize', size=256), "

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 
 from unmix.registry import DATA_SAMPLERS
 from unmix.utils.rng import generator
+from unmix.utils.sizes import Misfit, Sizes
 
 
 class SampleKey(NamedTuple):
@@ -71,6 +72,14 @@ class KeySampler(Sampler[SampleKey]):
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.start = 0
+
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return what does not fit these sizes of a training; checked before it. Default: nothing."""
+        return []
+
+    def suitable(self, sizes: Sizes) -> dict[str, int]:
+        """Return options, by their full keys, with which there are no :meth:`misfits`. Default: none."""
+        return {}
 
     @abstractmethod
     def indices(self) -> np.ndarray:
@@ -169,11 +178,8 @@ class SlidingWindowSampler(KeySampler):
         super().__init__(dataset, seed)
         self.share = len(dataset) // self.world_size  # the same on all ranks
         self.window, self.stride = window // self.world_size, stride // self.world_size
-        if not 0 < self.window <= self.share:
-            raise ValueError(
-                f'sampler.window is {window}, {self.window} for each of {self.world_size} processes, of which each has '
-                f'{self.share} images: it must be positive and not longer than the data set.'
-            )
+        if self.window < 1:
+            raise ValueError(f'sampler.window is {window}; it is at least 1 for each of {self.world_size} processes.')
         if not 0 < self.stride <= self.window:
             raise ValueError(f'sampler.stride is {stride}; it lies between 1 (a process) and sampler.window={window}.')
         if reshuffle not in RESHUFFLES:
@@ -187,8 +193,32 @@ class SlidingWindowSampler(KeySampler):
         self.modulus = self.window if compat == 'released' else self.share
         self.num_samples = self.window
 
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return a window that is longer than the data set."""
+        if self.window <= self.share:
+            return []
+        reason = f'train_dataloader.sampler.window is {self.window * self.world_size}, but the training data set has'
+        return [Misfit(f'{reason} only {sizes.images} images', fatal=True)]
+
+    def suitable(self, sizes: Sizes) -> dict[str, int]:
+        """Return half of the data set as the window, and an eighth of it as the stride, as published."""
+        if self.window <= self.share:
+            return {}
+        window = max(self.share // 2 * self.world_size, sizes.batch)
+        stride = max(window // self.world_size // 8, 1) * self.world_size
+        return {'train_dataloader.sampler.window': window, 'train_dataloader.sampler.stride': stride}
+
     def indices(self) -> np.ndarray:
-        """Return the images of the window of this epoch, in an order of its own."""
+        """Return the images of the window of this epoch, in an order of its own.
+
+        Raises:
+            ValueError: If the window is longer than the data set.
+        """
+        if self.window > self.share:
+            raise ValueError(
+                f'sampler.window is {self.window} for each of {self.world_size} processes, of which each has only '
+                f'{self.share} images.'
+            )
         window = self.positions(self.epoch)[self.permutation('window', self.epoch, self.window)]
         return np.asarray(self.rank + self.world_size * window)
 

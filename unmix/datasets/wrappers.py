@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from unmix.datasets.lists import read_list
 from unmix.datasets.samplers import SampleKey
@@ -134,6 +134,39 @@ class Subset(Wrapper):
         if isinstance(batch, dict):
             return batch | dict(index=torch.tensor([key.index for key in rows]))
         return [item | dict(index=key.index) for item, key in zip(batch, rows, strict=True)]
+
+
+@DATASETS.register_module()
+class FirstImages(Wrapper):
+    """The first images of a data set: what ``num_batch_per_epoch`` of a dataloader leaves, as in MMEngine.
+
+    Args:
+        dataset: The data set, or its config.
+        num_images: Their number.
+
+    Raises:
+        ValueError: If the data set has fewer, or is a stream.
+    """
+
+    def __init__(self, dataset: dict[str, Any] | Dataset[Any], num_images: int) -> None:
+        super().__init__(dataset)
+        if isinstance(self.dataset, IterableDataset):
+            raise ValueError(
+                'dataloader.num_batch_per_epoch is for data sets whose images have numbers, and '
+                f'{type(self.dataset).__name__} is an IterableDataset: let its __len__ be the samples of an epoch.'
+            )
+        if not 0 < num_images <= len(self.dataset):
+            raise ValueError(
+                f'dataloader.num_batch_per_epoch asks for {num_images} images (batches times batch_size times '
+                f'processes); the data set has {len(self.dataset)}, and a positive number up to that is expected.'
+            )
+        self.num_images = num_images
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.dataset[key]
 
 
 @DATASETS.register_module()

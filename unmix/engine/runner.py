@@ -15,6 +15,7 @@ from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
 from unmix.engine.failures import failures_explained, keep_going
+from unmix.engine.loader import build_dataloader
 from unmix.engine.loops.feature_loop import check_classes
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
@@ -81,6 +82,8 @@ class Evaluating:
 
 class Runner(Evaluating, MMEngineRunner):
     """Prints what a user wants to know; environment, config and the order of hooks go to the log file only."""
+
+    build_dataloader = staticmethod(build_dataloader)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger as MMEngine does, with a filter on what it prints."""

@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from unmix.engine.failures import failures_explained
+from unmix.engine.loader import build_dataloader
 from unmix.engine.runner import Evaluating, quiet
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
@@ -86,6 +87,8 @@ def _is_unit(
 
 class FlexibleRunner(Evaluating, MMEngineFlexibleRunner):
     """MMEngine's Runner for strategies, with the console and the checkpoints of :class:`unmix.engine.runner.Runner`."""
+
+    build_dataloader = staticmethod(build_dataloader)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         init_default_scope(kwargs.get('default_scope', 'unmix'))  # MMEngine looks for the strategy before it does so

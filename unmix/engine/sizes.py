@@ -1,14 +1,21 @@
-"""Errors that name the sizes in the config where parts of a model, images or data set do not fit each other."""
+"""Sizes in the config that do not fit each other: parts of a model, images, data set, batch, schedules."""
 
+import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
+from mmengine.dist import get_world_size
 from mmengine.runner import FlexibleRunner, Runner
+from torch.utils.data import DataLoader
 
+from unmix.config.check import dicts, find_type
+from unmix.datasets.samplers import KeySampler
+from unmix.engine.schedulers import WarmupLR
 from unmix.models.algorithms import BaseAlgorithm, Classifier
 from unmix.utils.dist import unwrap
+from unmix.utils.sizes import SMALL, Misfit, Sizes
 
 KEYS = ('in_channels', 'in_dim', 'out_dim', 'dim')
 _MISFIT = re.compile(r'shapes cannot be multiplied|to have \d+ channels|must match the size|size mismatch')
@@ -39,6 +46,102 @@ def sizes_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
             f'The parts of the model do not fit each other or the images: {str(error).strip().splitlines()[-1]}. Make '
             f'each size that of what comes before: {", ".join(sizes)}'
         ) from error
+
+
+def check_sizes(runner: Runner | FlexibleRunner, dataloader: DataLoader[Any], batch: int | None, epochs: int) -> None:
+    """Check batch, head and sampler against the training data; warn about what serves no purpose.
+
+    The message has one set of options that fit together, so that a run with them has neither this error nor a warning.
+
+    Args:
+        runner: The Runner, with its model.
+        dataloader: Training data.
+        batch: Images of a batch, of this process; None if the batch sampler does not tell.
+        epochs: Number of epochs.
+
+    Raises:
+        ValueError: If there is not one whole batch, or the head cannot be trained with these sizes.
+    """
+    images, world, model = len(cast(Sized, dataloader.dataset)), get_world_size(), unwrap(runner.model)
+    sampler = getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
+    parts: list[Any] = [model.head] if isinstance(model, BaseAlgorithm) else []
+    parts += [sampler] if isinstance(sampler, KeySampler) else []
+    found: list[Misfit] = []
+    enough = len(dataloader) > 0 and (batch is None or not dataloader.drop_last or batch * world <= images)
+    if not enough:
+        share = f'{images} images' + (f', {images // world} for each of {world} processes' if world > 1 else '')
+        reason = f'train_dataloader.batch_size is {batch}, but the training data set has only {share}: not one whole'
+        found.append(Misfit(f'{reason} batch', fatal=True))
+    if batch is None:
+        return
+    dim = ((runner.cfg.get('model') or {}).get('neck') or {}).get('out_dim')
+
+    def sizes(size: int) -> Sizes:
+        total = size * world if dataloader.drop_last else min(size * world, max(images, 1))
+        seen = images // total * total if dataloader.drop_last else images
+        return Sizes(images, total, seen, epochs * -(-seen // total), dim)
+
+    now = sizes(batch)._replace(iterations=epochs * max(len(dataloader), 1))
+    found += [misfit for part in parts for misfit in part.misfits(now)]
+    if not found:
+        return
+    least = [2**k for k in range(20, -1, -1) if 2**k * world <= max(images // 4, min(SMALL, images))]
+    for size in [*([batch] if enough else []), *(size for size in least if size <= batch)]:
+        changes = [part.suitable(sizes(size)) for part in parts]
+        if None not in changes:
+            break
+    else:
+        size, changes = batch, []
+    options = {} if size == batch else {'train_dataloader.batch_size': size} | _splits(model, size)
+    for change in changes:
+        options |= change
+    words = ' '.join(f'{key}={value}' for key, value in options.items())
+    advice = f'These sizes fit {images} images: --cfg-options {words}' if words else 'More images are needed.'
+    text = f'{". ".join(misfit.reason for misfit in found)}. {advice}'
+    if any(misfit.fatal for misfit in found):
+        raise ValueError(text)
+    runner.logger.warning(text)
+
+
+def _splits(model: Any, size: int) -> dict[str, int]:
+    """Return the option for groups of BatchNorm of at least 2 images each, if those of the model are smaller."""
+    splits = getattr(getattr(model, 'backbone', None), 'num_splits', 1)
+    fits = size % splits == 0 and size >= 2 * splits
+    return {} if fits else {'model.backbone.num_splits': max(size // 2, 1)}
+
+
+def check_schedules(runner: Runner | FlexibleRunner, epochs: int, iterations: int) -> None:
+    """Check that each schedule of the config begins, and ends its warm-up, within the training.
+
+    Raises:
+        ValueError: If one does not; it names the option that mends it.
+    """
+    for path, node in dicts({'param_scheduler': runner.cfg.get('param_scheduler')}):
+        if 'type' not in node:
+            continue
+        by_epoch = node.get('by_epoch', True) or node.get('convert_to_iter_based', False)
+        unit, length = ('epochs', epochs) if by_epoch else ('iterations', iterations)
+        begin, end = node.get('begin', 0), node.get('end', length)
+        kind = find_type(node['type'])[0]
+        in_iterations = inspect.isclass(kind) and issubclass(kind, WarmupLR)
+        if 'begin' in node and 'end' not in node and begin >= end:
+            raise ValueError(
+                f'{path}.begin is {begin} {unit}, but the training has only {length}: the schedule never begins. '
+                f'--cfg-options {_begin_at(path, max(length // 10, 1), begin, runner)}'
+            )
+        warmup, rest = node.get('warmup', 0), iterations if in_iterations else end - begin
+        if warmup and warmup >= rest:
+            raise ValueError(
+                f'{path}.warmup is {warmup} {"iterations" if in_iterations else unit}, but the training has only '
+                f'{rest}: it would end before the warm-up does. --cfg-options {path}.warmup={rest // 10}'
+            )
+
+
+def _begin_at(path: str, place: int, begin: int, runner: Runner | FlexibleRunner) -> str:
+    """Return the options by which a schedule begins at ``place``, and those before it, until ``begin``, end there."""
+    schedules = dicts({'param_scheduler': runner.cfg.get('param_scheduler')})
+    before = [f'{other}.end={place}' for other, node in schedules if node.get('end') == begin]
+    return ' '.join([f'{path}.begin={place}', *before])
 
 
 def check_num_instances(num_instances: int, num_images: int) -> None:

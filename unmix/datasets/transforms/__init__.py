@@ -8,7 +8,7 @@ The path of an image to its views, with the file of each step::
         numba: crop, resize, flip, colours, blur, type in one pass            numba_kernel.py, numba_vectors.py
         torch: the same operations for a batch on any device                  torch_form.py
         pil: torchvision's functions on PIL images                            backends.py
-    other transforms than a recipe's: one after the other on a PIL image      images.py, blur.py, erasing.py
+    other transforms than a recipe's: one after the other on an image         named.py, blur.py, erasing.py
     BatchMultiView: transforms of a whole batch in memory                     batch.py
 """
 
@@ -23,8 +23,9 @@ from unmix.datasets.transforms.batch import (
 )
 from unmix.datasets.transforms.blur import PILGaussianBlur
 from unmix.datasets.transforms.erasing import Cutout, RandomErasing
-from unmix.datasets.transforms.images import RandomApply, to_bytes, to_pil, to_tensor
+from unmix.datasets.transforms.images import to_bytes, to_pil, to_tensor
 from unmix.datasets.transforms.multi_view import MultiCrop, MultiView, SingleView
+from unmix.datasets.transforms.named import build_transform
 
 __all__ = [
     'BatchAffine',
@@ -38,9 +39,9 @@ __all__ = [
     'MultiCrop',
     'MultiView',
     'PILGaussianBlur',
-    'RandomApply',
     'RandomErasing',
     'SingleView',
+    'build_transform',
     'to_bytes',
     'to_pil',
     'to_tensor',

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from unmix.datasets.transforms.images import to_pil, to_tensor
+from unmix.datasets.transforms.images import COLOURS, to_pil, to_tensor
 from unmix.datasets.transforms.recipe import Draws, Op
 from unmix.datasets.transforms.torch_form import torch_views
 
@@ -37,16 +37,23 @@ def write_views(backend: str, images: Images, draws: Draws, out: Tensor, mean: A
     """Write one view of each image.
 
     Args:
-        backend: 'numba', 'torch' or 'pil'. Images on another device than the CPU always take 'torch'.
-        images: uint8 (N, C, H, W), or N images (C, H, W).
+        backend: 'numba', 'torch' or 'pil'. Images on another device than the CPU, or of floats, always take 'torch'.
+        images: uint8 or float (N, C, H, W), or N images (C, H, W).
         draws: Parameters of the N views.
         out: (N, C, h, w) of the type of :func:`finished`.
         mean: Of each channel, or one for all.
         scale: Likewise; views that are not uint8 are ``(view - mean) * scale``.
     """
-    if out.device.type != 'cpu':
+    if out.device.type != 'cpu' or images[0].is_floating_point():
         backend = 'torch'
-    if backend == 'numba':
+    channels = out.shape[1]
+    if backend == 'numba' and channels not in COLOURS:  # the kernel is for 1 or 3: each channel is an image
+        parts = images.flatten(0, 1)[:, None] if isinstance(images, Tensor) else [c[None] for x in images for c in x]
+        every, exact = draws.rows(np.repeat(np.arange(len(out)), channels)), torch.empty(out.shape)
+        zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+        numba_views(parts, every, exact.view(-1, 1, *out.shape[2:]), zero, one)
+        out.copy_(finished(exact, out.dtype, mean, scale))
+    elif backend == 'numba':
         exact = torch.empty(out.shape) if out.dtype == torch.bfloat16 else out
         shifts, factors = (np.array(np.broadcast_to(value, out.shape[1])) for value in (mean, scale))
         numba_views(images, draws, exact, shifts, factors)

@@ -15,9 +15,13 @@ class PILGaussianBlur:
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0)) -> None:
         self.sigma = tuple(sigma)
 
+    def draw(self) -> float:
+        """Draw a radius, from Python's global generator, which the views seed."""
+        return uniform(*self.sigma)
+
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return the blurred image."""
-        return image.filter(ImageFilter.GaussianBlur(radius=uniform(*self.sigma)))
+        return image.filter(ImageFilter.GaussianBlur(radius=self.draw()))
 
 
 def blur_kernel(radius: float) -> np.ndarray:

@@ -14,7 +14,8 @@ from torch.utils.data import get_worker_info
 
 from unmix.datasets.samplers import SampleKey, one_run
 from unmix.datasets.transforms.backends import finished, kernel, write_views
-from unmix.datasets.transforms.images import Transform, build_transform, to_bytes, to_pil, to_tensor
+from unmix.datasets.transforms.images import COLOURS, check_units, to_floats, to_pil, to_tensor
+from unmix.datasets.transforms.named import Transform, build_transform, steps
 from unmix.datasets.transforms.recipe import Recipe
 from unmix.registry import TRANSFORMS
 from unmix.utils.rng import preserved, reseed, stream, uniforms
@@ -29,10 +30,16 @@ class MultiView:
 
     The numbers are a function of (seed, epoch, index, view). The transforms of :class:`Recipe` are drawn at once and
     applied in one pass, without rounding between them, the same draws by each backend; docs/speed.md measures how far
-    this is from torchvision's own 8 bits. Other transforms are applied one after the other to PIL images.
+    this is from torchvision's own 8 bits. Other transforms are applied one after the other, to PIL images where an
+    image has 8 bits and 1 or 3 channels, and else to tensors; see :class:`unmix.datasets.transforms.named.Step`.
+
+    Images have any number of channels; changes of colour are for 1 or 3. Images of another type than uint8 keep their
+    values: their views are float32, also with ``dtype='uint8'``, by torch.
 
     Args:
-        transforms: Configs of torchvision's transforms, or callables.
+        transforms: Configs of transforms by the name of torchvision (``RandomAffine``, of its v2 ``v2.RandomAffine``,
+            where a class here has the name ``torchvision/RandomErasing``) or of mmcv (``mmcv.RandomFlip``), or
+            callables.
         num_views: Number of views V.
         first_view: Number of the first one, where others come before; see :class:`MultiCrop`.
         backend: 'numba', 'torch', 'pil' (torchvision on PIL images: the reference), or 'auto': numba, or torch where it
@@ -43,7 +50,8 @@ class MultiView:
         std: See ``mean``.
 
     Raises:
-        ValueError: If backend or dtype is none of these, or do not fit to transforms or mean.
+        ValueError: If backend or dtype is none of these, or do not fit to transforms or mean; later, if a transform
+            does not work on an image.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class MultiView:
             if backend in ('numba', 'torch'):
                 raise ValueError(f"{name}: backend={backend!r} cannot do {error}; use 'auto' or 'pil'.") from error
             backend = 'pil'
+        self.steps = tv.Compose(steps(self.transforms.transforms))
         self.num_views = num_views
         self.first_view = first_view
         self.backend = backend
@@ -100,17 +109,24 @@ class MultiView:
         elif self.backend == 'numba' and kernel() is None:
             raise ValueError("backend='numba', but numba does not work here; use 'auto' or 'torch'.")
 
-    def empty(self, num: int, channels: int, device: torch.device | None = None) -> list[Tensor]:
-        """Return room for the views of ``num`` images, V tensors (N, C, h, w), in shared memory if in a worker."""
+    def type_of(self, image: Tensor) -> torch.dtype:
+        """Return the type of the views of an image."""
+        return torch.float32 if self.dtype == torch.uint8 != image.dtype else self.dtype
+
+    def empty(self, num: int, image: Tensor) -> list[Tensor]:
+        """Return room for the views of ``num`` images such as ``image`` (C, H, W): V tensors (N, C, h, w).
+
+        It is on the device of the image, and in shared memory if in a worker.
+        """
         assert self.recipe is not None
-        shape = (self.num_views, num, channels, *self.recipe.size)
+        shape, dtype = (self.num_views, num, image.shape[0], *self.recipe.size), self.type_of(image)
         if get_worker_info() is not None:
-            views = torch.empty(shape, dtype=self.dtype).share_memory_()
-        elif device is not None and device.type != 'cpu':
-            views = torch.empty(shape, dtype=self.dtype, device=device)
+            views = torch.empty(shape, dtype=dtype).share_memory_()
+        elif image.device.type != 'cpu':
+            views = torch.empty(shape, dtype=dtype, device=image.device)
         else:  # NumPy asks the system for huge pages, so that fewer of them have to be looked up, or got anew
-            memory = np.empty(math.prod(shape) * self.dtype.itemsize, np.uint8)
-            views = torch.from_numpy(memory).view(self.dtype).view(shape)
+            memory = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
+            views = torch.from_numpy(memory).view(dtype).view(shape)
         return list(views.unbind())
 
     def batch(
@@ -124,22 +140,25 @@ class MultiView:
             out: Where to write.
 
         Raises:
-            ValueError: If the images differ in the number of channels, or the keys in seed or epoch.
+            ValueError: If the images differ in type or number of channels, or the keys in seed or epoch, or a change of
+                colour does not fit the images.
         """
         assert self.recipe is not None
         self.prepare()
-        pixels: Any
-        if isinstance(images, Tensor):
-            pixels = to_bytes(images)
-            sizes, channels = np.tile(pixels.shape[2:], (len(keys), 1)), {pixels.shape[1]}
-        else:
-            pixels = [to_bytes(image) for image in images]
-            sizes, channels = np.array([image.shape[1:] for image in pixels]), {image.shape[0] for image in pixels}
-        out = self.empty(len(keys), pixels[0].shape[0], pixels[0].device) if out is None else out
-        if channels != {out[0].shape[1]}:
+        pixels: Any = images if isinstance(images, Tensor) else list(images)
+        parts = [images] if isinstance(images, Tensor) else pixels
+        kinds = {(image.dtype, image.shape[-3] if image.ndim > 2 else 0) for image in parts}
+        out = self.empty(len(keys), pixels[0]) if out is None else out
+        if len(kinds) > 1 or {(self.type_of(parts[0]), kind[1]) for kind in kinds} != {(out[0].dtype, out[0].shape[1])}:
+            found = ', '.join(f'{channels} ({dtype})' for dtype, channels in sorted(kinds, key=str))
             raise ValueError(
-                f'The images of a batch have {sorted(channels | {out[0].shape[1]})} channels; load all alike.'
+                f'The images of a batch have {found} channels, and the first one has {out[0].shape[1]}; load all alike.'
             )
+        self._check_colours(parts)
+        if parts[0].dtype != torch.uint8:
+            pixels = to_floats(pixels) if isinstance(pixels, Tensor) else [to_floats(image) for image in pixels]
+        sizes = np.array([image.shape[-2:] for image in parts])
+        sizes = np.tile(sizes, (len(keys), 1)) if isinstance(images, Tensor) else sizes
         purpose, num = ('views', *one_run(keys)), len(keys)
         streams = [stream(*purpose, view) for view in range(self.first_view, self.first_view + self.num_views)]
         index = np.tile([key.index for key in keys], self.num_views)
@@ -150,17 +169,40 @@ class MultiView:
             write_views(self.backend, pixels, part, target, self.mean, self.scale)
         return out
 
+    def _check_colours(self, images: Sequence[Tensor]) -> None:
+        """Check that the changes of colour of the recipe fit the images (..., C, H, W)."""
+        if self.recipe is None or not self.recipe.colours:
+            return
+        changes = ', '.join(self.recipe.colours)
+        if images[0].shape[-3] not in COLOURS:
+            raise ValueError(
+                f'dataset.pipeline.transforms: {changes} is for images of 1 or 3 channels, and the data set gives '
+                f'{images[0].shape[-3]}. Take it out of the pipeline.'
+            )
+        try:
+            for image in images:
+                if image.dtype != torch.uint8:
+                    check_units(image)
+        except ValueError as error:
+            raise ValueError(f'dataset.pipeline.transforms: {changes}: {error}.') from error
+
     def __call__(self, image: Image.Image | Tensor, key: SampleKey) -> Any:
         """Return the views of an image: list of V tensors (C, h, w)."""
         if self.recipe is not None:
             return [view[0] for view in MultiView.batch(self, [to_tensor(image)], [key])]
-        image = to_pil(image)
+        if not isinstance(image, Image.Image) or image.mode not in ('RGB', 'L'):
+            image = to_tensor(image)
+            if image.dtype != torch.uint8:
+                image = to_floats(image)
+            elif image.shape[0] in COLOURS:
+                image = to_pil(image)
         views = []
         # Restoring costs more than seeding, and in a worker nothing else draws.
         with preserved() if get_worker_info() is None else nullcontext():
             for view in range(self.first_view, self.first_view + self.num_views):
                 reseed('augmentation', key.seed, key.epoch, key.index, view)
-                views.append(finished(to_tensor(self.transforms(image)), self.dtype, self.mean, self.scale))
+                made = to_tensor(self.steps(image))
+                views.append(finished(made, self.type_of(made), self.mean, self.scale))
         return views
 
 
@@ -219,9 +261,9 @@ class MultiCrop:
         for kind in self.kinds:
             kind.prepare()
 
-    def empty(self, num: int, channels: int) -> list[Tensor]:
-        """Return room for the views of ``num`` images."""
-        return [view for kind in self.kinds for view in kind.empty(num, channels)]
+    def empty(self, num: int, image: Tensor) -> list[Tensor]:
+        """Return room for the views of ``num`` images such as ``image``."""
+        return [view for kind in self.kinds for view in kind.empty(num, image)]
 
     def batch(
         self, images: Tensor | Sequence[Tensor], keys: Sequence[SampleKey], out: list[Tensor] | None = None

@@ -59,7 +59,7 @@ class Draws:
     size: tuple[int, int]
     bicubic: bool
 
-    def rows(self, part: slice) -> 'Draws':
+    def rows(self, part: slice | Array) -> 'Draws':
         """Return the parameters of some of the images."""
         arrays = ('boxes', 'resized', 'corners', 'flips', 'codes', 'values')
         return replace(self, **{name: getattr(self, name)[part] for name in arrays})
@@ -179,6 +179,7 @@ class Recipe:
 
     Attributes:
         columns: Uniform numbers that a view needs.
+        colours: Names of the changes of colour, which are for 1 or 3 channels in units of 0 to 255.
 
     Raises:
         NotImplementedError: If the list holds anything else.
@@ -190,6 +191,7 @@ class Recipe:
         self.split = 0
         self.bicubic = False
         self.changes: list[_Change] = []
+        self.colours: list[str] = []
         self.flips: list[tuple[Gate, bool]] = []  # and whether it comes before the crop
         geometry: RandomBox | Resized | None = None
         steps = self._flat(transforms, [])
@@ -200,6 +202,7 @@ class Recipe:
                 self.flips.append((self._gated(gate, transform.p), geometry is None))
             elif kind in CHANGES:
                 width, draw = CHANGES[kind](transform)
+                self.colours += [kind.__name__] if kind is not PILGaussianBlur else []
                 gate = self._gated(gate, transform.p) if hasattr(transform, 'p') else gate
                 self.changes.append(_Change(self._take(width + 1), gate, width, draw))
                 self.split += width if geometry is None else 0

@@ -19,7 +19,10 @@ GREY = (0.299, 0.587, 0.114)
 def torch_views(images: Tensor, draws: Draws) -> Tensor:
     """Return one view of each image of any real type (N, C, H, W), as float32."""
     changed = _run(images.float(), draws, range(draws.split))
-    return _run(_resample(changed, draws), draws, range(draws.split, draws.codes.shape[1]))
+    resampled = _resample(changed, draws)
+    if draws.bicubic and images.dtype == torch.uint8:  # others may have values of any range
+        resampled = resampled.clamp(0, 255)
+    return _run(resampled, draws, range(draws.split, draws.codes.shape[1]))
 
 
 def _run(images: Tensor, draws: Draws, slots: range) -> Tensor:
@@ -39,7 +42,7 @@ def _run(images: Tensor, draws: Draws, slots: range) -> Tensor:
 
 
 def _resample(images: Tensor, draws: Draws) -> Tensor:
-    """Crop, resize, clamp and flip, as products with matrices of weights, rows before columns."""
+    """Crop, resize and flip, as products with matrices of weights, rows before columns."""
     if len(images) == 1:  # what lies outside of a single box, need not be multiplied with 0
         top, left, height, width = draws.boxes[0]
         images = images[:, :, top : top + height, left : left + width]
@@ -49,8 +52,7 @@ def _resample(images: Tensor, draws: Draws) -> Tensor:
     rows, columns = (_weights(draws, starts, axis, images.shape[2 + axis], images.device) for axis in (0, 1))
     flips = torch.from_numpy(draws.flips).to(images.device)
     columns = torch.where(flips[:, None, None], columns.flip(1), columns)
-    resized = rows[:, None] @ images @ columns[:, None].mT
-    return resized.clamp(0, 255) if draws.bicubic else resized
+    return rows[:, None] @ images @ columns[:, None].mT
 
 
 def _weights(draws: Draws, starts: np.ndarray, axis: int, length: int, device: torch.device) -> Tensor:
@@ -113,8 +115,8 @@ def _solarize(images: Tensor, values: np.ndarray) -> Tensor:
     return torch.where(images >= _column(images, values), 255 - images, images)
 
 
-def _blur(images: Tensor, values: np.ndarray) -> Tensor:
-    """Blur as PIL does, the outermost pixels repeated."""
+def blurred(images: Tensor, values: np.ndarray) -> Tensor:
+    """Blur float images (N, C, H, W) with radii (N,) as PIL does, the outermost pixels repeated."""
     halves = [blur_kernel(float(value)) for value in values]
     radius = max(len(half) for half in halves) - 1
     kernels = np.stack([np.pad(half, (0, radius + 1 - len(half))) for half in halves])
@@ -135,5 +137,5 @@ CHANGES: dict[int, Callable[[Tensor, np.ndarray], Tensor]] = {
     Op.HUE: _hue,
     Op.GREY: lambda images, values: _grey(images).expand_as(images),
     Op.SOLARIZE: _solarize,
-    Op.BLUR: _blur,
+    Op.BLUR: blurred,
 }

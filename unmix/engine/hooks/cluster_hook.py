@@ -1,5 +1,7 @@
 """Clusters between epochs."""
 
+from itertools import islice
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -29,7 +31,7 @@ class ClusterHook(Hook):
             return
         if clustered < 0:
             model.train()
-            for batch in runner.train_dataloader:
+            for batch in islice(runner.train_dataloader, len(runner.train_dataloader)):  # a stream may have more
                 data = model.data_preprocessor(batch, True)
                 model.remember(data['inputs'], data['index'])
         model.cluster(runner.epoch)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from unmix.engine.hooks.lazy_hooks import push_scalar
 from unmix.models.algorithms import BaseAlgorithm
 from unmix.models.algorithms.base import View
-from unmix.models.heads import BaseHead, InfoNCEHead
+from unmix.models.heads import BaseHead
 from unmix.models.heads.align_uniform import align, uniform
 from unmix.registry import HOOKS
 from unmix.utils.dist import concat_all_gather, unwrap
@@ -72,18 +72,9 @@ class HealthHook(Hook):
         self._epochs = 0  # at chance, in a row
 
     def before_train(self, runner: Runner) -> None:
-        """Restore the state of a resumed run; warn about a queue that holds keys of the batch's own images."""
+        """Restore the state of a resumed run."""
         judged = runner.message_hub.get_info('health', {})
         self._ill, self._epochs = set(judged.get('ill', ())), judged.get('epochs_at_chance', 0)
-        model = unwrap(runner.model)
-        head = model.head if isinstance(model, BaseAlgorithm) else None
-        num_images = len(runner.train_dataloader.dataset)
-        if isinstance(head, InfoNCEHead) and head.queue.size > num_images:
-            runner.logger.warning(
-                f'model.head.queue_size is {head.queue.size}, but the training data set has only {num_images} images: '
-                'the queue holds keys of the very images that it should be negatives of. Use a quarter of the data set '
-                f'or less: --cfg-options model.head.queue_size={max(num_images // 4, 1)}'
-            )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Request the features of this step, if it is due."""

@@ -36,11 +36,6 @@ class InstanceHook(Hook):
         num_instances, num_images = model.head.num_instances, len(runner.train_dataloader.dataset)
         if num_instances is not None:
             check_num_instances(num_instances, num_images)
-        if num_instances is not None and num_images < num_instances:
-            runner.logger.warning(
-                f'model.head.num_instances is {num_instances}, but the training data set has only {num_images} images: '
-                f'the rest are never seen. --cfg-options model.head.num_instances={num_images}'
-            )
         model.head.follow(runner.optim_wrapper.optimizer)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -1,20 +1,22 @@
 """Training loop that can be resumed between any two iterations."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from unmix.checkpoint.data import DataRecord
 from unmix.checkpoint.identity import RunHistory, name_latest, remove_own
 from unmix.checkpoint.latest import PASSING
 from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed, resume_command
 from unmix.engine.failures import WorkerWatch
+from unmix.engine.loader import epoch_of_stream
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
+from unmix.engine.sizes import check_schedules, check_sizes
 from unmix.engine.step import TrainStep
 from unmix.registry import LOOPS
 from unmix.utils.accumulation import between_steps
@@ -29,6 +31,8 @@ class TrainLoop(EpochBasedTrainLoop):
     * A checkpoint saved after n batches of an epoch resumes with batch n of that epoch: the sampler starts there
       (``set_start``), so no batch is loaded in vain. For samplers without ``set_start``, n batches are loaded and
       dropped. MMEngine's loop restarts the epoch and runs n iterations too many.
+    * Training data may be a stream, an ``IterableDataset`` with a length; see :func:`epoch_of_stream`. It is resumed by
+      loading and dropping too, so it goes on as it was if each of its passes gives the same samples.
     * A checkpoint may also be in the middle of a gradient accumulation: see :class:`StepRemainder`.
     * Each iteration seeds the global random generators, which dropout uses, by (seed, iteration, rank).
     * Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2: the iteration is finished (with gradient accumulation: the optimiser
@@ -54,7 +58,7 @@ class TrainLoop(EpochBasedTrainLoop):
         step: Takes the training steps, see :class:`TrainStep`.
 
     Raises:
-        ValueError: If the data set is smaller than a batch, or there is no epoch.
+        ValueError: If data set, batch, head and schedules do not fit each other, or there is no epoch.
     """
 
     def __init__(
@@ -69,8 +73,8 @@ class TrainLoop(EpochBasedTrainLoop):
             raise ValueError(f'train_cfg.max_epochs is {max_epochs}; it must be 1 or more.')
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         self._steps = len(self.dataloader)
-        if self._steps == 0:
-            raise ValueError(_too_small(self.dataloader))
+        check_sizes(runner, self.dataloader, _batch_size(self.dataloader), max_epochs)
+        check_schedules(runner, max_epochs, self._max_iters)
         shield_workers(self.dataloader)
         self._seed = runner.seed
         self._remainder, self._history = StepRemainder(extend), RunHistory()
@@ -157,8 +161,10 @@ class TrainLoop(EpochBasedTrainLoop):
         if hasattr(sampler, 'set_start'):  # torch's and MMEngine's samplers have none
             sampler.set_start(skip * (_batch_size(self.dataloader) or 1))
             skip = 0
-        iterator = iter(self.dataloader)
+        iterator: Iterator[Any] = iter(self.dataloader)
         self._workers.begin()
+        if isinstance(self.dataloader.dataset, IterableDataset):
+            iterator = epoch_of_stream(iterator, self.dataloader, self._steps)
         for _ in range(skip):
             next(iterator)
         while True:
@@ -229,13 +235,3 @@ class TrainLoop(EpochBasedTrainLoop):
 
 def _batch_size(dataloader: DataLoader[Any]) -> int | None:
     return getattr(dataloader.batch_sampler, 'batch_size', dataloader.batch_size)  # a batch sampler may have none
-
-
-def _too_small(dataloader: DataLoader[Any]) -> str:
-    size, world = len(cast(Sized, dataloader.dataset)), get_world_size()
-    share = f'{size} images' + (f', {size // world} for each of {world} processes' if world > 1 else '')
-    return (
-        f'train_dataloader.batch_size is {_batch_size(dataloader)}, but the training data set has only {share}: not '
-        f'one whole batch. Use a smaller batch (--cfg-options train_dataloader.batch_size={max(size // world, 1)}) or '
-        'more data.'
-    )

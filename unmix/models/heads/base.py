@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmix.utils.clock import Step
+from unmix.utils.sizes import Misfit, Sizes
 
 
 class BaseHead(BaseModule, ABC):
@@ -88,6 +89,26 @@ class BaseHead(BaseModule, ABC):
         Raises:
             ValueError: If the head cannot be trained with it.
         """
+
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return what does not fit, or serves no purpose, at these sizes of a training; checked before it.
+
+        Default: ``num_instances``, if the head has it.
+        """
+        if self.num_instances is None or self.num_instances == sizes.images:
+            return []
+        less = sizes.images < self.num_instances
+        end = 'only {} images: the rest are never seen' if less else '{} images'
+        reason = f'model.head.num_instances is {self.num_instances}, but the training data set has '
+        return [Misfit(reason + end.format(sizes.images), fatal=not less)]
+
+    def suitable(self, sizes: Sizes) -> dict[str, int] | None:
+        """Return options, by their full keys, with which the head has no :meth:`misfits`; only those that must change.
+
+        None if there are none at this batch, so that a smaller one is tried. Default: ``num_instances``.
+        """
+        fits = self.num_instances in (None, sizes.images)
+        return {} if fits else {'model.head.num_instances': sizes.images}
 
     def stored(self, target: Tensor) -> Tensor | None:
         """Return the stored features (N, D) that the queries of ``target`` should be near to. Default: None."""

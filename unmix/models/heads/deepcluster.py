@@ -13,10 +13,12 @@ from unmix.models.functional.precision import full_precision
 from unmix.models.functional.spherical_kmeans import spherical_kmeans
 from unmix.models.heads.base import BaseHead
 from unmix.models.heads.instances import check_index
+from unmix.models.heads.swav import most_prototypes, too_many
 from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather
 from unmix.utils.feature_statistics import usage_entropy
+from unmix.utils.sizes import Misfit, Sizes
 
 IGNORED = -100  # label of an image that no bank has a feature of
 
@@ -85,6 +87,20 @@ class DeepClusterV2Head(BaseHead):
     def chance_loss(self) -> float:
         """Loss of features that are the same for all images, ln(K)."""
         return math.log(self.prototypes.shape[1])
+
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return more clusters than there are features, or than are useful; and ``num_instances``."""
+        found, prototypes = super().misfits(sizes), self.prototypes.shape[1]
+        if prototypes > most_prototypes(sizes.images):
+            found.append(Misfit(too_many(prototypes, sizes.images), fatal=prototypes > sizes.seen))
+        return found
+
+    def suitable(self, sizes: Sizes) -> dict[str, int] | None:
+        """Return clusters of ten images each, and ``num_instances``."""
+        options = dict(super().suitable(sizes) or {})
+        if self.prototypes.shape[1] > min(most_prototypes(sizes.images), sizes.seen):
+            options['model.head.num_prototypes'] = max(min(sizes.images // 10, sizes.seen), 1)
+        return options
 
     @full_precision
     def terms(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:

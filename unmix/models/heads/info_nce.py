@@ -14,11 +14,21 @@ from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
+from unmix.utils.sizes import SMALL, Misfit, Sizes
 
 
 def contrast(negatives: Tensor, positive: Tensor) -> Tensor:
     """Return ``mean_n -log(e^positive_n / (e^positive_n + e^negatives_n))`` of logits and log-sum-exps, (N,) each."""
     return torch.logaddexp(torch.zeros_like(positive), negatives - positive).mean()
+
+
+def queue_for(sizes: Sizes) -> int:
+    """Return the largest queue of whole batches that is at most a quarter of the data set; 0 if there is none.
+
+    Of few images it is one small batch.
+    """
+    most = max(sizes.images // 4, sizes.batch if sizes.batch <= SMALL else 0)
+    return min(most, sizes.images) // sizes.batch * sizes.batch
 
 
 @MODELS.register_module()
@@ -52,6 +62,29 @@ class InfoNCEHead(BaseHead):
     def chance_loss(self) -> float | None:
         """Loss of features that are the same for all images, ln(K + 1)."""
         return math.log(self.queue.size + 1)
+
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return a queue that is shorter than a batch, or longer than the data set."""
+        found, own = super().misfits(sizes), f'model.head.queue_size is {self.queue.size}, but '
+        if self.queue.size < sizes.batch:
+            found.append(Misfit(f'{own}a batch of all processes has {sizes.batch} images', fatal=True))
+        if self.queue.size > sizes.images:
+            found.append(
+                Misfit(
+                    f'{own}the training data set has only {sizes.images} images: the queue holds keys of the very '
+                    'images that it should be negatives of'
+                )
+            )
+        return found
+
+    def suitable(self, sizes: Sizes) -> dict[str, int] | None:
+        """Return a queue of a quarter of the data set; None if a batch is more than that."""
+        options = super().suitable(sizes)
+        if options is None or sizes.batch <= self.queue.size <= sizes.images:
+            return options
+        if queue_for(sizes) == 0:
+            return None
+        return options | {'model.head.queue_size': max(sizes.images // 4, sizes.batch)}
 
     @full_precision
     def shared(self, query: Tensor) -> Tensor | None:

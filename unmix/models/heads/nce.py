@@ -18,6 +18,7 @@ from unmix.models.memory.bank import MemoryBank
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
 from unmix.utils.rng import stream
+from unmix.utils.sizes import Misfit, Sizes
 
 
 @MODELS.register_module()
@@ -84,6 +85,21 @@ class NCEHead(InstanceHead):
     def chance_loss(self) -> float | None:
         """Loss of features that are the same for all images, B ln(K + 1) with B banks; None for ``'nce'``."""
         return self.num_banks * math.log(self.num_negatives + 1) if self.form == 'softmax' else None
+
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return more negatives than there are images; and ``num_instances``."""
+        found = super().misfits(sizes)
+        if self.num_negatives > sizes.images:
+            reason = f'model.head.num_negatives is {self.num_negatives}, but the training data set has only'
+            found.append(Misfit(f'{reason} {sizes.images} images, which are drawn several times each'))
+        return found
+
+    def suitable(self, sizes: Sizes) -> dict[str, int] | None:
+        """Return negatives of a quarter of the data set, and ``num_instances``."""
+        options = dict(super().suitable(sizes) or {})
+        if self.num_negatives > sizes.images:
+            options['model.head.num_negatives'] = max(sizes.images // 4, 1)
+        return options
 
     def draw(self, index: Tensor) -> Tensor:
         """Draw the negatives (N, K) of the instances ``index`` (N,) in this step."""

@@ -17,6 +17,7 @@ from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.recent import RecentInstances
 from unmix.models.memory.rows_on_disk import RowsOnDisk
 from unmix.registry import MODELS
+from unmix.utils.sizes import Misfit, Sizes
 
 INIT_STD = 0.01
 
@@ -103,6 +104,21 @@ class PICHead(InstanceHead):
             weight = weight[:num_recent].clone()
         self.weight = nn.Parameter(weight)
         self._has_gradient = False  # whether a micro-batch was taken since the last optimiser step
+
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return fewer recent instances than a batch has images, or more than there are; and ``num_instances``."""
+        found, recent = super().misfits(sizes), None if self.recent is None else self.recent.num_slots
+        if recent is not None and not sizes.batch <= recent <= sizes.images:
+            reason = f'model.head.num_recent is {recent}, but a batch of all processes has {sizes.batch} images'
+            found.append(Misfit(f'{reason} and the training data set {sizes.images}', fatal=recent < sizes.batch))
+        return found
+
+    def suitable(self, sizes: Sizes) -> dict[str, int] | None:
+        """Return as many recent instances as a batch has images or more, and ``num_instances``."""
+        options = dict(super().suitable(sizes) or {})
+        if self.recent is not None and not sizes.batch <= self.recent.num_slots <= sizes.images:
+            options['model.head.num_recent'] = max(sizes.images // 4, sizes.batch)
+        return options
 
     def follow(self, optimizer: Optimizer) -> None:
         """Learn which optimiser trains the weights; ``num_recent`` needs it.

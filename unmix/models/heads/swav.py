@@ -12,10 +12,12 @@ from torch.nn import functional as F
 from unmix.models.functional.precision import full_precision
 from unmix.models.functional.sinkhorn import sinkhorn
 from unmix.models.heads.base import BaseHead
+from unmix.models.heads.info_nce import queue_for
 from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics, usage_entropy
+from unmix.utils.sizes import Misfit, Sizes
 
 QUEUE_PUSHES = ('once_clean', 'every_call')
 
@@ -108,6 +110,46 @@ class SwAVHead(BaseHead):
     def chance_loss(self) -> float:
         """Loss of features that are the same for all images, ln(K)."""
         return math.log(self.prototypes.out_features)
+
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return a queue that batches do not divide or that is longer than the data set, and idle prototypes."""
+        found, prototypes = super().misfits(sizes), self.prototypes.out_features
+        if self.queue_size % sizes.batch:
+            found.append(
+                Misfit(
+                    f'model.head.queue_size is {self.queue_size}, which is not a multiple of the batch of all '
+                    f'processes, {sizes.batch}',
+                    fatal=True,
+                )
+            )
+        if self.queue_size > sizes.images:
+            reason = f'model.head.queue_size is {self.queue_size}, but the training data set has only'
+            found.append(Misfit(f'{reason} {sizes.images} images'))
+        if prototypes > most_prototypes(sizes.images):
+            found.append(Misfit(too_many(prototypes, sizes.images)))
+        elif prototypes > sizes.batch + self.queue_size:
+            found.append(
+                Misfit(
+                    f'model.head.num_prototypes is {prototypes}, but codes are balanced over {sizes.batch} images of '
+                    f'a batch and {self.queue_size} of the queue only, so each prototype gets a part of an image'
+                )
+            )
+        if self.freeze_steps >= sizes.iterations:
+            reason = f'model.head.freeze_steps is {self.freeze_steps}, but the training has only {sizes.iterations}'
+            found.append(Misfit(f'{reason} iterations: the prototypes never learn'))
+        return found
+
+    def suitable(self, sizes: Sizes) -> dict[str, int] | None:
+        """Return a queue of whole batches, or none, and prototypes of ten images each."""
+        options, queue, prototypes = dict(super().suitable(sizes) or {}), self.queue_size, self.prototypes.out_features
+        if queue % sizes.batch or queue > sizes.images:
+            queue = min(queue // sizes.batch * sizes.batch, queue_for(sizes))
+            options['model.head.queue_size'] = queue
+        if prototypes > min(most_prototypes(sizes.images), sizes.batch + queue):
+            options['model.head.num_prototypes'] = max(min(sizes.images // 10, sizes.batch + queue), 1)
+        if self.freeze_steps >= sizes.iterations:
+            options['model.head.freeze_steps'] = sizes.iterations // 10
+        return options
 
     def enter(self, index: Tensor | None) -> None:
         """Scale prototypes that were loaded or cast to unit length, in place."""
@@ -229,6 +271,19 @@ class SwAVHead(BaseHead):
         usage = dict(prototype_entropy=usage_entropy(F.linear(features, self.prototypes.weight)))
         queues = [memory_statistics(features, queue.features, 'queue') for queue in self.queues[:1]]  # type: ignore[arg-type]
         return {name: value for part in [usage, *queues] for name, value in part.items()}
+
+
+def most_prototypes(images: int) -> int:
+    """Return the number of prototypes above which there is a warning: a quarter of the data set."""
+    return max(images // 4, 1)
+
+
+def too_many(prototypes: int, images: int) -> str:
+    """Return the warning."""
+    return (
+        f'model.head.num_prototypes is {prototypes}, but the training data set has only {images} images: a cluster '
+        'should hold many of them'
+    )
 
 
 @torch.no_grad()

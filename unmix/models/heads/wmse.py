@@ -12,6 +12,7 @@ from unmix.models.layers.whitening import covariance, whiten
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
 from unmix.utils.rng import generator, to_device
+from unmix.utils.sizes import Misfit, Sizes
 
 
 @MODELS.register_module()
@@ -48,6 +49,29 @@ class WMSEHead(CosineHead):
         if draws < 1 or not 0 <= eps < 1:
             raise ValueError(f'head.draws is {draws} and head.eps {eps}; expected at least 1, and [0, 1).')
         self.sub_batch, self.draws, self.eps = sub_batch, draws, eps
+
+    def misfits(self, sizes: Sizes) -> list[Misfit]:
+        """Return sub-batches that do not divide a batch, or are not larger than D."""
+        found, own = super().misfits(sizes), f'model.head.sub_batch is {self.sub_batch}, '
+        if sizes.batch % self.sub_batch:
+            reason = f'{own}which does not divide the batch of all processes, {sizes.batch}'
+            found.append(Misfit(reason, fatal=True))
+        if sizes.dim is not None and self.sub_batch <= sizes.dim:
+            reason = f'{own}but features have {sizes.dim} dimensions, and the covariance of so few is singular'
+            found.append(Misfit(reason, fatal=True))
+        return found
+
+    def suitable(self, sizes: Sizes) -> dict[str, int] | None:
+        """Return a smaller sub-batch with features of half as many dimensions; None where another batch is easier."""
+        dim = sizes.dim or self.sub_batch // 2
+        if sizes.batch % self.sub_batch == 0 and self.sub_batch > dim:
+            return {}
+        if sizes.batch % self.sub_batch == 0 and sizes.batch % (2 * dim) == 0:
+            return {'model.head.sub_batch': 2 * dim}
+        if sizes.batch >= self.sub_batch and sizes.batch & (sizes.batch - 1):
+            return None
+        sub_batch = min(sizes.batch, 2 * dim)
+        return {'model.head.sub_batch': sub_batch, 'model.neck.out_dim': min(dim, sub_batch // 2)}
 
     def permutations(self, size: int) -> np.ndarray:
         """Draw this step's permutations (draws, size), a function of the step's key; the same on every rank."""

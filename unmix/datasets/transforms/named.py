@@ -1,0 +1,218 @@
+"""Transforms of one image by name: torchvision's, v1 and v2, and those of mmcv and of toolboxes around it.
+
+Between two transforms an image is a PIL image (8 bits, 1 or 3 channels), a uint8 tensor, or a float tensor (C, H, W) in
+the units of the data set. A :class:`Step` gives each transform the form that it takes. All draw from the global
+generators, which the views seed for each view of each image.
+"""
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torchvision.transforms as tv
+from mmengine.registry import Registry
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from unmix.datasets.transforms.blur import PILGaussianBlur
+from unmix.datasets.transforms.images import COLOURS, to_bytes, to_floats, to_pil, to_tensor
+from unmix.datasets.transforms.torch_form import blurred
+from unmix.registry import TRANSFORMS
+
+Transform = Callable[[Any], Any]
+
+
+def _both(*names: str) -> tuple[type, ...]:
+    """Return the classes of these names of torchvision's v1 and v2, as far as this version has them."""
+    return tuple(getattr(module, name) for module in (tv, v2) for name in names if hasattr(module, name))
+
+
+CONTAINERS = _both('Compose', 'RandomApply', 'RandomChoice', 'RandomOrder')
+# torchvision takes the colours of a float image as of 0 to 1, and some of these take no floats.
+OF_BYTES = _both(
+    *('AugMix', 'AutoAugment', 'ColorJitter', 'GaussianNoise', 'JPEG', 'RandAugment', 'RandomAdjustSharpness'),
+    *('RandomAutocontrast', 'RandomEqualize', 'RandomInvert', 'RandomPhotometricDistort', 'RandomPosterize'),
+    *('RandomSolarize', 'TrivialAugmentWide'),
+)
+OF_COLOURS = {*OF_BYTES, *_both('Grayscale', 'RandomGrayscale')} - {*_both('GaussianNoise')}  # of 1 or 3 channels
+OF_TENSORS = _both('GaussianNoise', 'RandomErasing')
+OF_UNIT_INTERVAL = _both('LinearTransformation', 'Normalize')  # their numbers are those of colours of 0 to 1
+CONVERSIONS: dict[type, Transform] = {
+    **dict.fromkeys(_both('PILToTensor', 'ToImage'), to_tensor),
+    **dict.fromkeys(_both('ToPILImage'), to_pil),
+    **dict.fromkeys(_both('ToTensor'), to_floats),
+}
+TO_DTYPE = _both('ConvertImageDtype', 'ToDtype')
+ADVICE = {
+    **dict.fromkeys(_both('FiveCrop', 'TenCrop'), 'For several crops of an image use MultiCrop or num_views'),
+    **dict.fromkeys(_both('CutMix', 'MixUp'), "It mixes a batch; for mixtures set model.unmix=dict(type='UnMix')"),
+    **dict.fromkeys(_both('RandomIoUCrop', 'SanitizeBoundingBoxes'), 'It needs boxes, which these data have not'),
+    **dict.fromkeys(OF_UNIT_INTERVAL, 'data_preprocessor normalises images of any number of channels'),
+}
+OWN = ('PILGaussianBlur', 'RandomErasing')  # of these names the classes are those of this package
+
+
+def _register() -> None:
+    """Register torchvision's transforms as ``NAME``, that of v1 if it has one, ``torchvision/NAME`` and ``v2.NAME``."""
+    second = Registry(TRANSFORMS.name, parent=TRANSFORMS, scope='v2')
+    found: dict[str, type] = {}
+    for module in (v2, tv):
+        for name, value in vars(module).items():
+            own = inspect.isclass(value) and value.__module__.startswith('torchvision.transforms')
+            if own and not issubclass(value, Enum) and value is not v2.Transform:
+                found[name] = value
+                if module is v2:
+                    second.register_module(name=name, module=value)
+    for name, value in found.items():
+        TRANSFORMS.register_module(name=[f'torchvision/{name}', *([] if name in OWN else [name])], module=value)
+
+
+_register()
+
+
+def build_transform(cfg: dict[str, Any] | Transform) -> Transform:
+    """Build a transform, and those in it.
+
+    ``interpolation`` and ``policy`` are given by name, e.g. 'bicubic', ``dtype`` likewise, e.g. 'float32'.
+    """
+    if not isinstance(cfg, dict):
+        return cfg
+    cfg, kind = dict(cfg), TRANSFORMS.get(cfg['type']) if isinstance(cfg.get('type'), str) else cfg.get('type')
+    if kind in CONTAINERS:
+        cfg['transforms'] = [build_transform(child) for child in cfg['transforms']]
+    for name, convert in (('interpolation', tv.InterpolationMode), ('policy', tv.AutoAugmentPolicy)):
+        if isinstance(cfg.get(name), str) and _of_torchvision(kind):
+            cfg[name] = convert(cfg[name])
+    if isinstance(cfg.get('dtype'), str) and kind in TO_DTYPE:
+        cfg['dtype'] = getattr(torch, cfg['dtype'].removeprefix('torch.'))
+    for name in ('transformation_matrix', 'mean_vector'):
+        if isinstance(cfg.get(name), Sequence):
+            cfg[name] = torch.tensor(cfg[name])
+    return cast(Transform, TRANSFORMS.build(cfg))
+
+
+def _of_torchvision(kind: Any) -> bool:
+    return str(getattr(kind, '__module__', '')).startswith('torchvision.')
+
+
+def steps(transforms: Sequence[Transform], place: str = 'transforms') -> list[Transform]:
+    """Return the transforms, each with the form that it takes; those of a caller's own functions are left alone."""
+    return [_step(transform, f'{place}.{number}') for number, transform in enumerate(transforms)]
+
+
+def _step(transform: Transform, place: str) -> Transform:
+    if isinstance(transform, CONTAINERS) and isinstance(transform.transforms, list):  # type: ignore[attr-defined]
+        twin: Any = copy.copy(transform)
+        twin.transforms = steps(twin.transforms, f'{place}.transforms')
+        return cast(Transform, twin)
+    if _is_mmcv(transform):
+        return Step(transform, place, lambda image: _call_mmcv(transform, image))
+    if isinstance(transform, PILGaussianBlur):
+        return Step(transform, place, lambda image: _blur(transform, image))
+    return Step(transform, place) if _of_torchvision(type(transform)) else transform
+
+
+class Step:
+    """A transform of a library, which gets the image in the form that it takes; its errors become one message.
+
+    Args:
+        transform: The transform.
+        place: Its key in the config, for the message.
+        call: What is called instead, if not the form but the call is another.
+    """
+
+    def __init__(self, transform: Transform, place: str, call: Transform | None = None) -> None:
+        self.transform, self.place = transform, place
+        self.kind = type(transform)
+        self.call = call or self._call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _step, (self.transform, self.place)  # functions cannot be pickled for workers that are not forked
+
+    def __call__(self, image: Any) -> Any:
+        """Return the transformed image.
+
+        Raises:
+            ValueError: If the transform does not take such images.
+        """
+        try:
+            result = self.call(image)
+            if isinstance(result, Tensor):
+                return to_tensor(result)
+            if isinstance(result, Image.Image):
+                return result
+            raise ValueError(f'it gives a {type(result).__name__}, and a view is one image')
+        except Exception as error:  # a library may raise any
+            advice = ADVICE.get(self.kind, 'Take it out of the pipeline')
+            reason = ' '.join(str(error).split()).rstrip('.')
+            raise ValueError(
+                f'dataset.pipeline.{self.place}: {self.kind.__name__} does not work on {_described(image)}: {reason}. '
+                f'{advice}.'
+            ) from error
+
+    def _call(self, image: Any) -> Any:
+        transform: Any = self.transform
+        if self.kind in OF_COLOURS and isinstance(image, Tensor) and image.shape[0] not in COLOURS:
+            raise ValueError('it changes colours, and is for images of 1 or 3 channels')
+        if self.kind in CONVERSIONS:
+            return CONVERSIONS[self.kind](image)
+        if self.kind in TO_DTYPE and isinstance(transform.dtype, torch.dtype):  # the units stay
+            return (
+                to_floats(image).to(transform.dtype)
+                if transform.dtype.is_floating_point
+                else to_bytes(to_tensor(image))
+            )
+        if self.kind in OF_UNIT_INTERVAL:
+            return transform((to_floats(image) / 255).contiguous())
+        if self.kind in OF_TENSORS:
+            image = to_tensor(image)
+        if self.kind in OF_BYTES and isinstance(image, Tensor):
+            image = to_bytes(image)
+        return transform(image)
+
+
+def _described(image: Any) -> str:
+    if isinstance(image, Tensor):
+        return f'an image of {image.shape[0]} channels ({image.dtype}, {tuple(image.shape)})'
+    return f'a PIL image of mode {image.mode}' if isinstance(image, Image.Image) else f'a {type(image).__name__}'
+
+
+def _blur(transform: PILGaussianBlur, image: Any) -> Any:
+    """Blur by PIL, or a tensor that is no PIL image by the same kernel."""
+    if not isinstance(image, Tensor):
+        return transform(image)
+    if image.dtype == torch.uint8 and image.shape[0] in COLOURS:
+        return transform(to_pil(image))
+    result = blurred(to_floats(image)[None], np.array([transform.draw()], np.float32))[0]
+    return result if image.is_floating_point() else (result + 0.5).to(image.dtype)
+
+
+def _is_mmcv(transform: Any) -> bool:
+    """Whether it is a transform of mmcv or of a toolbox around it, which takes and returns a dict."""
+    base = getattr(sys.modules.get('mmcv.transforms.base'), 'BaseTransform', None)
+    return base is not None and isinstance(transform, base)
+
+
+def _call_mmcv(transform: Any, image: Any) -> Tensor:
+    """Call a transform of mmcv: ``img`` is (H, W, C), of BGR order where there are 3 channels."""
+    tensor = to_tensor(image)
+    order = [2, 1, 0] if tensor.shape[0] == 3 else slice(None)
+    pixels = np.ascontiguousarray(tensor[order].permute(1, 2, 0).numpy())
+    if type(transform).__name__ == 'Normalize':
+        raise ValueError('data_preprocessor normalises the images')
+    size = pixels.shape[:2]
+    results = transform(dict(img=pixels, img_shape=size, ori_shape=size, height=size[0], width=size[1]))
+    if not isinstance(results, dict) or 'img' not in results:
+        raise ValueError("it returns no dict with the image as 'img'")
+    pixels = results['img']
+    if isinstance(pixels, Tensor):  # by ImageToTensor
+        made = pixels
+    else:
+        made = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels))).permute(2, 0, 1)
+    return made[[2, 1, 0]] if made.shape[0] == 3 else made
