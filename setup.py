@@ -119,6 +119,7 @@ setup(
         'matplotlib>=3.7',
         'rich>=13.0',
         'pooch>=1.8',  # downloads
+        'packaging>=21',  # requirements, in is_installed
         'numba>=0.61',  # makes the views; without it torch does, several times slower
         'simplejpeg>=1.7',  # decodes JPEG; without it PIL does
         *mmengine_requirements(),

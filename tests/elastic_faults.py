@@ -23,5 +23,5 @@ class KillOnceHook(Hook):
         """Leave a note, and die."""
         note = Path(runner.work_dir, 'killed')
         if get_rank() == 1 and runner.iter == self.iteration and not note.exists():
-            note.write_text(os.environ['TORCHELASTIC_RESTART_COUNT'])
+            note.write_text(os.environ['TORCHELASTIC_RESTART_COUNT'], encoding='utf-8')
             os.kill(os.getpid(), signal.SIGKILL)

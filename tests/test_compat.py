@@ -1,9 +1,12 @@
 """Runs that resume, package look-up and config names: the same on every MMEngine distribution."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import mmengine
@@ -51,18 +54,58 @@ def test_packages_are_found_without_pkg_resources(tmp_path: Path, monkeypatch: p
     (tmp_path / 'mmsomething').mkdir()
     (tmp_path / 'mmsomething' / '__init__.py').touch()
     distribution(tmp_path, 'mm-some-thing', 'mmsomething\n')
+    (tmp_path / 'mmspace').mkdir()  # a namespace package
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)  # importing it now raises
     utils = mmengine.utils  # its names are looked up here: what was imported from it before unmix stays as it was
-    assert utils.is_installed('torch')
-    assert utils.is_installed('mm-some-thing')
-    assert not utils.is_installed('no_such_package')
+    there = ('torch', 'torch.nn', 'os', 'sys', 'mm-some-thing', 'mmsomething', 'numpy>=1.20', 'numpy >= 1, < 99')
+    there = (*there, 'torch[opt]>=2', 'MM_Some.Thing==9.9', 'numpy; python_version > "3"', 'mm-some-thing~=9.0')
+    assert {name: utils.is_installed(name) for name in there} == dict.fromkeys(there, True)
+    absent = (
+        'no_such_package',
+        'no-such-package',
+        'no_such_package.part',
+        'torch.no_such',
+        'numpy>=99',
+        'a b',
+        '',
+        '.',
+    )
+    absent = (*absent, 'mmspace', 'mm-some-thing<9', 'no-such>=1')
+    assert {name: utils.is_installed(name) for name in absent} == dict.fromkeys(absent, False)
     assert utils.get_installed_path('unmix') == str(Path(unmix.__file__).parent)
-    assert utils.get_installed_path('mm-some-thing') == str(tmp_path / 'mmsomething')
+    assert utils.get_installed_path('torch.nn') == str(Path(torch.nn.__file__).parent)
+    for name in ('mm-some-thing', 'mmsomething', 'mm-some-thing>=9'):
+        assert utils.get_installed_path(name) == str(tmp_path / 'mmsomething')
     with pytest.raises(ModuleNotFoundError, match='pip install no-such-package'):
         utils.get_installed_path('no-such-package')
-    for module in (mmengine.hub.hub, mmengine.config.config):  # both import it by name
-        assert module.get_installed_path is compat.get_installed_path
+    for name in ('mmspace', 'sys'):
+        with pytest.raises(RuntimeError, match='has no folder of its own'):
+            utils.get_installed_path(name)
+
+
+def test_packages_are_looked_up_by_mmengine_where_it_can(monkeypatch: pytest.MonkeyPatch):
+    """So nothing is taken away from others; both modules import the functions by name."""
+    for module in (mmengine.hub.hub, mmengine.config.config, mmengine.utils):
+        assert module.get_installed_path is mmengine.utils.package_utils.get_installed_path
+
+    class DistributionNotFound(Exception):
+        pass
+
+    def get_distribution(name: str) -> SimpleNamespace:
+        if name != 'theirs':
+            raise DistributionNotFound(name)
+        return SimpleNamespace(location='/somewhere', has_metadata=lambda _: True, get_metadata=lambda _: 'module\n')
+
+    fake = ModuleType('pkg_resources')
+    vars(fake).update(get_distribution=get_distribution, DistributionNotFound=DistributionNotFound)
+    monkeypatch.setitem(sys.modules, 'pkg_resources', fake)
+    monkeypatch.setattr(importlib, 'reload', lambda module: module)
+    if 'pkg_resources' in inspect.getsource(mmengine.utils.package_utils.get_installed_path.__wrapped__):
+        assert mmengine.utils.is_installed('theirs')
+        assert mmengine.utils.get_installed_path('theirs') == '/somewhere/module'
+        with pytest.raises(DistributionNotFound):
+            mmengine.utils.get_installed_path('unknown')
 
 
 def test_a_config_can_name_its_base_by_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -139,6 +182,7 @@ def test_every_class_that_takes_the_place_of_one_of_mmengine_is_listed():
     assert found == compat.REPLACED
 
 
+@pytest.mark.slow
 def test_nothing_but_compat_changes_mmengine():
     """Importing every module of the package leaves MMEngine's registries and modules as ``install`` has made them."""
     script = """

@@ -12,6 +12,8 @@ import yaml
 from mmengine.runner import get_priority
 from test_layout import LEVELS
 
+from unmix.checkpoint.data import DataRecord
+from unmix.checkpoint.identity import RunHistory
 from unmix.checkpoint.resume import StepRemainder
 from unmix.compat import CHANGES, REPLACED
 from unmix.config import load_config
@@ -92,7 +94,7 @@ def test_parity_tables_state_the_tolerances_of_the_tests() -> None:
 
 @pytest.mark.parametrize('text', TEXTS, ids=name_of)
 def test_links_lead_somewhere(text: Path) -> None:
-    for target in re.findall(r'\]\(([^)\s]+)\)', text.read_text()):
+    for target in re.findall(r'\]\(([^)\s]+)\)', text.read_text(encoding='utf-8')):
         if not target.startswith(('http', '#', 'mailto:')):
             assert (text.parent / target.split('#')[0]).exists(), f'{name_of(text)} links to {target}'
 
@@ -100,7 +102,7 @@ def test_links_lead_somewhere(text: Path) -> None:
 @pytest.mark.parametrize('text', TEXTS, ids=name_of)
 def test_commands_name_files_that_exist(text: Path) -> None:
     """The tool of each command, and the configs of this project that it is given."""
-    content = re.sub(r'\\\n\s*', '', text.read_text())
+    content = re.sub(r'\\\n\s*', '', text.read_text(encoding='utf-8'))
     for command in re.findall(r'^(?:\w+=\S+ )*(?:python|bash) tools/.*', content, re.MULTILINE):
         for path in re.findall(r'(?<![\w/.])(?:tools|configs)/[\w./-]+\.(?:py|sh)\b', command):
             assert (ROOT / path).is_file(), f'{name_of(text)}: {path}, in the command {command}'
@@ -108,7 +110,7 @@ def test_commands_name_files_that_exist(text: Path) -> None:
 
 @pytest.mark.parametrize('text', TEXTS, ids=name_of)
 def test_python_blocks_are_python(text: Path) -> None:
-    for block in re.findall(r'^```python\n(.*?)^```', text.read_text(), re.MULTILINE | re.DOTALL):
+    for block in re.findall(r'^```python\n(.*?)^```', text.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL):
         compile(block, name_of(text), 'exec')
 
 
@@ -177,7 +179,7 @@ MADE = {'unmix/.mim'}  # by an install
 
 @pytest.mark.parametrize('text', SAYS, ids=name_of)
 def test_names_of_the_code_exist(text: Path) -> None:
-    content = text.read_text()
+    content = text.read_text(encoding='utf-8')
     assert wrong_names(content) == []
     assert wrong_links(content, text.parent) == []
     assert wrong_paths(content) == []
@@ -214,9 +216,11 @@ def test_architecture_lists_the_hooks_in_their_order() -> None:
     configured = [hook['type'] for hook in [*runtime.default_hooks.values(), *runtime.custom_hooks]]
     ranked = sorted(configured, key=lambda name: get_priority(HOOKS.get(name).priority))
     stated = {row[0].strip('`'): row[1] for row in table(ARCHITECTURE, 'Hooks')}
+    of_loop = {hook.__name__: hook for hook in (StepRemainder, DataRecord, RunHistory)}
+    assert of_loop.keys() <= stated.keys()
     assert [name for name in stated if name in configured] == ranked
     for name, priority in stated.items():
-        hook = StepRemainder if name == 'StepRemainder' else HOOKS.get(name)
+        hook = of_loop.get(name) or HOOKS.get(name)
         assert get_priority(hook.priority) == get_priority(priority), f'{name} has the priority {hook.priority}'
 
 
@@ -238,6 +242,6 @@ def test_architecture_lists_the_changes_of_mmengine() -> None:
 def test_configs_are_shown_as_they_are(text: Path) -> None:
     """A block that begins with the path of a config of this project is that file, less its docstring."""
     for path, block in re.findall(
-        r'^```python\n# (configs/\S+\.py)\n(.*?)^```', text.read_text(), re.MULTILINE | re.DOTALL
+        r'^```python\n# (configs/\S+\.py)\n(.*?)^```', text.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL
     ):
         assert block.strip() == re.sub(r'^""".*?"""', '', (ROOT / path).read_text(), flags=re.DOTALL).strip(), path

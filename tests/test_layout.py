@@ -58,3 +58,35 @@ def test_nothing_of_a_machine_is_in_the_project():
         if path.suffix in {'.py', '.md', '.yml', '.toml', '.sh', '.cfg', '.cff', '.in'} and path != Path(__file__):
             match = pattern.search(path.read_text())
             assert match is None, f'{name} names {match.group()}'
+
+
+def test_text_files_are_utf_8_in_every_locale():
+    """Each call that reads or writes text names the encoding; without it the locale decides."""
+    found = []
+    for path in [*(ROOT / 'unmix').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]:
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+            owner = getattr(getattr(node.func, 'value', None), 'id', '')
+            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            mode = node.args[-1] if node.args else None
+            binary = name == 'open' and (isinstance(mode, ast.Name) or any('b' in text for text in texts[-1:]))
+            other = owner in ('os', 'Image') or (name == 'read_text' and texts)  # the latter of a distribution
+            named = any(keyword.arg == 'encoding' for keyword in node.keywords)
+            if name in ('open', 'read_text', 'write_text', 'fdopen') and not (binary or other or named):
+                found.append(f'{path.relative_to(ROOT)}:{node.lineno}')
+    assert not found
+
+
+def test_assertions_only_narrow_types():
+    """``python -O`` leaves them out, so no input may be checked by one."""
+    found = []
+    for path in [*(ROOT / 'unmix').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]:
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Assert):
+                test = node.test
+                narrow = isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.IsNot)
+                if not narrow or ast.unparse(test.comparators[0]) != 'None':
+                    found.append(f'{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}')
+    assert not found

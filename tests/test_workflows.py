@@ -16,18 +16,18 @@ FORMS = sorted(path for path in ROOT.glob('.github/ISSUE_TEMPLATE/*.yml') if pat
 @pytest.mark.parametrize('path', WORKFLOWS, ids=lambda path: path.stem)
 def test_workflow(path: Path) -> None:
     """It loads, may write nothing by default, and the files and tests that its commands name exist."""
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding='utf-8'))
     assert content['permissions'] == {'contents': 'read'}
     for job in content['jobs'].values():
         assert job['timeout-minutes'] > 0
         assert all(('run' in step) != ('uses' in step) for step in job['steps'])
-    for name in re.findall(r'(?:tests|unmix|\.github)/[\w./-]+\.(?:py|txt|yml)', path.read_text()):
+    for name in re.findall(r'(?:tests|unmix|\.github)/[\w./-]+\.(?:py|txt|yml)', path.read_text(encoding='utf-8')):
         assert (ROOT / name).is_file(), name
 
 
 @pytest.mark.parametrize('path', FORMS, ids=lambda path: path.stem)
 def test_issue_form(path: Path) -> None:
-    form = yaml.safe_load(path.read_text())
+    form = yaml.safe_load(path.read_text(encoding='utf-8'))
     assert {'name', 'description', 'body'} <= form.keys()
     identifiers = [part['id'] for part in form['body']]
     assert len(set(identifiers)) == len(identifiers)

@@ -23,6 +23,9 @@ with_torchrun() {
             --rdzv-conf="is_host=$is_host,read_timeout=600"
         )
     fi
+    # Slurm sends USR1 or USR2 before the end (--signal); torchrun would die of them and not tell its processes. Versions
+    # of torch without this option ignore it.
+    export PET_SIGNALS_TO_HANDLE="${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2}"
     # A store that outlives a restart gives the new processes the addresses of the dead ones (pytorch/pytorch#135712).
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" "$@"

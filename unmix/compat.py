@@ -5,13 +5,17 @@ replaced in configs of the scope ``unmix``: the registries of ``unmix`` have oth
 changes work with every distribution of MMEngine: ``mmengine``, ``onedl-mmengine`` or a source checkout.
 """
 
+import difflib
 import importlib
 import importlib.util
 import os.path as osp
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import mmengine.config.config
@@ -19,18 +23,24 @@ import mmengine.hub.hub
 import mmengine.runner._flexible_runner
 import mmengine.runner.runner
 import mmengine.utils.package_utils
+import torch
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from packaging.requirements import InvalidRequirement, Requirement
 
 from unmix.checkpoint.latest import find_latest_checkpoint
-from unmix.checkpoint.load import load_from_http, load_from_local, load_from_refused_scheme
+from unmix.checkpoint.load import load_for_scheme, load_from_http, load_from_local, named
 from unmix.checkpoint.save import save_checkpoint
 
+# Names that MMEngine's loaders look up.
+_MODELS: dict[str, Callable[[Any], dict[str, str]]] = {
+    'load_from_openmmlab': lambda module: module.get_external_models(),
+    'load_from_mmcls': lambda module: module.get_mmcls_models(),
+    'load_from_torchvision': lambda module: module.get_torchvision_models(),
+}
 _SAME_IMPORT_NAME = (('mmengine', 'onedl-mmengine'), ('mmcv', 'mmcv-lite', 'onedl-mmcv'))
-# MMEngine resolves the names of these schemes and calls its load_from_http, which is replaced.
-_BY_HTTP = ('modelzoo://', 'torchvision://')
 
 
 def install() -> None:
@@ -42,18 +52,67 @@ def install() -> None:
 
 def _find_packages() -> None:
     utils = mmengine.utils
-    _replace((utils.package_utils, utils, mmengine.config.config, mmengine.hub.hub), is_installed, get_installed_path)
+    modules = (utils.package_utils, utils, mmengine.config.config, mmengine.hub.hub)
+    for ours in (is_installed, get_installed_path):
+        theirs = getattr(utils.package_utils, ours.__name__)
+        if not hasattr(theirs, '__wrapped__'):
+            _replace(modules, _without_pkg_resources(theirs, ours))
+
+
+def _without_pkg_resources(theirs: Callable[[str], Any], ours: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return MMEngine's function, which ends in ours where ``pkg_resources`` is not installed."""
+
+    @wraps(theirs)
+    def call(package: str) -> Any:
+        try:
+            return theirs(package)
+        except ModuleNotFoundError as error:
+            if (error.name or '').partition('.')[0] != 'pkg_resources':
+                raise
+        return ours(package)
+
+    return call
+
+
+class _Torch(ModuleType):
+    """``torch`` as the module with MMEngine's loaders sees it: ``load`` is :func:`load_for_scheme`."""
+
+    load = staticmethod(load_for_scheme)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
 
 
 def _load_safely() -> None:
-    """Replace MMEngine's loaders; schemes of other packages stay."""
-    register = CheckpointLoader.register_scheme
-    for prefix, loader in list(CheckpointLoader._schemes.items()):
-        if loader.__module__ == mmengine_checkpoint.__name__ and prefix not in _BY_HTTP:
-            register(prefixes=prefix, loader=load_from_refused_scheme, force=True)
-    register(prefixes='', loader=load_from_local, force=True)
-    register(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    """Make MMEngine's loaders, under any scheme, unpickle by our function; loaders of other packages stay."""
+    mmengine_checkpoint.torch = _Torch('torch')
     _replace((mmengine_checkpoint,), load_from_local, load_from_http)
+    for prefix, loader in list(CheckpointLoader._schemes.items()):
+        ours = {'': load_from_local, 'http://': load_from_http, 'https://': load_from_http}.get(prefix)
+        if ours is not None:
+            CheckpointLoader.register_scheme(prefix, ours, force=True)
+        elif loader in vars(mmengine_checkpoint).values():
+            CheckpointLoader.register_scheme(prefix, _explained(loader), force=True)
+
+
+def _explained(loader: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a loader of MMEngine whose errors have the name of the checkpoint and say what to do."""
+
+    @wraps(loader)
+    def load(filename: str, *args: Any, **kwargs: Any) -> Any:
+        scheme, _, name = filename.partition('://')
+        try:
+            with named(filename):
+                return loader(filename, *args, **kwargs)
+        except KeyError as error:
+            near = difflib.get_close_matches(name, _MODELS[loader.__name__](mmengine_checkpoint), n=3)
+            hint = f' Did you mean {" or ".join(near)}?' if near else ''
+            raise KeyError(f'checkpoint {filename!r}: MMEngine knows no {error} of {scheme}://.{hint}') from error
+        except ImportError as error:
+            message = f'checkpoint {filename!r}: {error} Or download the file by other means, and give its path'
+            raise ImportError(message, name=error.name) from error
+
+    return load
 
 
 def _save_whole_files() -> None:
@@ -66,8 +125,8 @@ CHANGES: tuple[tuple[str, Callable[[], object]], ...] = (
     ('config names of the form unmix::moco/... are found', lambda: MODULE2PACKAGE.setdefault('unmix', 'unmix')),
     ('is_installed and get_installed_path of mmengine.utils work without pkg_resources', _find_packages),
     (
-        'checkpoints are unpickled with weights_only=True and a short list of allowed types, from a path and from '
-        'http(s)://; schemes that cannot be made safe (s3://, open-mmlab://, ...) are refused',
+        'checkpoints are unpickled with weights_only=True and a short list of allowed types, from a path and under '
+        'every scheme of MMEngine (http(s)://, open-mmlab://, s3://, ...)',
         _load_safely,
     ),
     (
@@ -133,25 +192,61 @@ def warn_if_overwritten() -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Return whether ``package`` is a distribution or can be imported; MMEngine 0.10.7 needs ``pkg_resources``."""
-    return _installed(package) or _folder(package) is not None
+    """Return whether a package is there; MMEngine 0.10.7 needs ``pkg_resources``.
+
+    Args:
+        package: A distribution, also with a version (``'numpy>=1.20'``), or a module, also a dotted one.
+    """
+    requirement = _requirement(package)
+    if requirement is not None and _installed(requirement.name):
+        return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
+    spec = _spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def get_installed_path(package: str) -> str:
-    """Return the folder of a package, given its import name or that of its distribution, also for editable installs.
+    """Return the folder of a package, also for editable installs; MMEngine 0.10.7 needs ``pkg_resources``.
+
+    Args:
+        package: As for :func:`is_installed`.
 
     Raises:
         ModuleNotFoundError: There is no such package.
+        RuntimeError: It has no folder of its own: a namespace package, or a module of the interpreter.
     """
-    folder = _folder(package)
-    if folder is None and _installed(package):  # mmsegmentation -> mmseg
-        top_level = metadata.distribution(package).read_text('top_level.txt') or ''
-        folder = next(filter(None, map(_folder, top_level.split())), None)
-    if folder is None:
-        raise ModuleNotFoundError(f'{package!r} is not installed; run: pip install {package}', name=package)
-    return folder
+    requirement = _requirement(package)
+    names = [package]
+    if requirement is not None and _installed(requirement.name):  # mmsegmentation -> mmseg
+        names = [requirement.name, *_modules(requirement.name)]
+    spec = next(filter(None, map(_spec, names)), None)
+    if spec is None:
+        raise metadata.PackageNotFoundError(f'{package!r} is not installed; run: pip install {package}')
+    if not spec.has_location or spec.origin is None:
+        raise RuntimeError(f'{package!r} has no folder of its own: it is a namespace package or a built-in module')
+    return osp.dirname(osp.abspath(spec.origin))
 
 
-def _folder(module: str) -> str | None:
-    spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    return osp.dirname(osp.abspath(spec.origin)) if spec is not None and spec.has_location and spec.origin else None
+def _requirement(text: str) -> Requirement | None:
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return None
+
+
+def _modules(distribution: str) -> list[str]:
+    """Return the top-level modules of an installed distribution."""
+    found = metadata.distribution(distribution)
+    if listed := found.read_text('top_level.txt'):
+        return listed.split()
+    name = found.metadata['Name']
+    return [module for module, names in metadata.packages_distributions().items() if name in names]
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Return the specification of a module, None if it cannot be imported; parents are imported."""
+    if not all(part.isidentifier() for part in module.split('.')):
+        return None
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # no such parent; a module without a specification, such as __main__
+        return None

@@ -1,5 +1,6 @@
 """Features of folders: the same as an evaluation's, labelled or not, in files that are whole."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 import unmix
 from unmix.apis.command import run_tool
-from unmix.apis.features import evaluation_pipeline, extract_features, features
+from unmix.apis.features import _write_parquet, evaluation_pipeline, extract_features, features
 from unmix.apis.train import evaluate
 from unmix.config import load_config
 from unmix.registry import MODELS
@@ -130,6 +131,26 @@ def test_a_model_of_the_zoo_takes_grey_images_of_its_size(tmp_path):
         np.testing.assert_allclose(found['features'], wanted.numpy(), rtol=0, atol=tolerance)
 
 
+def test_names_of_any_characters_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ['a/x #1.png', 'b /é.png', 'b /\udcff.png', '\udcfe/n\nl .png']
+    for name in names:
+        Path('images', name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (16, 16)).save(Path('images', name))
+    names.sort(key=os.fsencode)
+    model = unmix.get_model('moco_digits', pretrained=False)
+    found = unmix.extract_features(model, 'images')
+    np.savez('features.npz', **found)
+    with np.load('features.npz') as file:
+        assert file['paths'].tolist() == names
+        assert file['classes'].tolist() == ['a', 'b ', '\udcfe']
+    parquet = pytest.importorskip('pyarrow.parquet')
+    _write_parquet(found, Path('features.parquet'))
+    table = parquet.read_table('features.parquet').to_pydict()
+    assert table['path'] == [os.fsencode(name) for name in names]  # some are not UTF-8
+    assert table['class'] == [b'a', b'b ', b'b ', b'\xfe']
+
+
 @pytest.mark.parametrize(('name', 'transforms'), [
     ('moco_digits', 'Grayscale Resize16 CenterCrop16'),
     ('cmc_digits', 'Grayscale Resize16 CenterCrop16'),
@@ -188,7 +209,7 @@ def test_a_damaged_image_is_named_and_the_old_file_stays(work, tmp_path, monkeyp
     write_images(tmp_path / 'images', 4)
     path = tmp_path / 'images' / '02.png'
     path.write_bytes(path.read_bytes()[:-200])
-    Path('out.npz').write_text('old')
+    Path('out.npz').write_text('old', encoding='utf-8')
     command = [str(work / 'last.pth'), 'images', '--config', str(work / 'small.py'), '--out', 'out.npz']
     for workers in ('0', '1'):
         with pytest.raises(SystemExit):
@@ -197,7 +218,7 @@ def test_a_damaged_image_is_named_and_the_old_file_stays(work, tmp_path, monkeyp
         assert 'error: The image images/02.png cannot be read' in error
         assert 'Traceback' not in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ['images', 'out.npz']
-    assert Path('out.npz').read_text() == 'old'
+    assert Path('out.npz').read_text(encoding='utf-8') == 'old'
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

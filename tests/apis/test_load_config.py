@@ -1,8 +1,12 @@
 """Configs by path and by name, and every way to misspell something in them."""
 
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
@@ -180,3 +184,225 @@ def test_loaders_without_sampler_and_collate_fn(tmp_path):
     assert batch['index'].tolist() != list(range(8))
     for loader in (test, bank):
         assert next(iter(loader))['index'].tolist() == list(range(8))
+
+
+def options(*words: str) -> dict[str, Any]:
+    return argument_parser(None).parse_args([QUICKSTART, '--cfg-options', *words]).cfg_options
+
+
+# The forms of MMEngine's documentation and of DictAction's docstrings.
+DOCUMENTED = (
+    *('1', '1.5', 'text', 'None', 'true', 'False', '1,2,3', '[a,b,c]', '(1,2)', '[(1,2),(3,4)]', '1e-3', '-1'),
+    *("['a','b']", '["a"]', '"[1,2]"', "('a','b')", '1,[2,3]', '(1)', '(1,)', '[]', '()', '1,2,', 's3://x/y'),
+    *('a(1).pth', '[(1, 2, 3), [a, b], c]', '[-1,+2]', "'1'", 'a=b', ''),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('text', DOCUMENTED)
+def test_values_of_options_are_those_of_mmengine(text):
+    expected = DictAction._parse_iterable(text)
+    found = options(f'a={text}')['a']
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(('text', 'value'), [  # MMEngine: garbage, or an endless recursion
+    ("dict(type='SGD', lr=0.1)", dict(type='SGD', lr=0.1)),
+    ('dict(type=SGD,betas=(0.9,0.99))', dict(type='SGD', betas=(0.9, 0.99))),
+    ("{'type': 'SGD', 'a': [1, {b: None}]}", dict(type='SGD', a=[1, dict(b=None)])),
+    ("[dict(type='A'), dict(b={'c': '1'})]", [dict(type='A'), dict(b=dict(c='1'))]),
+    ('dict()', {}),
+    ('{}', {}),
+    ('(a),(b)', [('a',), ('b',)]),
+    ('/my images/x.pth', '/my images/x.pth'),
+    ("['a b', c d]", ['a b', 'c d']),
+    ("'a,b'", 'a,b'),
+    ("['a,b', 'c]']", ['a,b', 'c]']),
+    ("it's", "it's"),
+    ('a=b=c', 'a=b=c'),
+])  # fmt: skip
+def test_values_of_options_beyond_mmengine(text, value):
+    assert options(f'a.b={text}') == {'a.b': value}
+
+
+@pytest.mark.parametrize(('word', 'message'), [
+    ('a=[1', r"--cfg-options a=\[1: '?\]'? is missing in '\[1'\. .*\"a=\[1, 2\]\""),
+    ('a=(1,[2,3)]', "closes no bracket"),
+    ("a=['b]", 'is missing'),
+    ('a=dict(b)', r"'b' is no pair KEY=VALUE of a dict"),
+    ('a={b}', r"'b' is no pair KEY:VALUE of a dict"),
+    ('a', 'expected KEY=VALUE'),
+    ('=1', 'expected KEY=VALUE'),
+    ('a..b=1', 'expected KEY=VALUE'),
+    ('a.=1', 'expected KEY=VALUE'),
+])  # fmt: skip
+def test_words_that_are_no_option(word, message):
+    with pytest.raises(ValueError, match=message):
+        options(word)
+
+
+@pytest.mark.parametrize(('words', 'path', 'value'), [
+    (['custom_hooks.0.strict=False'], 'custom_hooks.0.strict', False),
+    (['custom_hooks.0._delete_=True', 'custom_hooks.0.type=InstanceHook'], 'custom_hooks.0', dict(type='InstanceHook')),
+    (["custom_hooks.2=dict(name='x')"], 'custom_hooks.2', dict(type='ReportHook', name='x')),
+    (["custom_hooks.1=dict(type='ReportHook', _delete_=True)"], 'custom_hooks.1', dict(type='ReportHook')),
+    (['model.head.type=CosineHead', 'model.head._delete_=True'], 'model.head', dict(type='CosineHead')),
+    (['model.unmix=None'], 'model.unmix', None),
+    (['load_from=None'], 'load_from', None),
+    (['optim_wrapper.clip_grad=None', 'optim_wrapper.clip_grad.max_norm=1'], 'optim_wrapper.clip_grad.max_norm', 1),
+    (["optim_wrapper.optimizer=dict(type='SGD', lr=0.5, _delete_=True)"], 'optim_wrapper.optimizer',
+     dict(type='SGD', lr=0.5)),
+    (["visualizer.vis_backends=[dict(type='PatientVisBackend')]"], 'visualizer.vis_backends',
+     [dict(type='PatientVisBackend')]),
+])  # fmt: skip
+def test_options_reach_their_place(words, path, value):
+    found = load_config(QUICKSTART, options(*words))
+    for part in path.split('.'):
+        found = found[int(part)] if part.isdigit() else found[part]
+    assert found == value
+
+
+@pytest.mark.parametrize(('word', 'message'), [
+    ('custom_hooks.9.strict=1', r"--cfg-options custom_hooks\.9\.strict: custom_hooks has 3 item.*no '9'"),
+    ('param_scheduler.-1.type=CosineLR', r"param_scheduler has 1 item\(s\), numbered from 0, and no '-1'"),
+    ('model.momentum.x=3', r'--cfg-options model\.momentum\.x: model\.momentum is 0\.95 \(float\), which'),
+    ('train_dataloader.dataset.pipeline.transforms.0.scale.1=0.5', r'scale is \(.*\) \(tuple\), which has no entries'),
+    ('train_cfg=3', r'train_cfg is 3 \(int\); expected a dict'),
+    ('model.head=InfoNCEHead', r"model\.head is 'InfoNCEHead' \(str\); expected a dict: model\.head\.type="),
+    ('custom_hooks.0=3', r'custom_hooks is \[3, .*expected a list of dicts'),
+    ('visualizer.vis_backends=PatientVisBackend', r'visualizer\.vis_backends is .*a list of dicts: .*0\.type='),
+    ('visualizer.vis_backends=[PatientVisBackend]', r'visualizer\.vis_backends is .*expected a list of dicts'),
+])  # fmt: skip
+def test_options_of_another_shape(word, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(QUICKSTART, options(word))
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('visualizer = dict(vis_backends=["PatientVisBackend"])', r'visualizer\.vis_backends is .* a list of dicts'),
+    ("custom_hooks = dict(type='ReportHook')", r'cannot be read: TypeError: custom_hooks='),
+    ('model = 3', r'model is 3 \(int\); expected a dict'),
+    ('x = 1 / 0', r'mine\.py, or one of its _base_, cannot be read: ZeroDivisionError: division by zero'),
+    ('x = nowhere', r"cannot be read: NameError: name 'nowhere' is not defined"),
+    ('model = dict(momentum=dict(x=1))', r'cannot be read: TypeError: momentum=.*_delete_=True'),
+])  # fmt: skip
+def test_more_mistakes_in_a_file(tmp_path, text, message):
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{QUICKSTART}'\n{text}\n", encoding='utf-8')
+    with pytest.raises(ValueError, match=message):
+        load_config(str(config))
+
+
+def test_a_config_that_inherits_from_itself(tmp_path):
+    (tmp_path / 'mine.py').write_text("_base_ = 'mine.py'\n", encoding='utf-8')
+    with pytest.raises(ValueError, match='lead back to a file'):
+        load_config(str(tmp_path / 'mine.py'))
+
+
+READ_BASE = 'from mmengine.config import read_base\nwith read_base():\n    '
+
+
+@pytest.mark.parametrize('text', [
+    f'{READ_BASE}from .recipe import *\n',
+    f'{READ_BASE}from unmix.configs.quickstart.moco_digits import *\n',
+    f'{READ_BASE}import recipe\n',
+    f'{READ_BASE}from . import recipe\n',
+    f"_base_ = '{QUICKSTART}'\n{READ_BASE}from .recipe import *\n",
+    f"from unmix.models import MoCo\n_base_ = '{QUICKSTART}'\nmodel = dict(type=MoCo)\n",
+    "_base_ = 'lazy.py'\n",
+])  # fmt: skip
+def test_styles_of_configs_that_do_not_mix_say_how_to_inherit(tmp_path, text):
+    (tmp_path / 'recipe.py').write_text(f"_base_ = '{QUICKSTART}'\n", encoding='utf-8')
+    (tmp_path / 'lazy.py').write_text('from unmix.models import MoCo\nmodel = dict(type=MoCo)\n', encoding='utf-8')
+    (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
+    with pytest.raises(
+        ValueError, match=r"mine\.py.* inherit from them by _base_ = 'unmix::METHOD/NAME\.py'"
+    ) as caught:
+        load_config(str(tmp_path / 'mine.py'))
+    assert '\n' not in str(caught.value)
+
+
+def test_configs_with_read_base_inherit_from_their_own_style(tmp_path):
+    lazy = 'from unmix.models import MoCo, ResNet\nmodel = dict(type=MoCo, backbone=dict(type=ResNet, depth=18))\n'
+    (tmp_path / 'lazy.py').write_text(lazy, encoding='utf-8')
+    text = f'{READ_BASE}from .lazy import *\nmodel.update(momentum=0.5)\n'
+    (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
+    cfg = load_config(str(tmp_path / 'mine.py'), {'model.backbone.depth': 34})
+    assert (cfg.model.type, cfg.model.momentum, cfg.model.backbone.depth) == (MoCo, 0.5, 34)
+
+
+@pytest.mark.parametrize('suffix', ['.yaml', '.yml', '.json'])
+def test_configs_that_mmengine_has_written_as_data(tmp_path, suffix):
+    cfg = load_config(QUICKSTART)
+    cfg.dump(str(tmp_path / f'dumped{suffix}'))
+    found = load_config(str(tmp_path / f'dumped{suffix}')).to_dict()
+    assert found == (cfg.to_dict() if suffix != '.json' else json.loads(json.dumps(cfg.to_dict())))
+
+
+@pytest.mark.parametrize(('name', 'text'), [
+    ('c.yaml', 'model: {payload}'),
+    ('c.yml', 'a: [{{b: {payload}}}]'),
+    ('c.yaml', '_base_: base.yaml'),
+    ('c.json', '{{"_base_": ["base.yaml"]}}'),
+    ('c.py', "_base_ = 'base.yaml'"),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    'tag', ['object/apply:os.system ["touch {}"]', 'object/new:os.system ["touch {}"]', 'name:os.system ""']
+)
+def test_yaml_executes_nothing(tmp_path, name, text, tag):
+    payload = f'!!python/{tag.format(tmp_path / "witness")}'
+    (tmp_path / 'base.yaml').write_text(f'x: {payload}', encoding='utf-8')
+    (tmp_path / name).write_text(text.format(payload=payload), encoding='utf-8')
+    with pytest.raises(ValueError, match=rf'{name}.* could not determine a constructor for the tag .* read as data'):
+        load_config(str(tmp_path / name))
+    assert not (tmp_path / 'witness').exists()
+
+
+@pytest.mark.parametrize(('name', 'content'), [
+    ('c.yaml', b''), ('c.yaml', b'[1]'), ('c.yaml', b'a: ['), ('c.json', b'{'), ('c.json', b'[1]'), ('c.txt', b'x = 1'),
+    ('c.py', b"x='\xe4'"), ('c.yaml', b'x: \xe4'), ('c.py', b'with open("x"):\n    pass'),
+])  # fmt: skip
+def test_files_that_are_no_config(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf'{name}, or one of its _base_, cannot be read: \w+: '):
+        load_config(str(tmp_path / name))
+
+
+ADAMW = (
+    'optim_wrapper.optimizer._delete_=True',
+    'optim_wrapper.optimizer.type=AdamW',
+    'optim_wrapper.optimizer.lr=0.1',
+)
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['auto_scale_lr.enable=True'], r'auto_scale_lr\.base_batch_size is missing.* auto_scale_lr\.base_batch_size=256'),
+    (['auto_scale_lr.enable=True', 'auto_scale_lr.base_batch_size=0'], r'base_batch_size is 0; expected'),
+    ([*ADAMW, 'optim_wrapper.paramwise_cfg.bias_decay_mult=0.'],
+     r'paramwise_cfg\.bias_decay_mult multiplies .*optim_wrapper\.optimizer\.weight_decay=0\.01'),
+    ([*ADAMW, "optim_wrapper.paramwise_cfg.custom_keys.head.decay_mult=0."], r"keys\.head\.decay_mult multiplies"),
+    (['visualizer.vis_backends.0.type=WandbVisBackend'],
+     r'visualizer\.vis_backends\.0\.type is WandbVisBackend, which needs the package wandb: pip install wandb'),
+])  # fmt: skip
+def test_values_that_do_not_go_together(monkeypatch, words, message):
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(ValueError, match=message):
+        load_config(QUICKSTART, options(*words))
+
+
+@pytest.mark.parametrize('words', [
+    [*ADAMW, 'optim_wrapper.paramwise_cfg.bias_decay_mult=0.', 'optim_wrapper.optimizer.weight_decay=0.01'],
+    ['auto_scale_lr.enable=True', 'auto_scale_lr.base_batch_size=256'],
+    ['auto_scale_lr.enable=False'],
+    ["visualizer.vis_backends=[dict(type='PatientVisBackend')]"],
+])  # fmt: skip
+def test_the_advice_on_them_works(words):
+    load_config(QUICKSTART, options(*words))
+
+
+def test_without_workers_nothing_is_left_that_is_for_workers_only():
+    words = options('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=True',
+                    'train_dataloader.prefetch_factor=4')  # fmt: skip
+    with pytest.warns(UserWarning, match=r'persistent_workers and train_dataloader\.prefetch_factor has'):
+        cfg = load_config(QUICKSTART, words)
+    assert not {'persistent_workers', 'prefetch_factor'} & cfg.train_dataloader.keys()

@@ -3,9 +3,12 @@
 from types import SimpleNamespace
 
 import pytest
+from mmengine.runner import EpochBasedTrainLoop, ValLoop
+from mmengine.runner import Runner as MMEngineRunner
 
 from unmix.apis import build_runner, load_config
 from unmix.engine.loops.feature_loop import check_classes
+from unmix.engine.runner import Runner
 
 QUICKSTART = 'unmix::quickstart/unmix-moco_digits.py'
 
@@ -34,3 +37,20 @@ def test_a_label_means_the_same_class():
         check_classes(data('a', 'c'), data('a', 'b', 'c'))
     with pytest.raises(ValueError, match=r"Label 2 is the class 'c' of 3 in the data .*, but none of 2 in those"):
         check_classes(data('a', 'b', 'c'), data('a', 'b'))
+
+
+def test_a_classifier_is_validated_on_the_classes_that_it_learns(monkeypatch):
+    def loop(kind, *classes):
+        built = object.__new__(kind)
+        built.dataloader = SimpleNamespace(dataset=SimpleNamespace(classes=classes))
+        built._dataloader = built.dataloader
+        return built
+
+    runner = object.__new__(Runner)
+    runner._train_loop = loop(EpochBasedTrainLoop, 'a', 'b', 'c')
+    monkeypatch.setattr(MMEngineRunner, 'build_val_loop', lambda self, built: built)
+    runner.build_val_loop(loop(ValLoop, 'a', 'b'))
+    with pytest.raises(ValueError, match=r"Label 1 is the class 'c' .* \(train_dataloader\).*class_list"):
+        runner.build_val_loop(loop(ValLoop, 'a', 'c'))
+    runner._train_loop = dict(type='TrainLoop')  # not built: the training data are not needed
+    runner.build_val_loop(loop(ValLoop, 'a', 'c'))

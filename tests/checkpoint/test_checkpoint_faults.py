@@ -15,7 +15,8 @@ import torch
 from mmengine import runner as mmengine_runner
 from mmengine.runner import CheckpointLoader
 
-from unmix.checkpoint.latest import find_latest_checkpoint, name_latest
+from unmix.checkpoint.identity import name_latest
+from unmix.checkpoint.latest import find_latest_checkpoint
 from unmix.checkpoint.save import save_checkpoint
 
 RNG = np.random.default_rng(0)

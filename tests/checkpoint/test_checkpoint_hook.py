@@ -154,7 +154,7 @@ EACH = BIG | dict(default_hooks__checkpoint=dict(by_epoch=False, interval=1, bac
 
 
 def save_in_each_iteration(work_dir: Path) -> None:
-    with open(os.devnull, 'w') as output, redirect_stdout(output):
+    with open(os.devnull, 'w', encoding='utf-8') as output, redirect_stdout(output):
         toy_runner(work_dir, **EACH).train()
 
 

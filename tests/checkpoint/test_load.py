@@ -2,11 +2,15 @@
 
 import os
 import pickle
+import re
+import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,15 +97,94 @@ def test_a_malicious_download_is_refused(malicious: Path, server: str):
     assert not malicious.with_name('touched').exists()
 
 
-@pytest.mark.parametrize('scheme', ['torchvision', 'modelzoo'])
-def test_names_that_become_downloads_are_loaded_safely(
-    scheme: str, malicious: Path, server: str, monkeypatch: pytest.MonkeyPatch
-):
-    urls = {'resnet18': f'{server}/malicious.pth'}
-    monkeypatch.setattr(mmengine_checkpoint, 'get_torchvision_models', lambda: urls)
+SCHEMES = {
+    'torchvision://net': 'torchvision',
+    'modelzoo://net': 'torchvision',
+    'open-mmlab://net': 'openmmlab',
+    'openmmlab://net': 'openmmlab',
+    'open-mmlab://old_net': 'openmmlab',
+    'openmmlab://net_at_home': 'openmmlab',
+    'mmcls://net': 'mmcls',
+    'pavi://bucket/net.pth': 'pavi',
+    's3://bucket/net.pth': 'ceph',
+    'cluster:s3://bucket/net.pth': 'ceph',
+    'petrel://bucket/net.pth': 'ceph',
+}
+
+
+@pytest.fixture
+def remote(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that each of SCHEMES names: on a server, in MMENGINE_HOME, or behind clients that are stand-ins."""
+    file = tmp_path / 'net.pth'
+    tables = {
+        'get_torchvision_models': {'net': f'{server}/net.pth'},
+        'get_mmcls_models': {'net': f'{server}/net.pth'},
+        'get_external_models': {'net': f'{server}/net.pth', 'net_at_home': 'net.pth'},
+        'get_deprecated_model_names': {'old_net': 'net'},
+    }
+    for name, table in tables.items():
+        monkeypatch.setattr(mmengine_checkpoint, name, lambda table=table: table)
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    petrel = SimpleNamespace(Client=lambda **_: SimpleNamespace(Get=lambda path: file.read_bytes()))
+    monkeypatch.setitem(sys.modules, 'petrel_client', SimpleNamespace(client=petrel))
+    monkeypatch.setitem(sys.modules, 'petrel_client.client', petrel)
+    model = SimpleNamespace(name='net.pth', download=lambda target: shutil.copyfile(file, target))
+    monkeypatch.setitem(sys.modules, 'pavi', SimpleNamespace(modelcloud=SimpleNamespace(get=lambda path: model)))
+    return file
+
+
+@pytest.mark.parametrize('name', SCHEMES)
+def test_weights_are_loaded_under_every_scheme_of_mmengine(name: str, remote: Path):
+    torch.save({'state_dict': {'backbone.w': torch.arange(3.0)}}, remote)
+    (tensor,) = load(name)['state_dict'].values()  # that of mmcls loses its prefix
+    assert tensor.tolist() == [0, 1, 2]
+    assert CheckpointLoader._get_checkpoint_loader(name).__name__ == f'load_from_{SCHEMES[name]}'
+
+
+@pytest.mark.parametrize('name', SCHEMES)
+def test_a_malicious_file_is_refused_under_every_scheme_of_mmengine(name: str, remote: Path, malicious: Path):
+    malicious.replace(remote)
+    with pytest.raises(ValueError, match=REFUSAL) as caught:
+        load(name)
+    if SCHEMES[name] in ('ceph', 'pavi'):
+        assert str(caught.value).startswith(f'checkpoint {name!r}')
+    loader = getattr(mmengine_checkpoint, f'load_from_{SCHEMES[name]}')  # called by name
     with pytest.raises(ValueError, match=REFUSAL):
-        load(f'{scheme}://resnet18')
+        loader(name)
     assert not malicious.with_name('touched').exists()
+
+
+@pytest.mark.parametrize(('name', 'loader'), [
+    *[(f'{scheme}://xx.xx/xx.pth', 'http') for scheme in ('http', 'https')],
+    *[(f'{prefix}:s3://xx.xx/xx.pth', 'ceph') for prefix in ('open-mmlab', 'openmmlab')],
+    *[(f'{start}s3://xx.xx/xx.pth', 'local') for start in ('s', ' ', 'openmmlab', ':')],
+    ('xx.pth', 'local'),
+])  # fmt: skip
+def test_loaders_keep_the_names_that_mmengine_logs(name: str, loader: str):
+    assert CheckpointLoader._get_checkpoint_loader(name).__name__ == f'load_from_{loader}'
+
+
+def test_every_loader_of_mmengine_is_among_them():
+    theirs = {name for name in vars(mmengine_checkpoint) if name.startswith('load_from_')}
+    assert theirs == {f'load_from_{kind}' for kind in SCHEMES.values()} | {'load_from_local', 'load_from_http'}
+
+
+@pytest.mark.parametrize(('name', 'message'), [
+    ('open-mmlab://nett', r"checkpoint 'open-mmlab://nett': .* no 'nett' .* Did you mean net\?"),
+    ('mmcls://nett', r"checkpoint 'mmcls://nett': .* Did you mean net\?"),
+    ('torchvision://zzz', r"checkpoint 'torchvision://zzz': MMEngine knows no 'zzz' of torchvision://\.$"),
+])  # fmt: skip
+def test_a_name_that_its_scheme_does_not_have(name: str, message: str, remote: Path):
+    with pytest.raises(KeyError) as caught:
+        load(name)
+    assert re.search(message, caught.value.args[0])
+
+
+@pytest.mark.parametrize(('name', 'package'), [('s3://bucket/x.pth', 'petrel_client'), ('pavi://x.pth', 'pavi')])
+def test_a_scheme_whose_client_is_not_installed(name: str, package: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=f"checkpoint '{name}': .*install {package}.* give its path"):
+        load(name)
 
 
 @pytest.mark.parametrize('call', ['load_from_local', 'load_from_http'])
@@ -110,24 +193,6 @@ def test_mmengine_functions_of_the_same_name_are_safe_too(call: str, malicious: 
     with pytest.raises(ValueError, match=REFUSAL):
         getattr(mmengine_checkpoint, call)(filename, map_location='cpu')
     assert not malicious.with_name('touched').exists()
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'pavi://x.pth',
-        's3://bucket/x.pth',
-        'cluster:s3://bucket/x.pth',
-        'petrel://x.pth',
-        'open-mmlab://resnet50',
-        'openmmlab://resnet50',
-        'mmcls://resnet50',
-    ],
-)
-def test_unsafe_schemes_are_refused_by_name(name: str):
-    scheme = name.partition('://')[0]
-    with pytest.raises(ValueError, match=f"checkpoint '{name}': {scheme}:// is refused.*Download the file"):
-        load(name)
 
 
 def test_schemes_of_other_packages_are_left_alone(monkeypatch: pytest.MonkeyPatch):

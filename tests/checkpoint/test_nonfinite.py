@@ -10,6 +10,7 @@ import pytest
 import torch
 from engine_toy import toy_runner
 from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader, Runner
 
 from unmix.checkpoint.latest import find_latest_checkpoint
@@ -118,6 +119,7 @@ def two_ranks(rank: int, work_dir: Path) -> None:
     (work_dir.parent / f'rank_{rank}').touch()
 
 
+@pytest.mark.slow
 def test_all_ranks_stop(tmp_path: Path):
     run_ranks(two_ranks, 2, tmp_path, tmp_path / 'run')
     assert (tmp_path / 'rank_0').exists()
@@ -129,8 +131,16 @@ def test_all_ranks_stop(tmp_path: Path):
 def test_every_floating_type_is_looked_at(dtype: torch.dtype, tmp_path: Path):
     path = str(tmp_path / 'x.pth')
     content = dict(state_dict=dict(n=torch.tensor(3), empty=torch.ones(0), w=torch.ones(3, 3).to(dtype)), optimizer={})
+    init_default_scope('unmix')
     save_checkpoint(content, path)
     content['optimizer'] = dict(a=dict(state={0: [torch.tensor([1.0, math.nan]).to(dtype)]}))
     with pytest.raises(ValueError, match=re.escape('a.state.0.0 in its optimizer is NaN or infinite in 1 of 2')):
         save_checkpoint(content, path)
     assert CheckpointLoader.load_checkpoint(path)['optimizer'] == {}
+
+
+def test_a_run_of_another_toolbox_may_save_infinity(tmp_path: Path):
+    path = str(tmp_path / 'x.pth')
+    init_default_scope('mmdet')
+    save_checkpoint(dict(state_dict=dict(mask=torch.tensor([0.0, -math.inf]))), path)
+    assert CheckpointLoader.load_checkpoint(path)['state_dict']['mask'].tolist() == [0.0, -math.inf]

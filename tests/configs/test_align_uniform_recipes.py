@@ -92,4 +92,4 @@ def test_twin_differs_in_unmix_only(name: str) -> None:
     mixing = dict(type='RandomMixing', prob=RECIPES[name]['prob'])
     assert twin.model.pop('unmix').to_dict() == dict(type='UnMix', mixing=mixing)
     assert twin.to_dict() == base.to_dict()
-    assert 2 <= len(Path(twin.filename).read_text().splitlines()) <= 5
+    assert 2 <= len(Path(twin.filename).read_text(encoding='utf-8').splitlines()) <= 5

@@ -49,7 +49,7 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize('path', LEAVES, ids=name_of)
 def test_config_is_complete(path: Path) -> None:
     """Types and arguments are checked by load_config; the model builds (without memory) from what it says."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding='utf-8'))
     assert ast.get_docstring(tree), 'a config begins with its source, command and numbers'
     assert not any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree)), 'not a text config'
     scheme = SHORT_NAME if path.parent.name == 'quickstart' or path.stem.startswith(('knn-', 'frozen-')) else NAME
@@ -62,7 +62,7 @@ def test_config_is_complete(path: Path) -> None:
 
 @pytest.mark.parametrize('path', LEAVES, ids=name_of)
 def test_command_in_docstring_names_the_config(path: Path) -> None:
-    for command in re.findall(r'^(?:python|bash) tools/\S+ (\S+\.py)', path.read_text(), re.MULTILINE):
+    for command in re.findall(r'^(?:python|bash) tools/\S+ (\S+\.py)', path.read_text(encoding='utf-8'), re.MULTILINE):
         assert ROOT.parent / command == path
 
 
@@ -118,7 +118,7 @@ def test_index_imports_every_metafile() -> None:
 @pytest.mark.slow
 def test_metafile(metafile: Path) -> None:
     """One collection; each config of the folder once; numbers are the config's; no result without its source."""
-    content = yaml.safe_load(metafile.read_text())
+    content = yaml.safe_load(metafile.read_text(encoding='utf-8'))
     (collection,) = content['Collections']
     assert (ROOT.parent / collection['README']).is_file()
     assert collection['Paper']['Title']

@@ -132,5 +132,5 @@ def test_twin_differs_in_unmix_only(name: str) -> None:
     replay = dict(replay_bn_stats=True) if '-sym_' in name else {}
     assert unmix == dict(type='UnMix', mixing=dict(type='RandomMixing', prob=RECIPES[name]['prob']), **replay)
     assert twin.to_dict() == base.to_dict()
-    lines = Path(twin.filename).read_text().splitlines()
+    lines = Path(twin.filename).read_text(encoding='utf-8').splitlines()
     assert 2 <= len(lines) <= 5

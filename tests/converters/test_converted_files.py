@@ -113,6 +113,7 @@ def test_the_library_itself_computes_the_same(library, suffix, backbone, tmp_pat
     assert torch.allclose(theirs, ours, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('depth', [18, 50])
 def test_torchvision_loads_what_the_command_writes(depth, tmp_path, capsys):
     backbone = randomise(MODELS.build(dict(type='ResNet', depth=depth)))
@@ -228,6 +229,7 @@ def test_without_the_library_nothing_is_called_proved(library, package, checkpoi
     assert files(tmp_path) == {'epoch_3.pth', 'out.pth'}
 
 
+@pytest.mark.slow
 def test_a_whole_checkpoint_goes_to_the_authors_code_and_back(checkpoint, trained, tmp_path):
     write_checkpoint(read_checkpoint(checkpoint), tmp_path / 'checkpoint_0003.pth.tar', 'moco')
     content = torch.load(tmp_path / 'checkpoint_0003.pth.tar', weights_only=True)
@@ -241,6 +243,7 @@ def test_a_whole_checkpoint_goes_to_the_authors_code_and_back(checkpoint, traine
     assert back['meta']['model']['backbone'] == dict(type='ResNet', depth=18, stem='imagenet')
 
 
+@pytest.mark.slow
 def test_a_classifier_goes_along(tmp_path):
     backbone = torchvision.models.resnet18(num_classes=10)
     tensors = randomise(backbone).state_dict()
@@ -283,6 +286,7 @@ def detectron2_r50() -> nn.ModuleDict:
         return nn.ModuleDict(stages)
 
 
+@pytest.mark.slow
 def test_published_moco_loads_key_for_key_into_the_detectors():
     """torchvision's names as the fixture records them; detectron2's and mmdet's C4 as their modules make them."""
     entry = published()['unmix_moco_imagenet_resnet50_mlp']

@@ -13,6 +13,8 @@ from unmix.converters.containers import wrap
 from unmix.registry import MODELS
 from unmix.utils.matching import check_match
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = published()
 FAMILY = {
     'unmix_c10_ModelMoCo': 'unmix-cifar',

@@ -57,7 +57,11 @@ def test_both_libraries_train_by_the_same_recipe(theirs, ours):
 @pytest.mark.parametrize(('theirs', 'ours'), RECIPES)
 def test_the_heads_with_a_norm_are_there(theirs, ours):
     def classes(path: Path) -> set[str]:
-        return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)}
+        return {
+            node.name
+            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+            if isinstance(node, ast.ClassDef)
+        }
 
     mm = runpy.run_path(str(BENCHMARKS / 'mmdet' / ours))
     (module,) = mm['custom_imports']['imports']

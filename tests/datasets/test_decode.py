@@ -1,12 +1,13 @@
 """Image files to pixels, by simplejpeg where it can and by PIL where it cannot."""
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unmix.datasets import ImageFolder, decode, decode_image, read_image
 
@@ -90,3 +91,58 @@ def test_scaled_decoding_is_a_smaller_image_that_is_large_enough(tmp_path: Path)
         assert tuple(image.shape[1:]) == size
         expected = np.asarray(full.resize(size[::-1], Image.Resampling.BOX), float)
         assert np.abs(image.permute(1, 2, 0).numpy() - expected).mean() < 3
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
+@pytest.mark.parametrize('fast', [True, False])
+def test_photographs_are_turned_upright(
+    suffix: str, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By each of the eight orientations, as PIL's exif_transpose does; or left as stored."""
+    if not fast:
+        monkeypatch.setattr(decode, 'simplejpeg', None)
+    path = tmp_path / f'x.{suffix}'
+    for orientation in (*range(1, 9), 0, 9, 65535):
+        exif = Image.Exif()
+        exif[decode.ORIENTATION] = orientation
+        photo((40, 30)).save(path, exif=exif, **(dict(lossless=True) if suffix == 'webp' else {}))
+        with Image.open(path) as image:
+            upright = np.asarray(ImageOps.exif_transpose(image))
+            stored = np.asarray(image)  # PIL turns a TIFF by itself
+        assert upright.shape[:2] == ((40, 30) if 5 <= orientation <= 8 else (30, 40))
+        assert np.array_equal(decode_image(path).permute(1, 2, 0), upright)
+        assert np.array_equal(decode_image(path, exif=False).permute(1, 2, 0), stored)
+        assert decode_image(path).permute(1, 2, 0).is_contiguous()
+        assert np.array_equal(read_image(path, exif=False), stored)
+        assert np.array_equal(ImageFolder(tmp_path, exif=False).load(0)[0].permute(1, 2, 0), stored)
+
+
+def test_turned_photographs_of_part_of_the_size(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[decode.ORIENTATION] = 6
+    photo((400, 300)).save(tmp_path / 'x.jpg', exif=exif)
+    stored = ImageFolder(tmp_path, decode_size=100, exif=False).load(0)[0]
+    upright = ImageFolder(tmp_path, decode_size=100).load(0)[0]
+    assert (stored.shape, upright.shape) == ((3, 113, 150), (3, 150, 113))
+    assert torch.equal(upright, stored.rot90(-1, (1, 2)))
+
+
+def test_an_orientation_that_is_damaged_or_in_xmp(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[decode.ORIENTATION] = 6
+    photo((40, 30)).save(tmp_path / 'x.jpg', exif=exif)
+    data = (tmp_path / 'x.jpg').read_bytes()
+    stored, start = decode_image(tmp_path / 'x.jpg', exif=False), data.index(b'Exif')
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(data)
+        for place in rng.integers(start, start + 32, 4):
+            damaged[place] = rng.integers(256)
+        (tmp_path / 'x.jpg').write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            found = decode_image(tmp_path / 'x.jpg')
+        assert torch.equal(found.flatten().sort().values, stored.flatten().sort().values)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    photo((40, 30)).save(tmp_path / 'y.jpg', xmp=xmp)
+    assert torch.equal(decode_image(tmp_path / 'y.jpg'), stored.rot90(-1, (1, 2)))

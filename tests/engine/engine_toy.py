@@ -74,6 +74,24 @@ class CountLoop(BaseLoop):
         self.epochs.append(self.runner.epoch)
 
 
+@LOOPS.register_module(force=True)
+class SignalLoop(CountLoop):
+    """A validation during which the process gets SIGTERM."""
+
+    def run(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        super().run()
+
+
+@LOOPS.register_module(force=True)
+class DyingLoop(CountLoop):
+    """A validation one of whose data workers gets the signal too."""
+
+    def run(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError('DataLoader worker is killed')
+
+
 class SignalHook(Hook):
     """Sends this process a signal during a given iteration; it notes the numbers of the batches."""
 

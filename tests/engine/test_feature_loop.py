@@ -183,3 +183,12 @@ def test_two_processes_equal_one(tmp_path):
         for (features, labels), (other, other_labels) in zip(mine, theirs, strict=True):
             torch.testing.assert_close(features, other)
             assert torch.equal(labels, other_labels)
+
+
+def test_a_test_in_a_plain_runner_builds_no_training(tmp_path):
+    """MMEngine's Runner builds it when its iteration is read."""
+    runner = feature_runner(tmp_path, dict(cache=True), default_hooks=dict(progress=dict(type='unmix.ProgressHook')))
+    runner.register_custom_hooks([dict(type='unmix.ReportHook')])
+    runner.val()
+    runner.test()
+    assert isinstance(runner._train_loop, dict)

@@ -23,6 +23,8 @@ from unmix.registry import MODELS, OPTIM_WRAPPERS
 from unmix.testing.ranks import run_ranks
 from unmix.utils.clock import read_clock
 
+pytestmark = pytest.mark.slow
+
 REPLAY = Path(__file__).parents[2] / 'tools' / 'misc' / 'replay.py'
 UNMIX = dict(type='UnMix')
 BAD = 3  # the iteration, from 0, whose loss is spoilt

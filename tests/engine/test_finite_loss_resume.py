@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from unmix.models import MLPNeck
 from unmix.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 EACH = dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=-1)
 
 

@@ -16,6 +16,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from unmix.checkpoint.resume import resume_command
 from unmix.engine.loops import StopSignal
+from unmix.engine.loops.stop_signal import SIGNALS
 
 
 def state(runner):
@@ -194,7 +195,10 @@ runner.train()
 """
 
 
-@pytest.mark.parametrize(('number', 'code', 'workers'), [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 0)])
+@pytest.mark.parametrize(
+    ('number', 'code', 'workers'),
+    [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 0), (signal.SIGHUP, 129, 2), (signal.SIGUSR1, 138, 2)],
+)
 @pytest.mark.slow
 def test_signal_to_a_process(tmp_path, number, code, workers):
     command = [sys.executable, '-c', SCRIPT, str(tmp_path), str(Path(__file__).parent), str(workers)]
@@ -211,6 +215,71 @@ def test_signal_to_a_process(tmp_path, number, code, workers):
     assert Path(checkpoint).is_file()
     assert checkpoint in output
     assert output.rstrip().endswith(f'python tools/train.py {RUNTIME} --work-dir {tmp_path} --resume')
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_each_signal_saves(tmp_path, number):
+    runner = toy_runner(tmp_path, signal_at=7)
+    runner.signal_hook.number = number
+    with pytest.raises(SystemExit) as stop:
+        runner.train()
+    assert stop.value.code == 128 + number
+    assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'interrupted_iter_8.pth')
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_a_signal_that_the_process_ignores_stays_ignored(tmp_path):
+    """As SIGHUP after nohup."""
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        runner = toy_runner(tmp_path, signal_at=7)
+        runner.signal_hook.number = signal.SIGHUP
+        runner.train()
+        assert runner.iter == 18
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, old)
+
+
+@pytest.mark.parametrize('moment', ['before_train', 'before_save_checkpoint', 'before_val', 'after_train_epoch'])
+def test_a_signal_at_any_moment_saves(tmp_path, moment):
+    """Before the first iteration, while a checkpoint is built, during a validation, between epochs."""
+    changes = dict(
+        val_cfg=dict(type='mmengine.CountLoop'),
+        val_dataloader=dict(batch_size=1, dataset=dict(type='mmengine.ToyData'), sampler=dict(type='EpochSampler')),
+        val_evaluator=dict(),
+        default_hooks__checkpoint__interval=1,
+    )
+    runner = toy_runner(tmp_path, **changes)
+    if moment == 'before_val':
+        runner._val_loop = dict(runner._val_loop, type='mmengine.SignalLoop')
+    else:
+        setattr(runner.signal_hook, moment, lambda *args, **kwargs: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop:
+        runner.train()
+    assert stop.value.code == 143
+    path = find_latest_checkpoint(str(tmp_path))
+    assert torch.load(path, weights_only=False)['meta']['iter'] == (1 if moment == 'before_train' else 6)
+    second = toy_runner(tmp_path, resume=True, **changes)
+    second.train()
+    whole = toy_runner(tmp_path / 'whole', **changes)
+    whole.train()
+    assert_same(state(second), state(whole))
+
+
+def test_a_signal_that_ends_a_worker_of_the_validation(tmp_path):
+    changes = dict(
+        val_cfg=dict(type='mmengine.CountLoop'),
+        val_dataloader=dict(batch_size=1, dataset=dict(type='mmengine.ToyData'), sampler=dict(type='EpochSampler')),
+        val_evaluator=dict(),
+    )
+    runner = toy_runner(tmp_path, **changes)
+    runner._val_loop = dict(runner._val_loop, type='mmengine.DyingLoop')
+    with pytest.raises(SystemExit):
+        runner.train()
+    second = toy_runner(tmp_path, resume=True, **changes)
+    second.train()
+    assert second.val_loop.epochs == [1, 2, 3]
 
 
 def test_resume_command_keeps_the_options(monkeypatch):

@@ -5,6 +5,7 @@ import torch
 from mmengine.evaluator import Evaluator
 
 from unmix.evaluation import Accuracy
+from unmix.evaluation.accuracy import NO_RANK, rank_of_class
 
 
 def test_ranks_ties_and_batches():
@@ -16,6 +17,16 @@ def test_ranks_ties_and_batches():
     # the last image of a fifth, padded by a sampler, is dropped
     evaluator.process([dict(scores=scores[0], label=torch.tensor(1))])
     assert evaluator.evaluate(size=4) == {'accuracy/top1': 25.0, 'accuracy/top2': 75.0, 'accuracy/top5': 100.0}
+
+
+def test_a_score_that_is_no_number_is_no_hit():
+    nan, inf = float('nan'), float('inf')
+    scores = torch.tensor([[nan, nan, nan], [nan, 1.0, 0.0], [nan, 0.0, 1.0], [-inf, 1.0, -inf], [inf, inf, 0.0]])
+    label = torch.tensor([0, 0, 2, 2, 1])
+    assert rank_of_class(scores, label).tolist() == [NO_RANK, NO_RANK, 0, NO_RANK, 1]
+    evaluator = Evaluator(Accuracy(topk=(1, 5)))
+    evaluator.process([dict(scores=s, label=y) for s, y in zip(scores, label, strict=True)])
+    assert evaluator.evaluate(size=5) == {'accuracy/top1': 20.0, 'accuracy/top5': 40.0}
 
 
 def test_several_layers_have_each_their_own():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unmix.evaluation import KNN, Features, knn_predict, knn_scores
+from unmix.evaluation import KNN, EuclideanKNN, Features, knn_predict, knn_scores
 
 
 def naive_scores(features, bank, labels, k, temperature, num_classes):
@@ -43,7 +43,9 @@ def test_scores_equal_a_naive_loop(chunk_size):
 def test_prediction_ranks_classes_and_ties_go_to_the_smallest():
     bank = torch.eye(4)[[0, 0, 1, 2]]
     labels = torch.tensor([3, 1, 2, 0])
-    # the first image is as near to class 1 as to class 3, and 0 and 2 are equally far
+    # the first image is as near to class 1 as to class 3, and 0 and 2 are equally far; no neighbour is of class 4
+    assert knn_predict(torch.eye(4)[:1], bank, labels, k=4, num_classes=5).tolist() == [[1, 3, 0, 2, -1]]
+    assert knn_predict(torch.eye(4)[:1], bank, labels, k=2).tolist() == [[1, 3, -1, -1]]
     assert knn_predict(torch.eye(4)[:1], bank, labels, k=4).tolist() == [[1, 3, 0, 2]]
     # the only neighbour that counts is the one with the smallest label, wherever it stands in the bank
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]):
@@ -95,6 +97,55 @@ def test_sets_of_k_and_temperature_equal_one_metric_each():
         KNN(k=[])
 
 
+def naive_hits(features, bank, labels, truth, k, temperature, euclidean=False):
+    """Percent of hits of the top 1 and the top 5, one vote at a time: a class without a vote is in no list."""
+    if not euclidean:
+        features, bank = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (features, bank))
+    hits = np.zeros(2)
+    for feature, own in zip(features, truth, strict=True):
+        nearness = [-float(np.linalg.norm(feature - row)) if euclidean else float(feature @ row) for row in bank]
+        votes = {}
+        for n in sorted(range(len(bank)), key=lambda n: (-nearness[n], labels[n]))[:k]:
+            votes[labels[n]] = votes.get(labels[n], 0.0) + (1.0 if euclidean else np.exp(nearness[n] / temperature))
+        ranking = sorted(votes, key=lambda c: (-votes[c], c))
+        hits += [own in ranking[:1], own in ranking[:5]]
+    return 100 * hits / len(truth)
+
+
+@pytest.mark.parametrize('num_classes', [1, 3, 5, 6, 11])
+def test_metrics_equal_a_naive_loop(num_classes):
+    """One neighbour to more than the bank has; all similarities negative; classes that only one of the sets has."""
+    rng = np.random.default_rng(num_classes)
+    for case in range(12):
+        bank, features = (rng.normal(size=(n, 3)) for n in (int(rng.integers(1, 30)), 7))
+        if case % 3 == 1:
+            bank, features = np.abs(bank), -np.abs(features)
+        labels, truth = rng.integers(0, num_classes, len(bank)), rng.integers(0, num_classes, 7)
+        sets = [Features(torch.tensor(x), torch.tensor(y)) for x, y in ((bank, labels), (features, truth))]
+        several = max(labels.max(), truth.max()) >= 5
+        for k in (1, 2, 5, 200):
+            for temperature in (0.0125, 0.1, 10.0):
+                top1, top5 = naive_hits(features, bank, labels, truth, k, temperature)
+                expected = {'top1': pytest.approx(top1)} | ({'top5': pytest.approx(top5)} if several else {})
+                assert KNN(k, temperature)(*sets) == expected
+            top1, _ = naive_hits(features, bank, labels, truth, k, 1.0, euclidean=True)
+            assert EuclideanKNN(k)(*sets) == {'top1': pytest.approx(top1)}
+
+
+def test_one_neighbour_has_no_second_class():
+    rng = torch.Generator().manual_seed(0)
+    bank, test = (Features(torch.randn(n, 8, generator=rng), torch.randint(10, (n,), generator=rng)) for n in (50, 80))
+    result = KNN(k=1)(bank, test)
+    assert result['top5'] == result['top1'] < 30
+
+
+def test_scores_of_half_precision_do_not_overflow():
+    """200 neighbours at temperature 0.1 weigh 4e6, more than float16 holds."""
+    bank, labels = torch.ones(200, 1, dtype=torch.float16), (torch.arange(200) > 50).long()
+    scores = knn_scores(bank[:1], bank, labels)
+    torch.testing.assert_close(scores, torch.tensor([[51.0, 149.0]]) * torch.tensor(10.0).exp())
+
+
 def test_metric_on_few_classes_has_no_top5_and_unknown_classes_are_wrong():
     bank = Features(torch.eye(2), torch.tensor([0, 1]))
     assert KNN(k=1)(bank, Features(torch.eye(2), torch.tensor([0, 4]))) == {'top1': 50.0}
@@ -106,6 +157,8 @@ def test_metric_on_few_classes_has_no_top5_and_unknown_classes_are_wrong():
         (dict(k=0), 'k=0'),
         (dict(temperature=0.0), 'temperature=0.0'),
         (dict(temperature=0.01), 'finite torch.float32'),
+        (dict(k=1000, temperature=0.0115), 'k=1000'),
+        (dict(k=2.5), 'k=2.5 .* whole numbers'),
         (dict(chunk_size=0), 'chunk_size=0'),
         (dict(num_classes=1), 'from 0 to 1; expected 0 to 0'),
         (dict(bank_labels=torch.tensor([-1, 0])), 'from -1'),
@@ -117,3 +170,6 @@ def test_bad_input_is_refused(arguments, message):
     fine = dict(features=torch.eye(2), bank=torch.eye(2), bank_labels=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=message):
         knn_scores(**{**fine, **arguments})
+    if not arguments.keys() - {'k', 'temperature', 'chunk_size'}:
+        with pytest.raises(ValueError, match=message):
+            KNN(**arguments)

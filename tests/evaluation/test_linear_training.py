@@ -47,10 +47,17 @@ def naive_adam(params, x, y, epochs, batch, lr0, decay, gamma, seed):
     return params
 
 
-def test_htdt_recipe_equals_a_naive_loop():
+@pytest.mark.parametrize(
+    ('scheduler', 'gamma'),
+    [
+        (None, 1e-4 ** (1 / 4)),  # the default falls to 1e-4 of the rate, whatever the number of epochs
+        (dict(type='ExponentialLR', gamma=0.5), 0.5),
+        (dict(type='ConstantLR', factor=1), 1.0),
+    ],
+)
+def test_htdt_recipe_equals_a_naive_loop(scheduler, gamma):
     bank, test = data()
-    gamma = 1e-4 ** (1 / 500)
-    metric = LinearTraining(epochs=4, batch_size=10, scheduler=dict(type='ExponentialLR', gamma=gamma))
+    metric = LinearTraining(epochs=4, batch_size=10, scheduler=scheduler)
     layers = metric.layers(bank.features, 3)
     bound = 1 / np.sqrt(4)  # PyTorch's initialisation is uniform up to it
     assert 0 < layers[0].weight.abs().max() < bound
@@ -62,6 +69,21 @@ def test_htdt_recipe_equals_a_naive_loop():
         np.testing.assert_allclose(got.detach().numpy(), wanted, rtol=1e-9, atol=1e-12)
     predicted = (test.features.numpy() @ expected[0].T + expected[1]).argmax(1)
     assert result['top1'] == pytest.approx(100 * (predicted == test.labels.numpy()).mean())
+
+
+def test_defaults_are_htdts():
+    default = LinearTraining()
+    assert (default.lrs, default.epochs, default.batch_size, default.std) == ([1e-2], 500, 1000, None)
+    assert default.optimizer == dict(type='Adam', weight_decay=5e-6)
+    assert default.scheduler['type'] == 'ExponentialLR'
+    assert default.lrs[0] * default.scheduler['gamma'] ** 500 == pytest.approx(1e-6)
+
+
+def test_a_training_that_diverges_has_no_hit():
+    """Scores of NaN rank no class first."""
+    bank, test = data(classes=7, dtype=torch.float32)
+    got = LinearTraining(lr=(1e38, 1e-2), epochs=3, batch_size=5, optimizer=dict(type='SGD'), name='x')(bank, test)
+    assert (got['x_lr1e+38/top1'], got['x_lr1e+38/top5'], got['lr']) == (0.0, 0.0, 1e-2)
 
 
 def test_several_rates_in_one_pass_are_each_its_own_training():

@@ -21,7 +21,7 @@ from unmix.utils.clock import Clock, Step
 def test_network(golden: Golden) -> None:
     """Features and projections, gradients, and running statistics after one pass."""
     hp = golden.hp
-    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
+    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text(encoding='utf-8'))
     tensors = [(name, tuple(shape)) for name, shape in keys['tensors_in_fill_order']]
     images_shape = tuple(hp['input_shapes'][0])
     stem = dict(kernel_size=3, stride=1, padding=1, maxpool=not hp['dataset'].startswith('cifar'))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def read_keys(golden: Golden) -> dict:
-    return json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
+    return json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text(encoding='utf-8'))
 
 
 def depth_of(name: str) -> int:

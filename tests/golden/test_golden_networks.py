@@ -55,7 +55,7 @@ def moco_name(name: str) -> str:
 
 def check_network(golden: Golden, backbone: dict, neck: dict, names: Mapping[str, str]) -> None:
     """Fill, evaluate, run one training pass; compare outputs, gradients and running statistics."""
-    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
+    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text(encoding='utf-8'))
     tensors = [(name, tuple(shape)) for name, shape in keys['tensors_in_fill_order']]
     net = nn.ModuleDict(dict(backbone=MODELS.build(backbone), neck=MODELS.build(neck))).to(**golden.factory)
     offset = golden.hp['c0']
@@ -91,7 +91,7 @@ def check_network(golden: Golden, backbone: dict, neck: dict, names: Mapping[str
 @pytest.mark.golden('c06_resnet*_cifar_unmix*')
 @pytest.mark.slow
 def test_cifar_resnet(golden: Golden) -> None:
-    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
+    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text(encoding='utf-8'))
     names = {name: cifar_name(name) for name, _ in keys['tensors_in_fill_order']}
     hp = golden.hp
     depth = int(''.join(c for c in hp.get('arch', golden.path.name.split('_')[1]) if c.isdigit()))
@@ -105,7 +105,7 @@ def test_cifar_resnet(golden: Golden) -> None:
 @pytest.mark.golden('c06_tv_*')
 @pytest.mark.slow
 def test_torchvision_resnet(golden: Golden) -> None:
-    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
+    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text(encoding='utf-8'))
     shapes = {moco_name(name): shape for name, shape in keys['tensors_in_fill_order']}
     names = {name: moco_name(name) for name, _ in keys['tensors_in_fill_order']}
     depth = int(golden.hp['arch'].removeprefix('resnet'))

@@ -58,6 +58,7 @@ def test_steps(golden: Golden) -> None:
             gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
             for name, expected in golden.named(f'{golden.prefix}g1_').items():
                 golden.compare(gradients[our_name(name)], expected, f'g1_{name}')
+        model.before_step()
         optimizer.step()
         model.after_step(stepped=step < hp['steps'] - 1)  # the release scales prototypes before a step, not after it
     final = model.state_dict()
@@ -88,7 +89,7 @@ def build_network(golden: Golden, shapes: dict[str, tuple[int, ...]]) -> SwAV:
 @pytest.mark.golden('c06_swav_*')
 @pytest.mark.slow
 def test_network(golden: Golden) -> None:
-    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text())
+    keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text(encoding='utf-8'))
     tensors = [(name, tuple(shape)) for name, shape in keys['tensors_in_fill_order']]
     offset = golden.hp['c0']
     model = build_network(golden, dict(tensors))

@@ -9,6 +9,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 
 from unmix.models.functional import bank_chunks, bank_lse, eager_gradient, own_similarity, pair_cross_entropy
+from unmix.models.functional.at_a_time import ON_ACCELERATORS
 
 pair_module = sys.modules[pair_cross_entropy.__module__]
 EXACT = dict(rtol=1e-12, atol=1e-12)
@@ -17,7 +18,7 @@ EXACT = dict(rtol=1e-12, atol=1e-12)
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Chunks that do not divide the banks of these tests."""
-    monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 7)
+    monkeypatch.setattr(bank_chunks, 'CHUNK', 7)
 
 
 def rows(*shape, seed=0, unit=True):
@@ -55,7 +56,7 @@ def test_value_and_gradients_are_those_of_the_literal_form(temperature, num_rows
 
 
 def test_a_bank_of_65536_rows(monkeypatch):
-    monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 512)
+    monkeypatch.setattr(bank_chunks, 'CHUNK', 512)
     query, bank = rows(3, 8).requires_grad_(), rows(65536, 8, seed=1)
     ours, theirs = bank_lse(query, bank, 14.0), literal(query, bank, 14.0)
     torch.testing.assert_close(ours, theirs, **EXACT)
@@ -163,7 +164,7 @@ def test_eager_gradients_are_those_of_the_losses():
 @pytest.mark.parametrize('at_a_time', [1, 40, 1 << 18])
 def test_pairs_are_found_as_by_the_table(monkeypatch, temperature, at_a_time):
     """Rows some of which are the same, zero or longer than one; a few at a time, the last of them fewer."""
-    monkeypatch.setitem(pair_module.AT_A_TIME, 'cpu', at_a_time)
+    monkeypatch.setattr(pair_module, 'AT_A_TIME', at_a_time)
     x, itself = rows(18, 5, unit=False), torch.arange(3, 17)
     x[9], x[4], x[11] = x[0], 0, 3 * x[11]
     partner = (itself + 7) % 18
@@ -189,3 +190,12 @@ def test_pairs_keep_no_table_and_no_gradient_that_is_not_wanted():
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):  # noqa: B023
             pair_cross_entropy(part, whole, place.roll(1), place, 5.0).backward()
         assert kept == [2000] * (2 - query_only)
+
+
+@pytest.mark.parametrize(('num_rows', 'num_chunks'), [(200_000, 1), (1_281_167, 3)])
+def test_an_accelerator_reads_a_bank_in_few_chunks(num_rows, num_chunks):
+    query, bank = torch.empty(64, 128, device='meta'), torch.empty(num_rows, 128, device='meta')
+    parts = list(bank_chunks.chunks(query, bank))
+    assert len(parts) == num_chunks
+    assert [part.start for part in parts[1:]] + [num_rows] == [part.stop for part in parts]
+    assert all((part.stop - part.start) * 128 <= ON_ACCELERATORS for part in parts)

@@ -36,8 +36,8 @@ LEARNED = dict(type='LearnableTemperature', init=0.3, min=0.02)
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Several chunks of rows, of pairs and of samples, the last of each a part of one."""
-    monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 7)
-    monkeypatch.setitem(sys.modules[pair_cross_entropy.__module__].AT_A_TIME, 'cpu', 120)
+    monkeypatch.setattr(bank_chunks, 'CHUNK', 7)
+    monkeypatch.setattr(sys.modules[pair_cross_entropy.__module__], 'AT_A_TIME', 120)
     monkeypatch.setattr(noise_contrast, 'AT_A_TIME', 8)
 
 

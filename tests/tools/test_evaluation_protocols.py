@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from unmix.apis import load_config
+from unmix.engine.runner import Runner
 from unmix.evaluation import extraction, feature_cache
 from unmix.models import ClassificationHead
 from unmix.registry import MODELS
@@ -103,6 +104,42 @@ def test_features_are_computed_once(tmp_path, few, monkeypatch):
     evaluate(monkeypatch, few, path)
     assert len(calls) == 2
     assert all(Path(file).parent == tmp_path / 'features' for file in files)
+
+
+ALONE = """_base_ = '{base}'
+train_dataloader = dict(dataset=dict(_delete_=True, type='ImageFolder', data_root='/nowhere', pipeline={pipeline}))
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='EMAHook', begin_epoch=1),
+    dict(type='EarlyStoppingHook', monitor='knn/top1'),
+    dict(type='OnlineProbeHook'),
+]
+log_processor = dict(custom_cfg=[dict(data_src='time', method_name='mean', window_size='global')])
+resume = True
+"""
+NO_TEST = ['test_cfg=None', 'test_dataloader=None', 'test_evaluator=None']
+
+
+@pytest.mark.parametrize(('base', 'options'), [
+    (QUICKSTART, ['test_cfg.controls=False']),
+    (QUICKSTART, NO_TEST),
+    ('unmix::benchmarks/linear_resnet8_1xb128-coslr-20e_digits.py', ['model.pretrained=unmix::no-such-model']),
+], ids=['test', 'val', 'classifier'])  # fmt: skip
+def test_an_evaluation_needs_nothing_of_the_training(tmp_path, monkeypatch, base, options, capfd):
+    """Neither its data, nor its optimiser, nor pretrained weights, whatever hooks ask the Runner for."""
+    views = 'dict(type="MultiView", num_views=2, transforms=[])'
+    pipeline = 'dict(type="SingleView", transforms=[])' if 'linear' in base else views
+    (tmp_path / 'alone.py').write_text(ALONE.format(base=base, pipeline=pipeline))
+    cfg = load_config(base)
+    model = MODELS.build(dict(cfg.model, _scope_='unmix'))
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=7, seed=5)), tmp_path / 'a.pth')
+    for name in ('build_train_loop', 'build_optim_wrapper', 'build_param_scheduler'):
+        monkeypatch.setattr(Runner, name, lambda *_, name=name: pytest.fail(f'{name} was called'))
+    evaluate(monkeypatch, tmp_path / 'alone.py', tmp_path / 'a.pth', '--cfg-options', *options)
+    if options == NO_TEST:
+        assert 'evaluation  knn/top1' in capfd.readouterr().out
+    else:
+        assert json.loads((tmp_path / 'results.json').read_text())['epochs'] == 7
 
 
 WIDER = ['--cfg-options', 'model.backbone.width=8']

@@ -33,7 +33,7 @@ def _rank(rank: int, directory: Path, port: int, agent: bool, arguments: list[st
     os.chdir(directory / str(rank))
     sys.path.insert(0, str(PREFLIGHT.parent))  # as Python does for a script
     sys.argv = ['preflight.py', *arguments, '--launcher', 'pytorch', '--timeout', str(timeout), '--size', '0.25']
-    with open('output', 'w') as output, redirect_stdout(output), redirect_stderr(output):
+    with open('output', 'w', encoding='utf-8') as output, redirect_stdout(output), redirect_stderr(output):
         status = 0
         try:
             runpy.run_path(str(PREFLIGHT), run_name='__main__')

@@ -136,3 +136,38 @@ def test_errors_are_one_message(tmp_path, monkeypatch, capfd, arguments, message
     assert message in output
     assert 'Traceback' not in output
     assert 'UNMIX_DEBUG=1' in output
+
+
+@pytest.mark.slow
+def test_names_of_any_characters_in_a_locale_that_is_not_utf_8(tmp_path):
+    """A config, a work dir and messages with characters that the locale lacks, and a byte that is no UTF-8."""
+    folder = os.fsencode(tmp_path / '日本 ü') + b'\xff'
+    os.mkdir(folder)
+    config, work_dir = folder + '/конфиг.py'.encode(), folder + b'/run'
+    with open(config, 'w', encoding='utf-8') as file:
+        file.write(f"# ü\n_base_ = '{QUICKSTART}'\ntrain_cfg = dict(max_epochs=1)\n")
+    environment = dict(os.environ, LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', OMP_NUM_THREADS='1')
+
+    def start(tool, *arguments):
+        command = [sys.executable, ROOT / 'tools' / tool, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    options = ['--cfg-options', 'default_hooks.checkpoint.interval=1', 'test_cfg=None', 'test_dataloader=None']
+    options += ['test_evaluator=None']
+    for more in ([], ['train_cfg.max_epochs=2']):
+        status, output = start('train.py', config, '--work-dir', work_dir, '--resume', *options, *more)
+        assert status == 0, output
+    files = set(os.listdir(work_dir))
+    assert {b'epoch_1.pth', b'epoch_2.pth', 'конфиг.py'.encode()} <= files
+    with open(work_dir + b'/last_checkpoint', 'rb') as file:
+        assert file.read() == work_dir + b'/epoch_2.pth'
+    logs = [name for name in files if name[:2] == b'20']
+    assert len(logs) == 2
+    for name in logs:
+        with open(work_dir + b'/' + name + b'/' + name + b'.log', 'rb') as file:
+            assert folder in file.read()
+    status, output = start('train.py', config + b'x')
+    assert status == 1
+    assert 'конфиг'.encode() in output
+    assert b'Traceback' not in output

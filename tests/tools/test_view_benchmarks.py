@@ -31,6 +31,7 @@ def test_views_are_timed_against_torchvision(setting, monkeypatch, capsys):
         assert 90 <= int(re.search(r'2 files of (\d+) kB', out).group(1)) <= 130
 
 
+@pytest.mark.slow
 def test_deviations_are_those_of_the_page(capsys):
     """Of fewer images, and so not larger."""
     import view_deviations

@@ -197,3 +197,20 @@ def test_a_folder_that_cannot_be_written_is_one_message(server: FileServer, tmp_
     with pytest.raises(OSError, match=r'x\.pth could not be written: .*name another folder: UNMIX_HOME'):
         fetch(f'{server.url}/x.pth', tmp_path / 'file', 'x.pth', SHA256)
     assert server.requests == []
+
+
+@pytest.mark.parametrize('digits', [8, 12, 64])
+def test_the_digest_in_a_name_is_compared(digits: int, server: FileServer, tmp_path: Path) -> None:
+    url = f'{server.url}/x-{SHA256[:digits]}.pth'
+    path = fetch(url, tmp_path)
+    path.write_bytes(CONTENT[:-1])
+    assert fetch(url, tmp_path).read_bytes() == CONTENT
+    path.unlink()
+    server.content = b'<html>sign in</html>'
+    with pytest.raises(ValueError, match=rf'refused: its SHA-256 is \w+, expected {SHA256[:digits]}'):
+        fetch(url, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_date_in_a_name_is_no_digest(server: FileServer, tmp_path: Path) -> None:
+    assert fetch(f'{server.url}/x-20200813.pth', tmp_path).read_bytes() == CONTENT

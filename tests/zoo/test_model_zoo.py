@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import unmix
 from unmix.apis import build_runner, load_config
 from unmix.apis.publish import publish_model
+from unmix.cli import main
 from unmix.converters import read_checkpoint
 from unmix.converters.networks import below
 from unmix.converters.proof import torchvision_resnet
@@ -252,7 +253,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_own_model_comes_once_and_then_from_the_cache(own: FileServer, tmp_path: Path) -> None:
     assert MODEL in unmix.list_models(pretrained=True)
     own.cuts = [1000]
-    model = unmix.get_model(MODEL)
+    model = unmix.get_model(MODEL, trust=True)
     weights = torch.load(tmp_path / 'epoch_1.pth')['state_dict']
     assert all(torch.equal(tensor, weights[f'backbone.{name}']) for name, tensor in model.state_dict().items())
     (file,) = (tmp_path / 'cache').iterdir()
@@ -269,7 +270,7 @@ def test_an_own_model_comes_once_and_then_from_the_cache(own: FileServer, tmp_pa
 def test_changed_weights_are_refused_and_nothing_stays(own: FileServer, tmp_path: Path) -> None:
     own.content = own.content[:5000] + bytes([own.content[5000] ^ 1]) + own.content[5001:]
     with pytest.raises(ValueError, match='refused: its SHA-256'):
-        unmix.get_model(MODEL)
+        unmix.get_model(MODEL, trust=True)
     assert list((tmp_path / 'cache').iterdir()) == []
 
 
@@ -280,15 +281,15 @@ def test_a_mirror_directory_needs_no_network(own: FileServer, tmp_path: Path, mo
     with monkeypatch.context() as patch:
         no_network(patch)
         with pytest.raises(FileNotFoundError, match=rf'has no file {MODEL}_20260102-.* for {MODEL}'):
-            unmix.get_model(MODEL)
+            unmix.get_model(MODEL, trust=True)
         (file,) = (tmp_path / 'out').iterdir()
         (mirror / file.name).write_bytes(b'something else')
         with pytest.raises(ValueError, match=rf'{re.escape(str(mirror / file.name))} is refused: its SHA-256'):
-            unmix.get_model(MODEL)
+            unmix.get_model(MODEL, trust=True)
         (mirror / file.name).write_bytes(own.content)
         for address in (str(mirror), mirror.as_uri()):
             patch.setenv('UNMIX_MIRROR', address)
-            assert unmix.get_model(MODEL).pretrained_cfg['weights'] == str(mirror / file.name)
+            assert unmix.get_model(MODEL, trust=True).pretrained_cfg['weights'] == str(mirror / file.name)
         copy = unmix.zoo.download(MODEL, tmp_path / 'taken')
         assert copy.read_bytes() == own.content
         assert unmix.zoo.download(NAME).is_file()  # what lies in the package needs no mirror
@@ -299,7 +300,7 @@ def test_a_mirror_directory_needs_no_network(own: FileServer, tmp_path: Path, mo
 def test_a_mirror_can_be_another_server(own: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(own.content) as mirror:
         monkeypatch.setenv('UNMIX_MIRROR', f'{mirror.url}/copies/')
-        unmix.get_model(MODEL)
+        unmix.get_model(MODEL, trust=True)
         assert (mirror.requests, own.requests) == ([None], [])
 
 
@@ -314,7 +315,7 @@ class Touch:
 def test_a_malicious_file_is_refused(own: FileServer, tmp_path: Path) -> None:
     publish(tmp_path, own, dict(state_dict=Touch(tmp_path / 'witness')))
     with pytest.raises(ValueError, match=r"refused: it holds 'posix\.system'"):
-        unmix.get_model(MODEL)
+        unmix.get_model(MODEL, trust=True)
     assert not (tmp_path / 'witness').exists()
 
 
@@ -341,12 +342,12 @@ def test_weights_of_another_network_are_refused(
 ) -> None:
     publish(tmp_path, own, content())
     with pytest.raises(ValueError, match=message):
-        unmix.get_model(MODEL)
+        unmix.get_model(MODEL, trust=True)
 
 
 def test_a_classifier_must_have_been_published(own: FileServer) -> None:
     with pytest.raises(ValueError, match='has no linear classifier but a backbone only; take classifier=False'):
-        unmix.get_model(MODEL, classifier=True)
+        unmix.get_model(MODEL, classifier=True, trust=True)
 
 
 def linear_evaluation(folder: Path, **changes: Tensor) -> str:
@@ -366,9 +367,13 @@ def linear_evaluation(folder: Path, **changes: Tensor) -> str:
 
 def test_a_published_classifier_comes_with_its_backbone(own: FileServer, tmp_path: Path) -> None:
     config, linear = str(tmp_path / 'own' / 'configs' / f'{MODEL}.py'), linear_evaluation(tmp_path)
-    file = publish_model(config, str(tmp_path / 'epoch_1.pth'), tmp_path / 'own' / 'weights', classifier=linear)
+    checkpoint, folder = str(tmp_path / 'epoch_1.pth'), tmp_path / 'own' / 'weights'
+    with pytest.raises(ValueError, match=r'(?s)published weights of .*\n- SHA256: .*\n\+ SHA256: .*--replace'):
+        publish_model(config, checkpoint, folder, classifier=linear)
+    assert not list(folder.iterdir())
+    file = publish_model(config, checkpoint, folder, classifier=linear, replace=True)
     assert find_model(MODEL).content['Weights'] == f'weights/{file.name}'
-    classifier = unmix.get_model(MODEL, classifier=True)
+    classifier = unmix.get_model(MODEL, classifier=True, trust=True)
     weights = torch.load(linear)['state_dict']
     assert classifier.state_dict().keys() == weights.keys() - {'control.head.fc.bias'}
     assert all(torch.equal(tensor, weights[name]) for name, tensor in classifier.state_dict().items())
@@ -396,9 +401,9 @@ def test_a_classifier_of_another_backbone_is_not_published(
 
 
 def change(metafile: Path, **changes: str | None) -> None:
-    content = yaml.safe_load(metafile.read_text())
+    content = yaml.safe_load(metafile.read_text(encoding='utf-8'))
     content['Models'][0] |= changes
-    metafile.write_text(yaml.safe_dump(content))
+    metafile.write_text(yaml.safe_dump(content), encoding='utf-8')
 
 
 @pytest.mark.parametrize(
@@ -424,3 +429,81 @@ def test_errors_of_a_metafile(
     (tmp_path / 'own' / 'model-index.yml').unlink()
     with pytest.raises(FileNotFoundError, match=r'model-index\.yml does not exist; UNMIX_MODEL_INDEX names it'):
         unmix.list_models()
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('[1, 2]', 'holds a list; expected Import or Models'),
+    ('Models: 3', r'Models is 3 \(int\); expected a list of mappings'),
+    ('Models: [a, b]', r"Models is \['a', 'b'\] \(list\); expected a list of mappings"),
+    ('Models: [{Name: 1, Config: c.py}]', r'model 1: Name is 1 \(int\); expected a str'),
+    ('Models: [{Name: x, Config: [c.py]}]', r'model x: Config is .* \(list\); expected a str'),
+    ('Models: [{Name: x, Config: c.py, Weights: 3}]', r'model x: Weights is 3 \(int\); expected a str'),
+    ('Models: [{Name: x, Config: c.py, Metadata: y}]', r"model x: Metadata is 'y' \(str\); expected a dict"),
+    ('Models: [{Name: x, Config: c.py, Results: {a: 1}}]', r'model x: Results is .* \(dict\); expected a list'),
+    ('Models: [{Name: x, Config: c.py, Results: [1]}]', r'model x: Results has 1 \(int\); expected mappings with Met'),
+    ('Models: [{Name: x, Config: c.py, Results: [{Metrics: 3}]}]', r'model x: Results has .* expected mappings'),
+    ('a: !!python/object/apply:os.getcwd []', 'is no YAML: could not determine a constructor'),
+    ('d: 2026-99-99', 'is no YAML: month must be in 1..12'),
+    ('d: \x00', 'is no YAML: unacceptable character'),
+])  # fmt: skip
+def test_malformed_metafiles(text: str, message: str, own: FileServer, tmp_path: Path) -> None:
+    metafile = tmp_path / 'own' / 'configs' / 'metafile.yml'
+    metafile.write_text(text)
+    with pytest.raises(ValueError, match=rf'metafile\.yml.* ?{message}'):
+        unmix.list_models()
+
+
+def test_a_malformed_index(own: FileServer, tmp_path: Path) -> None:
+    (tmp_path / 'own' / 'model-index.yml').write_text('Import: configs/metafile.yml')
+    with pytest.raises(ValueError, match=r"model-index\.yml: Import is 'configs/metafile\.yml' .* a list of paths"):
+        unmix.list_models()
+    (tmp_path / 'own' / 'model-index.yml').write_bytes('Import: [ä.yml]'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r'model-index\.yml is no YAML: '):
+        unmix.list_models()
+
+
+CONFIGS = {
+    'evil.py': "open({witness!r}, 'w').close()\nmodel = dict(type='MoCo', backbone=dict(type='ResNet', depth=8))\n",
+    'evil.yaml': 'model: {{backbone: {{type: pathlib.Path.touch, self: !!python/object/apply:open [{witness}, w]}}}}\n',
+    'evil.yml': '_base_: evil.py\n',
+    'evil.json': '{{"custom_imports": {{"imports": ["evil"]}}, "model": {{"backbone": {{"type": "ResNet"}}}}}}\n',
+}
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_configs_of_another_index_are_read_only_with_trust(
+    config: str, own: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    witness = tmp_path / 'witness'
+    for name, text in CONFIGS.items():
+        (tmp_path / 'own' / 'configs' / name).write_text(text.format(witness=str(witness)))
+    monkeypatch.syspath_prepend(str(tmp_path / 'own' / 'configs'))
+    file = publish(tmp_path, own)
+    change(tmp_path / 'own' / 'configs' / 'metafile.yml', Config=f'configs/{config}')
+    for call in (
+        lambda: unmix.get_model(MODEL),
+        lambda: unmix.get_model(MODEL, pretrained=False),
+        lambda: unmix.extract_features(MODEL, tmp_path),
+    ):
+        with pytest.raises(ValueError, match=rf'{MODEL} is of the index .*{config} can execute any code.*trust=True'):
+            call()
+    assert MODEL in unmix.list_models(pretrained=True)
+    assert unmix.zoo.download(MODEL).read_bytes() == file.read_bytes()
+    assert CheckpointLoader.load_checkpoint(f'unmix::{MODEL}', 'cpu', None)['state_dict']
+    main(['download', MODEL, '--directory', str(tmp_path / 'here')])
+    assert 'without its config: ' in capsys.readouterr().out
+    assert [path.suffix for path in (tmp_path / 'here').iterdir()] == ['.pth']
+    assert not witness.exists()
+
+
+def test_trust_on_the_command_line(own: FileServer, tmp_path: Path) -> None:
+    publish(tmp_path, own)
+    main(['download', MODEL, '--directory', str(tmp_path / 'here'), '--trust'])
+    assert {path.name for path in (tmp_path / 'here').iterdir()} >= {f'{MODEL}.py'}
+    Image.new('L', (16, 16)).save(tmp_path / 'black.png')
+    out = tmp_path / 'out.npz'
+    with pytest.raises(SystemExit):
+        main(['features', MODEL, str(tmp_path), '--out', str(out)])
+    assert not out.exists()
+    main(['features', MODEL, str(tmp_path), '--out', str(out), '--trust', '--num-workers', '0'])
+    assert out.exists()

@@ -212,7 +212,9 @@ def print_goals(goals: Sequence[Goal], file: str | Path | None = None, **details
         print(f'GOAL {goal.name} {goal.value:.4g} {goal.target:.4g} {"PASS" if goal.met else "FAIL"}')
     if file is not None:
         rows = {goal.name: dict(value=goal.value, target=goal.target, met=goal.met) for goal in goals}
-        Path(file).write_text(json.dumps(dict(goals=rows, machine=machine(), **details), indent=2) + '\n')
+        Path(file).write_text(
+            json.dumps(dict(goals=rows, machine=machine(), **details), indent=2) + '\n', encoding='utf-8'
+        )
 
 
 def visible(device: str) -> dict[str, str]:
@@ -224,7 +226,7 @@ def visible(device: str) -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """Return what a figure depends on: processor, accelerator, cores, load, versions."""
     info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding='utf-8').splitlines() if info.exists() else []
     model = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), '')
     cards = sorted({torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())})
     return dict(processor=model or platform.processor(), accelerator=', '.join(cards), cores=os.cpu_count(),

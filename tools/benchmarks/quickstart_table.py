@@ -77,13 +77,13 @@ def run(config: str, epochs: int, seed: int, args: argparse.Namespace) -> Result
         command = [sys.executable, str(TRAIN), config, '--work-dir', str(directory), '--cfg-options', *options]
         environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads)) | visible(args.device)
         directory.mkdir(parents=True, exist_ok=True)
-        with log.open('w') as output:
+        with log.open('w', encoding='utf-8') as output:
             status = subprocess.run(
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
             ).returncode
         if status:
             raise RuntimeError(f'{" ".join(command)} ended with status {status}; see {log}.')
-    return cast(Results, json.loads(results.read_text()))
+    return cast(Results, json.loads(results.read_text(encoding='utf-8')))
 
 
 def columns(results: list[Results], key: str) -> dict[str, np.ndarray]:
@@ -132,7 +132,7 @@ def main() -> None:
         print_row('difference, paired by seed', {column: mixed[column] - before[column] for column in COLUMNS})
         report[method] = {row: {name: x.tolist() for name, x in table.items()} for row, table in tables.items()}
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1))
+        args.json.write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 
 if __name__ == '__main__':

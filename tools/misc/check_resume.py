@@ -55,13 +55,15 @@ def finish(process: BaseProcess, work_dir: Path) -> None:
     """
     process.join()
     if process.exitcode != 0:
-        raise RuntimeError(f'exit status {process.exitcode}:\n' + (work_dir / 'output.txt').read_text()[-3000:])
+        raise RuntimeError(
+            f'exit status {process.exitcode}:\n' + (work_dir / 'output.txt').read_text(encoding='utf-8')[-3000:]
+        )
 
 
 def batches(work_dir: Path) -> dict[str, str]:
     """Return the hash of the batch of each iteration; the last one if the iteration was run twice."""
     path = work_dir / 'batches.txt'
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
     return dict(line.split() for line in lines if len(line.split()) == 2)
 
 
@@ -84,7 +86,9 @@ def kill(case: Case, work_dir: Path, after: int, rng: random.Random) -> bool:
 
 def result(work_dir: Path) -> dict[str, Any]:
     """Return all values of the last checkpoint, and the hashes of all batches."""
-    return state((work_dir / 'last_checkpoint').read_text().strip()) | dict(leaves(batches(work_dir), 'batches'))
+    return state((work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip()) | dict(
+        leaves(batches(work_dir), 'batches')
+    )
 
 
 def check(case: Case, seed: int, directory: Path) -> tuple[bool, str]:
@@ -103,7 +107,7 @@ def check(case: Case, seed: int, directory: Path) -> tuple[bool, str]:
         done = len(batches(parts))
         finish(start(case, parts, resume=True), parts)
         wrong = differences(*(result(directory) for directory in (whole, parts)))
-        found = re.findall(r'resumed epoch: \d+, iter: (\d+)', (parts / 'output.txt').read_text())
+        found = re.findall(r'resumed epoch: \d+, iter: (\d+)', (parts / 'output.txt').read_text(encoding='utf-8'))
         text = f'killed in {done:2} of {total}, resumed after {found[-1] if found else 0:>2}'
         if wrong:
             text += f': {len(wrong)} differ, {", ".join(wrong[:4])}'

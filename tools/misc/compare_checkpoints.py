@@ -2,8 +2,8 @@
 
 python tools/misc/compare_checkpoints.py work_dirs/a/epoch_10.pth work_dirs/b/epoch_10.pth
 
-Times and the names of work directory and run are not compared. The paths of all differing values are printed. The exit
-status is 1 if there are any.
+Times, and the names of work directory and run, are not compared. The paths of all differing values are printed. The
+exit status is 1 if there are any.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from unmix.apis.command import run_tool
 from unmix.checkpoint.load import load_from_local
 
 TIMES = ('train/time', 'train/data_time', 'val/time', 'val/data_time')  # histories
-NAMES = ('cfg', 'eta', 'experiment_name', 'time')  # in `meta` and `runtime_info`
+NAMES = ('cfg', 'eta', 'experiment_name', 'run', 'time')  # in `meta` and `runtime_info`
 MISSING = object()
 
 

@@ -64,7 +64,7 @@ class BatchLogHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, path: str) -> None:
-        self.file = open(path, 'a', buffering=1)  # noqa: SIM115 - line-buffered: SIGKILL comes
+        self.file = open(path, 'a', encoding='utf-8', buffering=1)  # noqa: SIM115 - line-buffered: SIGKILL comes
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Write the line."""
@@ -100,7 +100,7 @@ def method(case: Case) -> str:
 
 def train(case: Case, work_dir: str, resume: bool) -> None:
     """Train in this process as ``tools/train.py CONFIG --work-dir DIR [--amp] [--resume]`` does."""
-    with open(f'{work_dir}/output.txt', 'a') as output:
+    with open(f'{work_dir}/output.txt', 'a', encoding='utf-8') as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     options: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Common parts of the tools: arguments, the Runner, and errors that a user can correct."""
 
 import argparse
+import io
 import os
 import sys
 import tempfile
@@ -10,35 +11,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 
 import unmix
 from unmix.checkpoint.load import trust_checkpoints
 from unmix.config import load_config
+from unmix.config.options import parse_value
 from unmix.engine.launch import init_cpu_distributed
 from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
 
+OFF = ('', '0', 'false', 'no', 'off')  # values of UNMIX_DEBUG
 # Errors whose message says what to do; any other is a defect and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, KeyError, TypeError)
+USER_ERRORS = (ValueError, OSError, KeyError, TypeError, ImportError)
 
 
-class Options(DictAction):
-    """MMEngine's ``KEY=VALUE ...``, with a message for a word that has another form."""
+class Options(argparse.Action):
+    """``KEY=VALUE ...``, see :func:`unmix.config.options.parse_value`."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Parse the words.
 
         Raises:
-            ValueError: If a word has no ``=``, or no key.
+            ValueError: If a word has no ``=``, no key, or a value whose brackets are not closed.
         """
-        wrong = [word for word in values if word.partition('=')[0] in ('', word)]
-        if wrong:
-            raise ValueError(
-                f'--cfg-options {wrong[0]}: expected KEY=VALUE without blanks, e.g. model.momentum=0.99; quote a '
-                'value that has blanks: "KEY=[1, 2]".'
-            )
-        super().__call__(parser, namespace, values, option_string)
+        options = dict(getattr(namespace, self.dest) or {})
+        for word in values:
+            key, sign, value = word.partition('=')
+            if not sign or not all(key.split('.')):
+                raise ValueError(
+                    f'--cfg-options {word}: expected KEY=VALUE without blanks, e.g. model.momentum=0.99; quote a '
+                    'value that has blanks: "KEY=[1, 2]".'
+                )
+            try:
+                options[key] = parse_value(value)
+            except ValueError as error:
+                raise ValueError(
+                    f'--cfg-options {word}: {error}. Quote the whole word for the shell, e.g. '
+                    f'"{key}=[1, 2]" or "{key}=dict(type=\'Name\', size=3)".'
+                ) from error
+        setattr(namespace, self.dest, options)
 
 
 def argument_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
@@ -79,10 +91,14 @@ def configure(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner | FlexibleRunner:
+def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunner:
     """Build the Runner of a config, or the FlexibleRunner if it has a ``strategy``, on the devices of this machine.
 
     Weights named ``unmix::NAME`` are downloaded first, so that results can name their file.
+
+    Args:
+        cfg: The config.
+        pretrained: Whether ``model.pretrained`` is needed; not where ``load_from`` gives all weights.
 
     Raises:
         PermissionError: If the work dir cannot be written to.
@@ -95,7 +111,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
         raise PermissionError(
             f'The work dir {cfg.work_dir} cannot be written to ({error.strerror}). Give another one by --work-dir.'
         ) from error
-    named: list[tuple[Any, str]] = [(cfg, 'load_from'), (cfg.get('model'), 'pretrained')]
+    named: list[tuple[Any, str]] = [(cfg, 'load_from')] + [(cfg.get('model'), 'pretrained')] * pretrained
     for node, key in named:
         if isinstance(node, Config | ConfigDict) and str(node.get(key)).startswith('unmix::'):
             node[key] = str(unmix.zoo.download(node[key]))
@@ -109,12 +125,15 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; an error that the user can correct becomes one message on stderr and exit status 1.
 
-    ``UNMIX_DEBUG=1`` in the environment shows the traceback.
+    ``UNMIX_DEBUG=1`` in the environment shows the traceback. Output is UTF-8, whatever the locale is.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding='utf-8', errors='surrogateescape')  # keeps the bytes of any file name
     try:
         main()
     except USER_ERRORS as error:
-        if os.environ.get('UNMIX_DEBUG'):
+        if os.environ.get('UNMIX_DEBUG', '').lower() not in OFF:
             raise
         print(f'\nerror: {_message(error)}\n(UNMIX_DEBUG=1 shows the traceback)', file=sys.stderr)
         sys.exit(1)

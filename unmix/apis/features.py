@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,8 @@ from unmix.evaluation.extraction import Encoder, collect_features
 from unmix.registry import DATASETS, MODELS
 from unmix.utils.files import atomic_path
 from unmix.utils.matching import check_match
-from unmix.zoo.index import find_model
+from unmix.utils.names import text
+from unmix.zoo.index import TRUST, find_model
 from unmix.zoo.models import below, read_weights
 from unmix.zoo.weights import download
 
@@ -34,7 +34,8 @@ DESCRIPTION = """Write the features of all images below a folder to a file.
 %(prog)s work_dirs/NAME/epoch_200.pth images/ --config moco/NAME --out features.parquet
 
 The file holds paths, features and, where sub-folders are classes, labels and classes; images are prepared as the config
-prepares those that it evaluates on. A .parquet file has a row per image: path, feature, label and class.
+prepares those that it evaluates on. A .parquet file has a row per image: path, feature, label and class. Where a
+name of a file is not UTF-8, its paths or classes are bytes.
 """
 
 
@@ -49,11 +50,13 @@ def extract_features(
     batch_size: int | None = None,
     num_workers: int | None = None,
     device: str | None = None,
+    trust: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return the features of all images below a folder, as ``tools/test.py`` computes them.
 
     Images are not augmented; they are prepared as the config prepares those that it evaluates on. If those all have
-    one size, or are grey, the images are resized to it, or converted to grey.
+    one size, or are grey, the images are resized to it, or converted to grey. Photographs are turned upright, as their
+    EXIF orientation says, also where the config's data set has ``exif=False``.
 
     Args:
         model: Name of a model of the zoo, a checkpoint, or a network: one of :func:`unmix.get_model`, an algorithm, or
@@ -67,17 +70,19 @@ def extract_features(
         num_workers: Likewise.
         device: Where the network is moved to. None: a network stays, a model from a file goes to the accelerator if
             there is one.
+        trust: As for :func:`unmix.get_model`.
 
     Returns:
         ``paths`` (N,), relative to the folder, in order; ``features`` (N, D) float32; with classes also ``labels``
-        (N,) int64 and ``classes``, their names.
+        (N,) int64 and ``classes``, their names. Names are read as UTF-8, other bytes as surrogates
+        (``os.fsencode(path)`` is the name in the file system).
 
     Raises:
         FileNotFoundError: If there is no such folder, checkpoint or config, or no image.
         ValueError: If an image cannot be read, there is no such model, a checkpoint does not fit, or the config has no
             pipeline for evaluation.
     """
-    cfg = load_config(str(config or _config_of(model)))
+    cfg = load_config(str(config or _config_of(model, trust)))
     evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
     decode_size = _evaluated(cfg).get('decode_size') if size is None else None
     dataset = ImageFolder(folder, pipeline=evaluation_pipeline(cfg, size), decode_size=decode_size)
@@ -98,9 +103,8 @@ def extract_features(
         # A folder may have no labels; collect_features needs some, so it gets the index.
         rows = collect_features((dict(batch, label=batch['index']) for batch in loader), {'': encode})
     assert rows is not None
-    found = dict(
-        paths=np.array([os.fsdecode(path) for path in dataset.paths]), features=rows[''].features.cpu().float().numpy()
-    )
+    paths = np.array([text(path) for path in dataset.paths.tolist()])
+    found = dict(paths=paths, features=rows[''].features.cpu().float().numpy())
     if dataset.labels is not None and dataset.classes is not None:
         found |= dict(labels=dataset.labels.numpy(), classes=np.array(dataset.classes))
     return found
@@ -124,11 +128,11 @@ def _encoder(network: Any, cfg: Config, stage: str, device: Any) -> Encoder:
     return lambda batch: forward(preprocessor(dict(inputs=batch['inputs']), False)['inputs'])
 
 
-def _config_of(model: str | Path | nn.Module) -> str:
+def _config_of(model: str | Path | nn.Module, trust: bool) -> str:
     """Return the config of a name of the zoo or of a network of ``get_model``.
 
     Raises:
-        ValueError: If the model is another one.
+        ValueError: If the model is another one, or its index is not trusted.
     """
     if isinstance(model, nn.Module):
         known = getattr(model, 'pretrained_cfg', None)
@@ -137,7 +141,7 @@ def _config_of(model: str | Path | nn.Module) -> str:
         return str(known['config'])
     file = Path(model).expanduser()
     if not _is_file(model):
-        return str(find_model(str(model)).config)
+        return str(find_model(str(model)).config_to_read(trust))
     beside = ' or '.join(map(str, sorted(file.parent.glob('*.py')))) or 'the one that it was trained with'
     raise ValueError(f'Which config {model} is of is not known; give it (--config): {beside}.')
 
@@ -153,12 +157,14 @@ def _is_file(model: str | Path) -> bool:
 def _load(model: str | Path, cfg: Config, stage: str) -> nn.Module:
     """Build the network that computes the features, and load its weights from a checkpoint or the zoo."""
     file = Path(model).expanduser() if _is_file(model) else download(str(model))
-    state = read_weights(file, cfg.model.backbone, str(file))
     parts: tuple[str, ...] = ('',)
     if stage == 'backbone':  # the rest is not needed, and banks are large
-        network, state = MODELS.build(cfg.model.backbone), below(state, 'backbone.')
+        network = MODELS.build(cfg.model.backbone)
+        own = {f'backbone.{name}': tensor for name, tensor in network.state_dict().items()}
+        state = below(read_weights(file, cfg.model.backbone, str(file), own), 'backbone.')
     else:
         network, parts = MODELS.build(cfg.model), ('backbone.', 'neck.')
+        state = read_weights(file, cfg.model.backbone, str(file), network.state_dict())
     own, state = (
         {name: tensor for name, tensor in tensors.items() if name.startswith(parts)}
         for tensors in (network.state_dict(), state)
@@ -222,6 +228,7 @@ def features(arguments: Sequence[str] | None = None, prog: str | None = None) ->
     parser.add_argument('--batch-size', type=int, help='default: as in the config')
     parser.add_argument('--num-workers', type=int, help='default: as in the config')
     parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--trust', action='store_true', help=TRUST)
     args = vars(parser.parse_args(arguments))
     out = Path(args.pop('out'))
     if out.suffix not in SUFFIXES:
@@ -244,8 +251,14 @@ def _write_parquet(found: dict[str, np.ndarray], path: Path) -> None:
 
     rows = found['features']
     vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.reshape(-1)), rows.shape[1])
-    columns = dict(path=pyarrow.array(found['paths']), feature=vectors)
+
+    def column(names: np.ndarray) -> Any:
+        try:
+            return pyarrow.array(names)
+        except UnicodeError:  # a name that is not UTF-8
+            return pyarrow.array([name.encode(errors='surrogateescape') for name in names.tolist()])
+
+    columns = dict(path=column(found['paths']), feature=vectors)
     if 'labels' in found:
-        names = pyarrow.array(found['classes'][found['labels']])
-        columns |= {'label': pyarrow.array(found['labels']), 'class': names}
+        columns |= {'label': pyarrow.array(found['labels']), 'class': column(found['classes'][found['labels']])}
     parquet.write_table(pyarrow.table(columns), path)

@@ -33,22 +33,24 @@ python tools/model_converters/publish_model.py unmix::moco/NAME.py work_dirs/NAM
 def publish_model(
     config: str,
     checkpoint: str,
-    directory: str | Path,
+    directory: str | Path | None = None,
     url: str | None = None,
     backbone_only: bool = False,
     classifier: str | None = None,
+    replace: bool = False,
 ) -> Path:
     """Write the weights of a checkpoint and the entry of the metafile; see ``DESCRIPTION``.
 
     Args:
         config: Path, or ``unmix::...``.
         checkpoint: Of a training of this config.
-        directory: Folder of the file.
+        directory: Folder of the file. None: that of the checkpoint.
         url: Address of the folder where it will be published. None: ``directory``; the metafile then has a path
             relative to the folder of its index, if ``directory`` is below that folder.
         backbone_only: Leave out all that follows the backbone.
         classifier: Checkpoint of a linear evaluation on this backbone. Its classifier replaces all that follows the
             backbone, so that the file is one of a :class:`Classifier`.
+        replace: Whether the entry may be written if it already has the digest of another file.
 
     Returns:
         The file.
@@ -56,7 +58,8 @@ def publish_model(
     Raises:
         FileNotFoundError: If config or checkpoint do not exist.
         ValueError: If the checkpoint is not one of this config, the classifier is not one on its backbone, or the
-            metafile has no entry of its name.
+            metafile has no entry of its name, or one with another digest and ``replace`` is not set; nothing is written
+            then.
     """
     path = find_config(config)
     metafile = path.with_name('metafile.yml')
@@ -66,12 +69,14 @@ def publish_model(
     content = _weights(config, path.stem, checkpoint, backbone_only or classifier is not None)
     if classifier is not None:
         _add_classifier(content, classifier, checkpoint)
-    directory = Path(directory).expanduser()
+    directory = Path(checkpoint).parent if directory is None else Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix='.publish-') as temporary:
         file = Path(temporary) / 'weights.pth'
         save_checkpoint(content, str(file))
         digest = file_hash(file)
+        if not replace:
+            _refuse_another(text[start:end], digest, path.stem, metafile)
         target = directory / f'{path.stem}_{content["meta"]["date"]}-{digest[:8]}.pth'
         os.replace(file, target)
     if text:
@@ -80,6 +85,17 @@ def publish_model(
             written = f'    Weights: {address}\n    SHA256: {digest}\n'
             place.write_text(text[:start] + written + text[end:], encoding='utf-8')
     return target
+
+
+def _refuse_another(entry: str, digest: str, name: str, metafile: Path) -> None:
+    """Refuse to write over the digest of another file."""
+    published = re.search(r'^    SHA256: *(\w+)', entry, re.MULTILINE)
+    if published and published[1].lower() != digest:
+        raise ValueError(
+            f'{metafile} has published weights of {name} already, and their digest would be replaced:\n'
+            f'- SHA256: {published[1]}\n+ SHA256: {digest}\nNothing was written. Everyone who has the weights would '
+            'be told that they are damaged. Give --replace to do it, or publish under a config of another name.'
+        )
 
 
 def _address(file: Path, metafile: Path, name: str) -> str:
@@ -151,9 +167,10 @@ def publish(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='path of a config, or unmix::METHOD/NAME')
     parser.add_argument('checkpoint', help='checkpoint of a training of this config')
-    parser.add_argument('directory', help='folder of the file')
+    parser.add_argument('directory', nargs='?', help='folder of the file (default: that of the checkpoint)')
     parser.add_argument('--url', help='where the folder will be published (default: the directory)')
     parser.add_argument('--backbone-only', action='store_true', help='leave out all that follows the backbone')
     parser.add_argument('--classifier', help='checkpoint of a linear evaluation on this backbone, to be put with it')
+    parser.add_argument('--replace', action='store_true', help='replace a digest that the metafile already has')
     args = parser.parse_args(arguments)
     print(publish_model(**vars(args)))

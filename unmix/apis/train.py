@@ -6,7 +6,8 @@ from pathlib import Path
 
 from unmix.apis.command import argument_parser, build_runner, configure
 from unmix.config import use_amp
-from unmix.engine.launch import resume_after_restart
+from unmix.engine.launch import choose_start
+from unmix.engine.protocol_card import is_reported
 
 TRAIN = """Pre-train (or train) by a config, then evaluate.
 
@@ -33,19 +34,25 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
         help='go on from a checkpoint; without PATH from the latest one in the work dir',
     )
     parser.add_argument(
+        '--extend',
+        action='store_true',
+        help='with --resume: schedules are those of the config, such as of more epochs, not those of the checkpoint',
+    )
+    parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision: bfloat16 on CPU, float16 on CUDA'
     )
     args = parser.parse_args(arguments)
     cfg = configure(args)
     if args.amp:
         use_amp(cfg)
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.extend:
+        if args.resume is None:
+            raise ValueError('--extend changes the schedules of a resumed run: give --resume too.')
+        cfg.train_cfg.extend = True
     runner = build_runner(cfg)
-    resume_after_restart(runner)
+    choose_start(runner, args.resume)
     runner.train()
-    if cfg.get('test_cfg') is not None:
+    if cfg.get('test_cfg') is not None and not is_reported(runner):
         runner.test()
 
 
@@ -62,7 +69,7 @@ def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) ->
     if args.work_dir is None and os.path.isfile(args.checkpoint) and os.access(folder, os.W_OK):
         args.work_dir = str(folder)
     cfg = configure(args)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     stage = 'val' if cfg.get('test_cfg') is None else 'test'
     missing = [key for key in (f'{stage}_cfg', f'{stage}_dataloader', f'{stage}_evaluator') if cfg.get(key) is None]
     if missing:
@@ -70,5 +77,5 @@ def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) ->
             f'{cfg.filename} has no test protocol: {" and ".join(missing)} missing. Take a base of '
             'configs/_base_/datasets, which have all three, or a config of configs/benchmarks.'
         )
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, pretrained=False)
     getattr(runner, stage)()

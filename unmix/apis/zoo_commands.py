@@ -11,7 +11,7 @@ from unmix.apis.command import reader_may_leave
 from unmix.config import config_files, config_root, load_config
 from unmix.config.check import suggest
 from unmix.utils.files import atomic_path
-from unmix.zoo.index import Entry, entries
+from unmix.zoo.index import TRUST, Entry, entries
 
 COLUMNS = ('NAME', 'DATA', 'EPOCHS', 'PUBLISHED', 'OURS', 'WEIGHTS')
 
@@ -65,10 +65,16 @@ def download(arguments: Sequence[str] | None = None, prog: str | None = None) ->
     parser = argparse.ArgumentParser(prog=prog, description='Weights of a model, verified, and its config in one file.')
     parser.add_argument('name', help="a name of 'unmix list --pretrained'")
     parser.add_argument('--directory', default='.', help='where they go (default: here)')
+    parser.add_argument('--trust', action='store_true', help=TRUST)
     args = parser.parse_args(arguments)
     weights = zoo.download(args.name, args.directory)
     entry = zoo.find_model(args.name)
+    try:
+        source = entry.config_to_read(args.trust)
+    except ValueError as error:
+        print(f'{weights}\nwithout its config: {error}')
+        return
     config = Path(args.directory).expanduser() / f'{entry.name}.py'
     with atomic_path(config) as path:
-        load_config(str(entry.config)).dump(path)
+        load_config(str(source)).dump(path)
     print(f'{config}\n{weights}')

@@ -1,8 +1,8 @@
 """Checkpoint files: atomic writing, and a seal that shows damage.
 
 The seal is the SHA-256 of the file. It stands in the comment of the zip archive that ``torch.save`` writes, so that it
-is copied with the file, and readers of such archives ignore it. A file without a seal, from another code, is loaded
-without this check.
+is copied with the file, and readers of such archives ignore it. In a file without a seal, from another code, the
+checksum of each record of the archive is compared instead. Files of torch before 1.6 have neither.
 """
 
 import hashlib
@@ -11,7 +11,9 @@ import os
 import re
 import struct
 from pathlib import Path
+from typing import IO
 
+from unmix.checkpoint.archive import DamagedError, is_archive, records_of, verify_records
 from unmix.utils.files import atomic_path, free_mib
 
 _MARK = b'unmix sha256 '
@@ -47,7 +49,7 @@ def write_checkpoint(buffer: io.BytesIO, path: str) -> None:
 
 
 def verify(path: str | Path, source: str | None = None) -> bool:
-    """Compare a checkpoint with its seal.
+    """Compare a checkpoint with its seal, or an archive without a seal with the checksums of its records.
 
     Args:
         path: The file.
@@ -57,6 +59,7 @@ def verify(path: str | Path, source: str | None = None) -> bool:
         True if the seal fits the file, False if there is no seal.
 
     Raises:
+        FormError: If it is an archive without a seal that ``torch.save`` has not written.
         ValueError: If the file is damaged.
     """
     with open(path, 'rb') as file:
@@ -67,6 +70,8 @@ def verify(path: str | Path, source: str | None = None) -> bool:
         if sealed is None:
             if _TORN.search(tail):
                 raise _damaged(source or path, 'its end is missing or changed')
+            if is_archive(file):
+                _verify_archive(file, source or path)
             return False
         digest = hashlib.sha256()
         file.seek(0)
@@ -77,6 +82,25 @@ def verify(path: str | Path, source: str | None = None) -> bool:
     if digest.hexdigest() != sealed[1].decode():
         raise _damaged(source or path, 'its bytes are not those that were written')
     return True
+
+
+def _verify_archive(file: IO[bytes], source: str | Path) -> None:
+    try:
+        records = records_of(file)
+    except DamagedError as error:
+        raise unreadable(source, error) from error
+    try:
+        verify_records(file, records)
+    except DamagedError as error:
+        raise _damaged(source, str(error)) from error
+
+
+def unreadable(source: str | Path, reason: object) -> ValueError:
+    """Return the error for a file that is no whole checkpoint."""
+    return ValueError(
+        f'checkpoint {str(source)!r} cannot be read: expected a file written by torch.save, got one that is cut off, '
+        f'damaged or of another kind ({reason}). Copy or download it again'
+    )
 
 
 def _damaged(source: str | Path, reason: str) -> ValueError:

@@ -1,15 +1,22 @@
-"""Safe loading: every scheme of MMEngine loads with ``weights_only=True`` or is refused.
+"""Safe loading: every scheme of MMEngine loads with ``weights_only=True``.
 
 MMEngine 0.10.7 cannot read its own checkpoints with ``weights_only=True``; onedl-mmengine falls back to executing the
 pickle; both execute pickles from http. One loader with a list of allowed types replaces all of them. It first compares
-a file with its seal (:mod:`unmix.checkpoint.files`). :func:`trust_checkpoints` allows all types in this process.
+a file with its seal (:mod:`unmix.checkpoint.files`), then checks all that its pickle would do
+(:mod:`unmix.checkpoint.contents`), since torch compares neither checksums nor what numpy and torch are called with.
+:func:`trust_checkpoints` allows all types in this process.
 """
 
 import logging
 import os
 import os.path as osp
 import pickle
-import re
+import shutil
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +25,17 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 
-from unmix.checkpoint.files import verify
+from unmix.checkpoint.allowed import RefusedError
+from unmix.checkpoint.archive import DamagedError, FormError
+from unmix.checkpoint.contents import read_contents
+from unmix.checkpoint.files import unreadable, verify
 from unmix.utils.download import fetch
 
 _HISTORY_METHODS = ('min', 'max', 'current', 'mean')
-_REFUSED = re.compile(
-    r'(?:GLOBAL|unsupported GLOBAL) (\S+) (?:was not an allowed|whose module)|(getattr\(.*?\)) is not'
-    r'|(?:weights_only=True.* )(legacy \.tar format|TorchScript archives)'
-)
+_READERS = ('PytorchStreamReader', 'inline_container')  # of torch, in its errors about archives
 
 _trust = False
+_name: ContextVar[str | None] = ContextVar('name', default=None)
 
 
 def trust_checkpoints() -> None:
@@ -44,13 +52,16 @@ def _history_method(obj: Any, name: str) -> Any:
 
 
 def allowed_globals() -> list[Any]:
-    """Return the types allowed besides tensors and plain containers: HistoryBuffer and numeric numpy arrays.
+    """Return the types that torch must allow besides its own, for what :func:`read_contents` has let pass.
+
+    They are HistoryBuffer, argparse's Namespace (settings of foreign runs), and numeric numpy arrays.
 
     numpy's rebuild functions have their names of numpy 1 and of numpy 2, so that each reads files of the other.
     """
     # np._core of numpy 1.26 lacks these functions, so they are taken from an array.
     reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, (_history_method, 'builtins.getattr')]
+    allowed: list[Any] = [HistoryBuffer, Namespace, np.ndarray, np.dtype]
+    allowed += [(_history_method, 'builtins.getattr'), (bytes, 'builtins.bytes')]
     for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
         allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
     numeric = '?' + np.typecodes['AllInteger'] + np.typecodes['Float']
@@ -58,42 +69,67 @@ def allowed_globals() -> list[Any]:
 
 
 def _load(path: str | Path, source: str, map_location: Any) -> Any:
-    """Compare a file with its seal and load it with the allowed types; ``source`` is its name in messages."""
-    verify(path, source)
+    """Compare a file with its seal, check its content, and load it; ``source`` is its name in messages."""
+    try:
+        verify(path, source)
+        read_contents(path)
+    except DamagedError as error:
+        raise unreadable(source, error) from error
+    except FormError as error:
+        if not _trust:
+            raise _refused(source, error) from error
+        print_log(
+            f'checkpoint {source!r} cannot be loaded as weights only. Because of --trust-checkpoint it is '
+            'unpickled without limits, and can execute any code',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return torch.load(path, map_location=map_location, weights_only=False)
     try:
         with torch.serialization.safe_globals(allowed_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        refused = _REFUSED.search(str(error))
-        pickled = refused is not None or isinstance(error, pickle.UnpicklingError)
-        if not pickled and isinstance(error, RuntimeError) and 'PytorchStreamReader' not in str(error):
+    except (
+        pickle.UnpicklingError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+    ) as error:
+        if isinstance(error, RuntimeError) and not any(name in str(error) for name in _READERS):
             raise  # such as an error about devices, which torch explains
-        if pickled and _trust:
-            print_log(
-                f'checkpoint {source!r} cannot be loaded as weights only. Because of --trust-checkpoint it is '
-                'unpickled without limits, and can execute any code',
-                logger='current',
-                level=logging.WARNING,
-            )
-            return torch.load(path, map_location=map_location, weights_only=False)
-        if refused is None:
-            reason = str(error).strip().splitlines()[-1:] or ['the file ends too early']
-            raise ValueError(
-                f'checkpoint {source!r} cannot be read: expected a file written by torch.save, got one that is cut '
-                f'off, damaged or of another kind ({reason[0]}). Copy or download it again'
-            ) from error
-        what = next(filter(None, refused.groups()))
-        raise ValueError(
-            f'checkpoint {source!r} is refused: it holds {what!r}, which is neither weights nor the log of a run, and '
-            'unpickling it could execute code. If you trust its origin, convert it or re-save it with weights only '
-            "where it was made: torch.save({'state_dict': model.state_dict()}, path). tools/train.py and tools/test.py "
-            'load it with --trust-checkpoint'
-        ) from error
+        raise unreadable(source, ' '.join(str(error).split())[:200]) from error
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)  # MMEngine's resume executes it, in search of MMCV's gpu_ids
     return checkpoint
+
+
+def _refused(source: str, error: FormError) -> ValueError:
+    if isinstance(error, RefusedError):
+        return ValueError(
+            f'checkpoint {source!r} is refused: it holds {error.what!r}, which is neither weights nor the log of a '
+            'run, and unpickling it could execute code. If you trust its origin, convert it or re-save it with weights '
+            "only where it was made: torch.save({'state_dict': model.state_dict()}, path). tools/train.py and "
+            'tools/test.py load it with --trust-checkpoint'
+        )
+    return ValueError(
+        f'checkpoint {source!r} is refused: {error}. torch.save writes no such file. Take it from its origin again, '
+        "or re-save it there: torch.save({'state_dict': model.state_dict()}, path)"
+    )
+
+
+def map_from_local(path: str | Path) -> Any:
+    """Return the content of a checkpoint on the CPU, whose tensors are read from the file when they are used.
+
+    The seal is not compared.
+
+    Raises:
+        ValueError: The file holds more than weights and logs, or is no checkpoint.
+    """
+    read_contents(path)
+    with torch.serialization.safe_globals(allowed_globals()):
+        return torch.load(path, map_location='cpu', mmap=True, weights_only=True)
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -137,14 +173,30 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     return checkpoint if first else load()
 
 
-def load_from_refused_scheme(filename: str, *_: Any, **__: Any) -> Any:
-    """Refuse a scheme whose loader in MMEngine unpickles without ``weights_only``.
+def load_for_scheme(file: Any, map_location: Any = None, **_: Any) -> Any:
+    """Load what a loader of MMEngine has found or downloaded; it takes the place of ``torch.load`` there.
+
+    Args:
+        file: A path, or an open file.
+        map_location: As for ``torch.load``.
 
     Raises:
-        ValueError: Always.
+        FileNotFoundError, ValueError: As :func:`load_from_local`; the message has the name in :func:`named`.
     """
-    scheme = filename.partition('://')[0]
-    raise ValueError(
-        f'checkpoint {filename!r}: {scheme}:// is refused, since MMEngine would execute code of the file. '
-        'Download the file and give its path, or give its http(s):// address'
-    )
+    if not hasattr(file, 'read'):
+        path = os.fspath(file)
+        return _load(path, _name.get() or path, map_location) if osp.isfile(path) else load_from_local(path)
+    with tempfile.NamedTemporaryFile(suffix='.pth') as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        return _load(copy.name, _name.get() or copy.name, map_location)
+
+
+@contextmanager
+def named(filename: str) -> Iterator[None]:
+    """Name the checkpoint that :func:`load_for_scheme` reads in messages."""
+    token = _name.set(filename)
+    try:
+        yield
+    finally:
+        _name.reset(token)

@@ -11,7 +11,7 @@ from unmix.models.algorithms import Classifier
 from unmix.models.pretrained import check_backbone, model_settings
 from unmix.registry import HOOKS
 from unmix.utils.dist import agreed, unwrap
-from unmix.utils.matching import check_match
+from unmix.utils.matching import check_match, tensors_of
 
 
 @HOOKS.register_module()
@@ -45,16 +45,14 @@ class LoadGuardHook(Hook):
             ValueError: If the checkpoint is of another model, or has no state dict.
         """
         source = str(runner._load_from or 'The latest checkpoint of the work dir')
-        if 'state_dict' not in checkpoint:
-            raise ValueError(
-                f"{source} has no 'state_dict' but {sorted(checkpoint)}; it is not a checkpoint of a training."
-            )
         wrapper = runner.model
         model = unwrap(wrapper)
-        if isinstance(model, Classifier):  # it has no head, so it needs a part of the tensors only
-            checkpoint['state_dict'] = model.select(checkpoint['state_dict'])
         sharded = hasattr(wrapper, 'sharding_strategy')  # FSDP of torch gathers the tensors at its root, on rank 0
         own = wrapper.state_dict() if sharded else model.state_dict()
+        if not sharded or is_main_process():
+            checkpoint['state_dict'] = tensors_of(checkpoint, source, own)
+        if isinstance(model, Classifier):  # it has no head, so it needs a part of the tensors only
+            checkpoint['state_dict'] = model.select(checkpoint['state_dict'])
         with agreed():
             if is_main_process():
                 if self.strict:

@@ -1,8 +1,8 @@
 """Resumption: gradients of a begun step, the position in the epoch, checks of the checkpoint, and the command."""
 
 import difflib
+import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,13 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from unmix.checkpoint.identity import FREE
 from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.utils.accumulation import between_steps, optim_wrappers
 from unmix.utils.clock import Step
 from unmix.utils.dist import unwrap
 
 KEY = 'step'  # entry of a checkpoint
-# Lines of a config that do not change what is trained.
-_FREE = re.compile(r'[+-](experiment_name|launcher|load_from|resume|work_dir) = ')
 _LINES = 20
 
 
@@ -33,9 +32,13 @@ class StepRemainder(Hook):
     Only a checkpoint in the middle of an accumulation has them, so that an interval that is a multiple of
     ``accumulative_counts`` costs nothing. :class:`TrainLoop` owns this hook. All ranks call :meth:`collect`, since
     rank 0 alone builds a checkpoint.
+
+    Args:
+        extend: As for :class:`TrainLoop`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, extend: bool = False) -> None:
+        self._extend = extend
         self._collected: list[dict[str, Tensor]] | None = None
         self._loaded: tuple[int, dict[str, Any]] | None = None
 
@@ -59,10 +62,14 @@ class StepRemainder(Hook):
         if runner._resume:
             check_resumable(runner, checkpoint)
             if changes := config_changes(checkpoint['meta'].get('cfg', ''), runner.cfg.pretty_text):
+                kept = 'Seed and settings of the optimiser other than learning rates'
+                if not self._extend:
+                    kept = 'Seed, learning rates, other settings of the optimiser, and schedules'
                 runner.logger.warning(
-                    'The config has changed since this checkpoint was written (-: then, +: now). Seed, learning rates, '
-                    f'other settings of the optimiser, and schedules are those of the checkpoint:\n{changes}'
+                    f'The config has changed since this checkpoint was written (-: then, +: now). {kept} are those of '
+                    f'the checkpoint:\n{changes}'
                 )
+            follow_length(runner, checkpoint, self._extend)
             then, now = checkpoint.get(KEY, {}).get('world_size'), get_world_size()
             if then not in (None, now):
                 runner.logger.warning(
@@ -117,6 +124,61 @@ def batches_done(runner: Runner, steps: int) -> int:
             'of that run, or from a checkpoint at the end of an epoch.'
         )
     return done
+
+
+def follow_length(runner: Runner, checkpoint: dict[str, Any], extend: bool) -> None:
+    """Give the checkpoint the schedules of the config with ``extend``; else warn if the run has another length now.
+
+    With ``extend`` the schedules of the config take the steps that the run has done, so that learning rates and
+    schedules are those of a run that had the config from its start. Call it before MMEngine loads both.
+    """
+    schedulers = runner.param_schedulers
+    groups = [schedulers] if isinstance(schedulers, list) else list((schedulers or {}).values())
+    flat = [scheduler for group in groups for scheduler in group]
+    info, meta = checkpoint['message_hub']['runtime_info'], checkpoint['meta']
+    then, now, epoch = info.get('max_epochs'), runner.max_epochs, meta['epoch']
+    if not flat:
+        return
+    if not extend:
+        if then not in (None, now):
+            runner.logger.warning(_schedules_stay(checkpoint, then, now))
+        return
+    if not isinstance(schedulers, list):
+        raise ValueError('--extend works with one optimiser; this config has several')
+    length = info.get('max_iters', 0) // (then or 1) or runner.max_iters // now
+    begun = meta['iter'] - epoch * length  # iterations of the epoch that has begun
+    runner.optim_wrapper.optimizer._global_step = 0  # otherwise MMEngine warns that no optimiser step came first
+    steps = runner.max_iters // now
+    for iteration in range(1, epoch * steps + begun + 1):
+        ends = iteration % steps == 0 and iteration // steps <= epoch  # the last epoch may have all iterations, no end
+        for by_epoch in (False, True) if ends else (False,):
+            for scheduler in flat:
+                if scheduler.by_epoch == by_epoch and not getattr(scheduler, 'need_val_args', False):
+                    scheduler.step()
+    states = [dict(scheduler.state_dict()) for scheduler in flat]
+    old = checkpoint['param_schedulers']
+    checkpoint['param_schedulers'] = [
+        old[i] if getattr(scheduler, 'need_val_args', False) else states[i] for i, scheduler in enumerate(flat)
+    ]
+    names = {scheduler.param_name for scheduler in flat}
+    for group, own in zip(checkpoint['optimizer']['param_groups'], runner.optim_wrapper.param_groups, strict=True):
+        group.update({key: own[key] for name in names for key in (name, f'initial_{name}') if key in own})
+    runner.logger.info(f'The schedules are those of a run of {now} epochs (--extend)')
+
+
+def _schedules_stay(checkpoint: Mapping[str, Any], then: int, now: int) -> str:
+    meta, length = checkpoint['meta'], checkpoint['message_hub']['runtime_info'].get('max_iters', math.inf)
+    if now < then:
+        end = f'training ends before they do, after epoch {now}'
+    elif meta['epoch'] >= then or meta['iter'] >= length:
+        rate = f'{checkpoint["optimizer"]["param_groups"][0]["lr"]:.3g}'
+        end = f'each schedule is over, and the learning rate stays at {rate}'
+    else:
+        end = f'after epoch {then} each schedule is over, and the learning rate stays at its last value'
+    return (
+        f'train_cfg.max_epochs was {then} and is {now} now, but the schedules are still those of {then} epochs: {end}. '
+        f'--extend beside --resume gives the schedules of {now} epochs from here on.'
+    )
 
 
 def follow_seed(runner: Runner, dataloader: DataLoader[Any], built_with: int) -> None:
@@ -175,7 +237,7 @@ def _kinds(states: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, An
 def config_changes(then: str, now: str) -> str:
     """Return the changed lines between two texts of configs, except lines such as ``work_dir``."""
     lines = list(difflib.unified_diff(then.splitlines(), now.splitlines(), n=0, lineterm=''))[2:]
-    lines = [line for line in lines if line[0] in '+-' and not _FREE.match(line)]
+    lines = [line for line in lines if line[0] in '+-' and not FREE.match(line[1:])]
     more = [f'... and {len(lines) - _LINES} lines more'] if len(lines) > _LINES else []
     return '\n'.join(lines[:_LINES] + more)
 

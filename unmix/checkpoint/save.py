@@ -18,12 +18,14 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor
 
 from unmix.checkpoint.files import write_checkpoint
-from unmix.checkpoint.latest import PASSING, name_latest, newest_whole
+from unmix.checkpoint.identity import name_latest, read_saved, remove_own
+from unmix.checkpoint.latest import PASSING, newest_whole
 from unmix.utils.dist import agreed
 
 _OF_HOOK = ('keep_ckpt_ids', 'last_ckpt', 'best_ckpt_path', 'best_ckpt_path_dict')
@@ -51,9 +53,11 @@ def save_checkpoint(
 
     Raises:
         OSError: If the file cannot be written.
-        ValueError: If a tensor is NaN or infinite.
+        ValueError: If a tensor is NaN or infinite, in a run of the scope ``unmix``; other toolboxes may want that.
     """
-    refuse_nonfinite(checkpoint, filename)
+    scope = DefaultScope.get_current_instance()
+    if scope is not None and scope.scope_name == 'unmix':
+        refuse_nonfinite(checkpoint, filename)
     if file_client_args is not None or backend_args is not None or '://' in str(filename):
         _mmengine_save(checkpoint, filename, file_client_args, backend_args)
         return
@@ -217,8 +221,8 @@ def _job(
     write_checkpoint(buffer, path)
     if named_in is not None and is_main_process():
         name_latest(named_in, path)
-    # Remove files only beside it or in the work dir: a resumed checkpoint may name files of another run.
+    # Remove files only beside it or in the work dir, and only those of its run: a resumed checkpoint may name others.
     folders = {Path(folder).resolve() for folder in (Path(path).parent, named_in) if folder is not None}
-    for old in map(Path, outdated):
-        if old != Path(path) and old.suffix == '.pth' and old.parent.resolve() in folders:
-            old.unlink(missing_ok=True)
+    old = [old for old in map(Path, outdated) if old != Path(path) and old.parent.resolve() in folders]
+    if old and (saved := read_saved(path)) is not None:
+        remove_own(old, saved.run)

@@ -38,6 +38,20 @@ RUNNER_KEYS = {
     *inspect.signature(Runner).parameters,
     *('data_root', 'num_threads', 'custom_imports', 'auto_scale_lr', 'compile', 'strategy'),
 }
+# Those of them that are dicts.
+DICTS = (
+    *(
+        'model',
+        'optim_wrapper',
+        'visualizer',
+        'default_hooks',
+        'env_cfg',
+        'randomness',
+        'log_processor',
+        'auto_scale_lr',
+    ),
+    *(f'{stage}_{part}' for stage in ('train', 'val', 'test') for part in ('dataloader', 'cfg')),
+)
 MISSPELT = 0.9  # similarity from which an unknown name is taken for a known one, misspelt
 FOLLOWED = {'data_root', 'data_preprocessor'}  # variables whose change by an option load_config carries to their uses
 KINDS: dict[type, str] = {bool: 'True or False', int: 'a whole number', float: 'a number'}
@@ -134,6 +148,26 @@ def find_type(name: Any) -> tuple[Callable[..., Any] | None, str]:
     return None, ''
 
 
+def check_kinds(cfg: Mapping[str, Any]) -> None:
+    """Check that the Runner's keys that are dicts or lists of dicts are such.
+
+    Raises:
+        ValueError: It names the key, what was received and what was expected.
+    """
+    for key in DICTS:
+        if not isinstance(cfg.get(key, None) or {}, Mapping):
+            raise ValueError(f'{key} is {cfg[key]!r} ({type(cfg[key]).__name__}); expected a dict, or None.')
+    backends = (cfg.get('visualizer') or {}).get('vis_backends')
+    for key, value in (('custom_hooks', cfg.get('custom_hooks')), ('visualizer.vis_backends', backends)):
+        items = value if isinstance(value, list | tuple) else [value]
+        wrong = [item for item in items if isinstance(item, str | int | float)]
+        if wrong or isinstance(value, Mapping):
+            raise ValueError(
+                f"{key} is {value!r}; expected a list of dicts: [dict(type='Name'), ...]. On the command line: "
+                f'{key}="[dict(type=\'Name\')]", or {key}.0.type=Name for the first.'
+            )
+
+
 def check_config(cfg: Mapping[str, Any]) -> None:
     """Check every ``type`` in the config, its arguments, and top-level keys that nearly are the Runner's.
 
@@ -143,6 +177,7 @@ def check_config(cfg: Mapping[str, Any]) -> None:
     """
     for path, node in dicts(cfg):
         key, used = path.rpartition('.')[2], path.partition('.')[0] in RUNNER_KEYS  # else a part of something
+        used = used and '.custom_keys' not in path  # names of modules
         if key.endswith('dataloader'):
             if used and node.get('dataset') is None:
                 raise ValueError(f"{path}.dataset is missing. Give one, e.g. dict(type='ImageFolder', data_root=DIR).")
@@ -217,6 +252,7 @@ def check_options(before: Mapping[str, Any], after: Mapping[str, Any], path: str
         if key in before:
             if isinstance(value, Mapping) and isinstance(before[key], Mapping):
                 check_options(before[key], value, place)
+            _check_kind(place, before[key], value)
             continue
         if 'type' in after or (isinstance(value, Mapping) and 'type' in value and path):
             continue
@@ -227,6 +263,20 @@ def check_options(before: Mapping[str, Any], after: Mapping[str, Any], path: str
             valid = valid | arguments(DataLoader)[0].keys()
         if key not in valid:
             raise ValueError(f'--cfg-options {place}: the config has no such key. {suggest(str(key), valid)}')
+
+
+def _check_kind(place: str, before: Any, after: Any) -> None:
+    """Refuse a number or text where the config has a dict, or a list of dicts."""
+    if isinstance(before, Mapping) and not isinstance(after, Mapping) and after is not None and not callable(after):
+        example = f'{place}.{next(iter(before), "type")}=..., or {place}="dict(type=\'Name\', ...)"'
+        raise ValueError(f'--cfg-options {place} is {after!r} ({type(after).__name__}); expected a dict: {example}.')
+    if isinstance(before, list) and before and all(isinstance(item, Mapping) for item in before):
+        items = after if isinstance(after, list | tuple) else [after]
+        if after is not None and any(not isinstance(item, Mapping) for item in items):
+            raise ValueError(
+                f'--cfg-options {place} is {after!r} ({type(after).__name__}); expected a list of dicts: '
+                f'{place}="[dict(type=\'Name\'), ...]", or one entry: {place}.0.type=Name.'
+            )
 
 
 def check_variables(before: Mapping[str, Any], options: Mapping[str, Any]) -> None:

@@ -6,12 +6,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import yaml
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import ConfigParsingError
+from mmengine.fileio import YamlHandler
+from mmengine.fileio.handlers import file_handlers
 
 import unmix
-from unmix.config.check import check_config, check_options, check_stages, check_variables, dicts
+from unmix.config.check import check_config, check_kinds, check_options, check_stages, check_variables, dicts
+from unmix.config.combinations import check_combinations, drop_options_of_workers
+from unmix.config.options import merge_options
 
 
 def config_root() -> Path:
@@ -72,14 +79,16 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     """
     cfg = _read(find_config(name))
     content = cfg._cfg_dict
+    check_kinds(content)
     for _, node in dicts(content):
         if node.get('_scope_') == 'unmix':  # set by `_base_ = 'unmix::...'`; functions do not take it
             del node['_scope_']
     if options:
         before = copy.deepcopy(content)
-        cfg.merge_from_dict(dict(options))
+        merge_options(cfg, options)
         content = cfg._cfg_dict
         check_options(before, content)
+        check_kinds(content)
         check_variables(before, options)
         if 'data_root' in options:
             _move_data(content, before.get('data_root'), options['data_root'])
@@ -88,27 +97,38 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     for path, node in dicts(content):
         if path.endswith('dataloader'):
             complete_loader(path.rpartition('.')[2], node)
+            drop_options_of_workers(path, node)
     check_config(content)
     check_stages(cfg)
+    check_combinations(content)
     return cfg
 
 
 def _read(file: Path) -> Config:
     """Read a config and its bases, and import the modules of its ``custom_imports``.
 
+    YAML is data: of its tags for Python only tuples are read, which MMEngine writes.
+
     Raises:
         FileNotFoundError: If a base does not exist.
-        ValueError: If a file is no valid Python, or an import fails.
+        ValueError: If a file cannot be read, mixes the two styles of configs, or an import fails.
     """
     try:
-        return Config.fromfile(str(file))
+        with patch.dict(file_handlers, yaml=_SAFE, yml=_SAFE):
+            return Config.fromfile(str(file))
     except SyntaxError as error:
         line = f'line {error.lineno}: {error.msg}: {(error.text or "").strip()}'
         raise ValueError(f'{file}, or one of its _base_, is no valid Python: {line}') from error
+    except yaml.constructor.ConstructorError as error:
+        raise ValueError(
+            f'{file}, or one of its _base_: {_line(error)}. YAML is read as data: numbers, texts, lists, mappings and '
+            '!!python/tuple. Objects of Python are not made, since that can execute any code; write such a config as '
+            '.py.'
+        ) from error
     except FileNotFoundError as error:
-        base = re.search(r'[^\s\'"]+\.py', str(error))
-        missing = base[0] if base else str(error)
-        raise FileNotFoundError(f'{file}: its _base_ {missing} does not exist. {_near(missing)}') from error
+        base = re.search(r'[^\s\'"]+\.(py|ya?ml|json)\b', str(error))
+        what = f'its _base_ {base[0]} does not exist. {_near(base[0])}' if base else _line(error)
+        raise FileNotFoundError(f'{file}: {what}') from error
     except ImportError as error:
         cause = error
         while isinstance(cause.__context__, ImportError):
@@ -117,6 +137,47 @@ def _read(file: Path) -> Config:
             f'{file}: its custom_imports failed: {cause}. Modules of your own are found in the folders of PYTHONPATH, '
             'e.g. PYTHONPATH=. for the current one.'
         ) from error
+    except RecursionError as error:
+        raise ValueError(f'{file}: its _base_ lead back to a file that is being read.') from error
+    except Exception as error:  # a config is code of the user
+        advice = '' if file.suffix == '.py' else ' Expected a mapping of keys to values, in UTF-8.'
+        if isinstance(error, ConfigParsingError | RuntimeError) or b'read_base' in file.read_bytes():
+            advice = _STYLES
+        raise ValueError(
+            f'{file}, or one of its _base_, cannot be read: {type(error).__name__}: {_line(error)}.{advice}'
+        ) from error
+
+
+_STYLES = (
+    ' A file with read_base(), or with imports of packages, inherits only from files of its own style. All configs of '
+    "this project have the other one: inherit from them by _base_ = 'unmix::METHOD/NAME.py' in a file without "
+    'read_base() and such imports; give changes as dicts, e.g. train_cfg = dict(max_epochs=100), and classes by name, '
+    "type='MoCo'."
+)
+
+
+def _line(error: Exception) -> str:
+    """Return the message of an error in one line, without an address at its end."""
+    text = ' '.join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+    return text.partition(' See more information in')[0].rstrip('.')
+
+
+class _Loader(yaml.SafeLoader):
+    """``SafeLoader`` that reads tuples."""
+
+
+_Loader.add_constructor('tag:yaml.org,2002:python/tuple', lambda loader, node: tuple(loader.construct_sequence(node)))
+
+
+class _SafeYaml(YamlHandler):
+    """MMEngine's YAML, which its own handler lets call any function."""
+
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        """Read data."""
+        return yaml.load(file, _Loader)
+
+
+_SAFE = _SafeYaml()
 
 
 def _move_data(content: ConfigDict, old: str | None, new: str) -> None:

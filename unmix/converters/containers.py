@@ -1,8 +1,8 @@
 """Files of torch.save, safetensors, and detectron2's pickles of arrays; reading a file executes nothing."""
 
-import argparse
 import pickle
 from collections.abc import Mapping
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmix.checkpoint.load import allowed_globals, load_from_local
+from unmix.checkpoint.allowed import ARRAYS
+from unmix.checkpoint.load import load_from_local
+from unmix.checkpoint.pickles import read_pickle
 from unmix.checkpoint.save import save_checkpoint
 from unmix.converters.family import Family
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler that allows numeric arrays only."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        for entry in allowed_globals():
-            value, path = entry if isinstance(entry, tuple) else (entry, f'{entry.__module__}.{entry.__qualname__}')
-            if path == f'{module}.{name}' and module.partition('.')[0] == 'numpy':
-                return value
-        raise pickle.UnpicklingError(f'{module}.{name} is not an array')
 
 
 def read(path: str | Path) -> Any:
@@ -38,15 +29,13 @@ def read(path: str | Path) -> Any:
         return {'state_dict': _safetensors().load_file(path)}
     if path.suffix == '.pkl' and path.is_file():
         try:
-            with path.open('rb') as file:
-                return _ArrayUnpickler(file, encoding='latin1').load()
-        except (pickle.UnpicklingError, EOFError) as error:
+            with path.open('rb') as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                return read_pickle(data, ARRAYS, encoding='latin1')
+        except ValueError as error:
             raise ValueError(
                 f'{path} is refused: a .pkl file is expected to be a dict of arrays, as for detectron2 ({error}).'
             ) from error
-    # Checkpoints of PIC and CMC hold the settings of the run, which argparse has parsed.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return load_from_local(str(path), map_location='cpu')
+    return load_from_local(str(path), map_location='cpu')
 
 
 def _tensors(content: Any) -> dict[str, Tensor] | None:

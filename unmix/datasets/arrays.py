@@ -48,6 +48,10 @@ class ArrayDataset(BaseDataset):
         """Return an image (C, H, W) and its label."""
         return self.images[index], None if self.labels is None else int(self.labels[index])
 
+    def content(self, index: int) -> bytes:
+        """Return the pixels."""
+        return self.images[index].numpy().tobytes()
+
     def __getitems__(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
         """Return a batch, or a list of items if the pipeline takes one image at a time."""
         if self.pipeline is not None and not getattr(self.pipeline, 'fused', hasattr(self.pipeline, 'batch')):

@@ -1,7 +1,9 @@
 """What all data sets have in common, and how items become a batch."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +17,7 @@ from unmix.registry import FUNCTIONS, TRANSFORMS
 
 Pipeline = Callable[[Any, SampleKey], Any]
 CHUNK = 8
+_PART = 2**15
 
 
 class BaseDataset(Dataset[dict[str, Any]]):
@@ -60,6 +63,20 @@ class BaseDataset(Dataset[dict[str, Any]]):
     def load(self, index: int) -> tuple[Image.Image | Tensor, int | None]:
         """Return an image, PIL (RGB or L) or tensor (C, H, W), and its label; None if it has none."""
 
+    def name(self, index: int) -> str:
+        """Return the name of an image, the same wherever the data lie; '' if images have none.
+
+        A resumed run compares names and contents with those of its checkpoint.
+        """
+        return ''
+
+    def content(self, index: int) -> bytes:
+        """Return bytes that change with the image, quickly, from any thread; empty by default: they are not compared.
+
+        Of files, :func:`file_evidence`.
+        """
+        return b''
+
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
         image, label = self.load(key.index)
@@ -100,6 +117,16 @@ class BaseDataset(Dataset[dict[str, Any]]):
     def metainfo(self) -> dict[str, Any]:
         """What MMEngine hands to the visualizer."""
         return {} if self.classes is None else dict(classes=self.classes)
+
+
+def file_evidence(path: str | bytes | Path) -> bytes:
+    """Return the size of a file, and its first and last 32 KiB: enough to notice that it was replaced."""
+    with open(path, 'rb') as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(_PART)
+        file.seek(max(size - _PART, len(head)))
+        return size.to_bytes(8, 'little') + head + file.read()
 
 
 @FUNCTIONS.register_module()

@@ -1,22 +1,20 @@
 """Images in folders: any, ImageNet, Tiny-ImageNet."""
 
 import os
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from unmix.datasets.arrays import is_train
-from unmix.datasets.base import BaseDataset, Pipeline
-from unmix.datasets.decode import decode_image
+from unmix.datasets.base import BaseDataset, Pipeline, file_evidence
+from unmix.datasets.decode import decode_image, readable_suffixes
+from unmix.datasets.lists import read_list
+from unmix.datasets.scan import Scan, count, say
 from unmix.registry import DATASETS
-
-LISTS = Path(__file__).parent  # class lists that come with the package
+from unmix.utils.names import byte_array, few, path_bytes, shown, text
 
 
 @DATASETS.register_module()
@@ -24,20 +22,28 @@ class ImageFolder(BaseDataset):
     """The images below a folder, as RGB.
 
     Labelled: each sub-folder is a class, numbered in the order of their names, with images at any depth. Unlabelled:
-    the images at any depth, in the order of their paths.
+    the images at any depth, in the order of their paths. :class:`~unmix.datasets.scan.Scan` says what is an image, and
+    what becomes of links; one line of the log says what was found and passed over.
 
     Args:
         data_root: The folder.
         labelled: Whether the images have labels. None: if all images lie in sub-folders, and these are at least two.
-        class_list: File with a name of a class in each line: take these sub-folders only. ``imagenet100.txt`` (the
-            classes of `CMC <https://arxiv.org/abs/1906.05849>`_) comes with the package.
+        class_list: The classes, numbered in the order of their names; only these sub-folders are read, and some may
+            have no image here. A file with a name in each line (:func:`~unmix.datasets.lists.read_list`), or a folder,
+            for example of the training set, whose sub-folders are the classes. ``imagenet100.txt`` (the classes of `CMC
+            <https://arxiv.org/abs/1906.05849>`_) comes with the package.
         pipeline: As for :class:`BaseDataset`.
         decode_size: Decode JPEGs of twice this size and more at a half to an eighth of theirs, but no side below it:
             faster for large photographs, not bit-equal; see :func:`decode_image`.
+        exif: Turn photographs upright, as their EXIF orientation says. The released codes of the methods do not.
+
+    Attributes:
+        paths: (N,) bytes, paths of the images below ``data_root``.
 
     Raises:
-        FileNotFoundError: If the folder, or a class of the list, does not exist, or there is no image.
-        ValueError: If labels are wanted of a folder without sub-folders.
+        FileNotFoundError: If the folder or the list does not exist, or there is no image, or, without a class list,
+            none of a class.
+        ValueError: If the folder cannot be read, or the list has no names.
     """
 
     def __init__(
@@ -47,65 +53,99 @@ class ImageFolder(BaseDataset):
         class_list: str | Path | None = None,
         pipeline: dict[str, Any] | Pipeline | None = None,
         decode_size: int | None = None,
+        exif: bool = True,
     ) -> None:
         super().__init__(pipeline)
-        self.decode_size = decode_size
-        self.data_root = Path(data_root).expanduser()
-        if not self.data_root.is_dir():
-            raise FileNotFoundError(
-                f'dataset.data_root: there is no folder {self.data_root} (looked in {Path.cwd()}). Correct the path '
-                '(--cfg-options data_root=DIR).'
-            )
-        folders = sorted(entry.name for entry in os.scandir(self.data_root) if entry.is_dir())
+        self.decode_size, self.exif = decode_size, exif
+        self.root = path_bytes(data_root)
+        self.data_root = Path(text(self.root))
+        classes: list[bytes] | None = None
         if class_list is not None:
-            folders = self._take(folders, read_list(class_list, 'dataset.class_list'))
-        flat = any(entry.is_file() and _is_image(entry.name) for entry in os.scandir(self.data_root))
-        images = {folder: _scan(self.data_root, folder) for folder in folders}
-        if labelled is None:
-            labelled = class_list is not None or (not flat and sum(map(bool, images.values())) > 1)
-        paths = list(chain.from_iterable(images.values())) if labelled else _scan(self.data_root, '')
-        if not paths:
+            classes = sorted(_listed(self.root, class_list))
+        elif labelled:
+            classes = sorted(_scan(self.root, ()).folders)
+        scan = _scan(self.root, classes)
+        if not scan.images:
+            raise FileNotFoundError(_no_image(scan))
+        groups = scan.by_folder()
+        if labelled is False:
+            classes = None
+        elif classes is None and b'' not in groups and len(groups) > 1:
+            classes = sorted(scan.folders)
+        absent = [name for name in classes or () if name not in groups]
+        if absent and class_list is None:
             raise FileNotFoundError(
-                f'dataset.data_root: the folder {self.data_root} holds no image ({", ".join(IMG_EXTENSIONS)})'
-                + (' in a sub-folder' if flat else '')
-                + ('; labels need one sub-folder for each class, or set dataset.labelled=False.' if flat else '.')
+                f'dataset.data_root: no image in the class folders {few(absent)} of {shown(self.root)} (passed over: '
+                f'{count(scan.passed)}). Delete them, or set dataset.labelled=False; if other data, such as those to '
+                'train on, have images of these classes, set dataset.class_list to the folder of those.'
             )
-        if labelled:
-            self._label(images)
-        self.paths = np.array([os.fsencode(path) for path in paths])  # workers share an array, not a list
-
-    def _take(self, folders: Sequence[str], wanted: Sequence[str]) -> list[str]:
-        missing = sorted(set(wanted) - set(folders))
-        if missing:
-            raise FileNotFoundError(
-                f'dataset.class_list: {len(missing)} of its {len(wanted)} classes have no folder in {self.data_root}: '
-                f'{few(missing)}.'
-            )
-        return sorted(wanted)
-
-    def _label(self, images: dict[str, list[str]]) -> None:
-        empty = [folder for folder, paths in images.items() if not paths]
-        if empty:
-            raise FileNotFoundError(
-                f'{self.data_root}: no image in the class folders {few(empty)}. Delete them, or set '
-                'dataset.labelled=False.'
-            )
-        self.classes = tuple(images)
-        counts = torch.tensor([len(paths) for paths in images.values()])
-        self.labels = torch.arange(len(counts)).repeat_interleave(counts)
+        paths = scan.paths()
+        if classes is not None:
+            self.classes = tuple(map(text, classes))
+            sizes = torch.tensor([len(groups.get(name, ())) for name in classes])
+            self.labels = torch.arange(len(classes)).repeat_interleave(sizes)
+            paths = [path for name in classes for path in groups.get(name, ())]
+        say(scan, self.classes, absent)
+        self.paths = byte_array(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def load(self, index: int) -> tuple[Tensor, int | None]:
         """Return an image and its label."""
-        image = decode_image(self.data_root / os.fsdecode(self.paths[index]), self.decode_size)
+        image = decode_image(os.path.join(self.root, self.paths[index]), self.decode_size, self.exif)
         return image, None if self.labels is None else int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """Return the path of an image below ``data_root``."""
+        return text(self.paths[index])
+
+    def content(self, index: int) -> bytes:
+        """Return parts of the file."""
+        return file_evidence(os.path.join(self.root, self.paths[index]))
+
+
+def _scan(root: bytes, folders: Collection[bytes] | None, key: str = 'dataset.data_root') -> Scan:
+    if not os.path.isdir(root):
+        option = ' (--cfg-options data_root=DIR)' if key == 'dataset.data_root' else ''
+        raise FileNotFoundError(
+            f'{key}: there is no folder {shown(root)} (looked in {shown(Path.cwd())}). Correct the path{option}.'
+        )
+    try:
+        return Scan(root, folders)
+    except OSError as error:
+        raise ValueError(
+            f'{key}: the folder {shown(root)} cannot be read ({error.strerror}). Make it readable.'
+        ) from error
+
+
+def _listed(root: bytes, class_list: str | Path) -> Collection[bytes]:
+    """Return the classes of a list, or of the folder of another data set."""
+    if os.path.isdir(path_bytes(class_list)):
+        return _scan(path_bytes(class_list), (), 'dataset.class_list').folders
+
+    def find(name: bytes) -> bytes | None:
+        inside = os.path.basename(name) == name and name not in (b'.', b'..')
+        return name if inside and os.path.isdir(os.path.join(root, name)) else None
+
+    return read_list(class_list, 'dataset.class_list', root, find)
+
+
+def _no_image(scan: Scan) -> str:
+    beside = scan.wanted is not None and scan.passed['images beside the class folders'] > 0
+    return (
+        f'dataset.data_root: the folder {shown(scan.root)} holds no image ({", ".join(sorted(readable_suffixes()))})'
+        + (' in a sub-folder' if beside else '')
+        + (f'; passed over: {count(scan.passed)}' if scan.passed else '')
+        + ('. Labels need one sub-folder for each class, or set dataset.labelled=False.' if beside else '.')
+    )
 
 
 @DATASETS.register_module()
 class ImageNet(ImageFolder):
     """ImageNet, or another data set with the folders ``train`` and ``val`` of class folders.
+
+    Where ``train`` has all classes of ``val``, these have their numbers of ``train``.
 
     Args:
         data_root: Folder that holds ``train`` and ``val``.
@@ -113,8 +153,10 @@ class ImageNet(ImageFolder):
         class_list: As for :class:`ImageFolder`; ``imagenet100.txt`` is ImageNet-100.
         pipeline: As for :class:`BaseDataset`.
         decode_size: As for :class:`ImageFolder`.
+        exif: As for :class:`ImageFolder`. The recipes set it to False, as published.
 
     Raises:
+        FileNotFoundError: Also if a class of the list has no image in ``train``.
         ValueError: If the split is another.
     """
 
@@ -125,37 +167,31 @@ class ImageNet(ImageFolder):
         class_list: str | Path | None = None,
         pipeline: dict[str, Any] | Pipeline | None = None,
         decode_size: int | None = None,
+        exif: bool = True,
     ) -> None:
         if split not in ('train', 'val'):
             raise ValueError(f"dataset.split is {split!r}; expected 'train' or 'val'.")
-        super().__init__(Path(data_root) / split, True, class_list, pipeline, decode_size)
+        folder = Path(data_root) / split
+        if split == 'val' and class_list is None:
+            class_list = _training_classes(folder)
+        super().__init__(folder, True, class_list, pipeline, decode_size, exif)
+        present = set(self.labels.tolist()) if self.labels is not None else set()
+        absent = [name for number, name in enumerate(self.classes or ()) if number not in present]
+        if split == 'train' and absent:
+            raise FileNotFoundError(
+                f'dataset.class_list: {len(absent)} of its {len(self.classes or ())} classes have no folder in '
+                f'{shown(folder)}: {few(absent)} (or one without images). Correct the list, or unpack the data again.'
+            )
 
 
-def few(names: Sequence[str]) -> str:
-    """Join the first four names for a message."""
-    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)
-
-
-def _scan(root: Path, folder: str) -> list[str]:
-    """Paths, relative to ``root``, of the images at any depth below ``root / folder``, in order."""
-    found = []
-    for place, _, names in sorted(os.walk(root / folder, followlinks=True)):
-        found += [os.path.relpath(os.path.join(place, name), root) for name in sorted(names) if _is_image(name)]
-    return found
-
-
-def read_list(path: str | Path, key: str) -> list[str]:
-    """Read the names in a file, one a line, without comments (#); ``key`` is the config's, for the message."""
-    candidates = [Path(path).expanduser(), LISTS / path]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f'{key}: there is no file {" or ".join(map(str, candidates))}.')
-    lines = (line.split('#')[0].strip() for line in file.read_text().splitlines())
-    return [line for line in lines if line]
+def _training_classes(folder: Path) -> Path | None:
+    """Return the folder ``train`` beside that of a test set, if it has all classes of that."""
+    train = folder.with_name('train')
+    roots = path_bytes(train), path_bytes(folder)
+    if not all(map(os.path.isdir, roots)):
+        return None
+    known, tested = (set(_scan(root, ()).folders) for root in roots)
+    return train if tested <= known else None
 
 
 @DATASETS.register_module()
@@ -163,7 +199,8 @@ class TinyImageNet(ImageFolder):
     """Tiny-ImageNet of Stanford's CS231n: RGB images of 64x64, 200 classes; 100,000 to train, 10,000 to test.
 
     The test images are those of its folder ``val``, as everywhere, since those of ``test`` have no labels. ``val`` may
-    be as distributed (``val/images`` and ``val/val_annotations.txt``) or rearranged to a folder for each class.
+    be as distributed (``val/images`` and ``val/val_annotations.txt``) or rearranged to a folder for each class. Where
+    ``train`` has all classes of ``val``, these have their numbers of ``train``.
 
     Args:
         data_root: The folder ``tiny-imagenet-200``.
@@ -183,19 +220,26 @@ class TinyImageNet(ImageFolder):
         split: str = 'train',
         pipeline: dict[str, Any] | Pipeline | None = None,
     ) -> None:
-        root = Path(data_root).expanduser()
-        annotations = root / 'val' / 'val_annotations.txt'
-        if is_train(split) or not annotations.is_file():
-            super().__init__(root / ('train' if is_train(split) else 'val'), True, pipeline=pipeline)
+        train, val = (Path(data_root).expanduser() / name for name in ('train', 'val'))
+        annotations = val / 'val_annotations.txt'
+        if is_train(split):
+            super().__init__(train, True, pipeline=pipeline)
             return
-        super().__init__(root / 'val', labelled=False, pipeline=pipeline)
-        lines = (line.split('\t') for line in annotations.read_text().splitlines())
+        if not annotations.is_file():
+            super().__init__(val, True, _training_classes(val), pipeline)
+            return
+        super().__init__(val, labelled=False, pipeline=pipeline)
+        lines = (line.split(b'\t') for line in annotations.read_bytes().splitlines() if line.strip())
         classes = {name: wnid for name, wnid, *_ in lines}
-        self.classes = tuple(sorted(set(classes.values())))
-        names = [Path(path.decode()).name for path in self.paths.tolist()]
+        names = [os.path.basename(path) for path in self.paths.tolist()]
         missing = [name for name in names if name not in classes]
         if missing:
             raise ValueError(
-                f'{annotations} has no line for {len(missing)} images, e.g. {missing[0]}. Unpack it again.'
+                f'{shown(annotations)} has no line for {len(missing)} images, e.g. {shown(missing[0])}. Unpack it '
+                'again.'
             )
-        self.labels = torch.tensor([self.classes.index(classes[name]) for name in names])
+        tested = set(classes.values())
+        known = set(_scan(path_bytes(train), ()).folders) if train.is_dir() else set()
+        numbers = {name: number for number, name in enumerate(sorted(known if tested <= known else tested))}
+        self.classes = tuple(map(text, numbers))
+        self.labels = torch.tensor([numbers[classes[name]] for name in names])

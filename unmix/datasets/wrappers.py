@@ -1,5 +1,7 @@
 """Data sets around a data set: a part of it, and mixtures of its images."""
 
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unmix.datasets.folder import few, read_list
+from unmix.datasets.lists import read_list
 from unmix.datasets.samplers import SampleKey
 from unmix.mixing import Mixing
 from unmix.registry import DATASETS, MIXINGS
+from unmix.utils.names import few, path_bytes, shown
 from unmix.utils.rng import generator, stream
 
 
@@ -32,7 +35,7 @@ class Wrapper(Dataset[dict[str, Any]]):
 
 @DATASETS.register_module()
 class Subset(Wrapper):
-    """Some images of a labelled data set, counted anew from 0; everything else is the data set's.
+    """Some images of a data set, counted anew from 0; everything else is the data set's.
 
     Either those of a list of file names, as SimCLR published them for 1 % and 10 % of ImageNet (``1percent.txt``,
     ``10percent.txt``; `its repository <https://github.com/google-research/simclr>`_, ``imagenet_subsets``), or a number
@@ -40,7 +43,8 @@ class Subset(Wrapper):
 
     Args:
         dataset: The data set, or its config.
-        files: List with a file name in each line, with or without folders.
+        files: List with the path of an image in each line, relative to ``data_root``, or with its name alone, if no
+            other image has it (:func:`~unmix.datasets.lists.read_list`).
         per_class: Images of each class, all there are where a class has fewer.
         share: Share of the images of each class, rounded up.
         seed: Which images are drawn.
@@ -50,7 +54,8 @@ class Subset(Wrapper):
 
     Raises:
         FileNotFoundError: If there is no list, or images of the list are not in the data set.
-        ValueError: Unless one of files, per_class and share is given, and fits; or the data set has no labels.
+        ValueError: Unless one of files, per_class and share is given, and fits; if a name in the list is that of
+            several images; or if images of each class are to be drawn of a data set without labels.
     """
 
     def __init__(
@@ -68,24 +73,41 @@ class Subset(Wrapper):
                 f'Subset: files={files}, per_class={per_class}, share={share}; give one of them, at least one image a '
                 'class, or a share in (0, 1].'
             )
-        if self.dataset.labels is None:
+        if files is None and self.dataset.labels is None:
             raise ValueError('Subset: the data set has no labels, so it has no classes to draw from.')
         self.rows = self._listed(files) if files is not None else self._drawn(per_class, share, seed)
-        self.labels: Tensor = self.dataset.labels[self.rows]
+        self.labels: Tensor | None = None if self.dataset.labels is None else self.dataset.labels[self.rows]
+        if hasattr(self.dataset, 'paths'):
+            self.paths: np.ndarray = np.asarray(self.dataset.paths)[self.rows.numpy()]
 
     def _listed(self, files: str | Path) -> Tensor:
-        paths = getattr(self.dataset, 'paths', None)
-        if paths is None:
+        if not hasattr(self.dataset, 'paths'):
             raise ValueError(f'Subset: files={files}, but a {type(self.dataset).__name__} is not made of files.')
-        wanted = {Path(name).name for name in read_list(files, 'dataset.files')}
-        place = {Path(path.decode(errors='surrogateescape')).name: row for row, path in enumerate(paths.tolist())}
-        missing = sorted(wanted - place.keys())
+        paths: list[bytes] = np.asarray(self.dataset.paths).tolist()
+        rows = {path: row for row, path in enumerate(paths)}
+        bare = {os.path.basename(path): row for row, path in enumerate(paths)}
+        root = path_bytes(getattr(self.dataset, 'data_root', '.'))
+        found = read_list(files, 'dataset.files', root, lambda name: rows.get(name, bare.get(name)))
+        missing = sorted(name for name, row in found.items() if row is None)
         if missing:
             raise FileNotFoundError(
-                f'dataset.files: {len(missing)} of the {len(wanted)} images of {files} are not in the data set: '
-                f'{few(missing)}.'
+                f'dataset.files: {len(missing)} of the {len(found)} images of {shown(files)} are not in the data set: '
+                f'{few(missing)}. A line is the path of an image below data_root, such as {shown(paths[0])}.'
             )
-        return torch.tensor(sorted(place[name] for name in wanted))
+        self._refuse_ambiguous(files, paths, found.keys() - rows.keys())
+        return torch.tensor(sorted({row for row in found.values() if row is not None}))
+
+    def _refuse_ambiguous(self, files: str | Path, paths: Sequence[bytes], names: Collection[bytes]) -> None:
+        places: dict[bytes, list[bytes]] = {name: [] for name in names}
+        for path in paths:
+            if (name := os.path.basename(path)) in places:
+                places[name].append(path)
+        several = [name for name, found in sorted(places.items()) if len(found) > 1]
+        if several:
+            raise ValueError(
+                f'dataset.files: {len(several)} names in {shown(files)} are those of several images: {few(several)}; '
+                f'the first of {few(places[several[0]])}. Write the path of the image below data_root in each line.'
+            )
 
     def _drawn(self, per_class: int | None, share: float | None, seed: int) -> Tensor:
         labels, rng = self.dataset.labels.numpy(), generator('subset', seed)

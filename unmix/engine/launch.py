@@ -16,7 +16,8 @@ from mmengine.dist import all_gather_object, broadcast_object_list, is_main_proc
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 
-from unmix.checkpoint.latest import LATEST
+from unmix.checkpoint.identity import current_run
+from unmix.checkpoint.latest import find_latest_checkpoint, search
 from unmix.engine.work_dir import sole_use
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
@@ -95,40 +96,77 @@ def _first_host(launcher: str) -> str:
     )
 
 
-def resume_after_restart(runner: Runner) -> bool:
-    """Resume the latest checkpoint of the job if torchrun has restarted its processes; return whether it has.
+def choose_start(runner: Runner, resume: str | None) -> None:
+    """Decide where the training of a Runner begins. Call it on every rank, before ``runner.train()``.
+
+    After a restart by torchrun it is the newest checkpoint of the job (:func:`restarted_from`). Otherwise it is the
+    checkpoint ``resume``, with ``'auto'`` the newest of the work dir. Without any it is the start, with the weights of
+    ``load_from``, if the config has them.
+
+    Raises:
+        ValueError: If the work dir has checkpoints, but none can be resumed.
+    """
+    path = restarted_from(runner)
+    if path is not None:
+        runner.logger.warning('Restarted by torchrun: resuming the latest checkpoint of this job, %s', path)
+    elif resume is not None:
+        path = find_latest_checkpoint(runner.work_dir) if resume == 'auto' else resume
+        runner.logger.info(f'Resuming {path}' if path else f'{runner.work_dir} has no checkpoint: training begins')
+    if path is not None:
+        runner._resume, runner._load_from = True, path
+
+
+def restarted_from(runner: Runner) -> str | None:
+    """Return the newest checkpoint of the job if torchrun has restarted its processes, else None.
 
     torchrun restarts all processes with the original command line after one has died or a machine has come back.
     ``elastic.json`` in the work dir distinguishes a restart from a first start. It has the job's agents (the
-    ``torchrun`` processes, which survive their workers) and the time stamp of ``last_checkpoint`` at the start of the
-    job. The restart count of torchrun is not used: an agent does not count the restarts that another one causes. Only
-    a checkpoint that is newer than the job is resumed; without one the job follows its command line.
-
-    Call it on every rank, before ``runner.train()``.
+    ``torchrun`` processes, which survive their workers) and the run of the work dir when the job began. The restart
+    count of torchrun is not used: an agent does not count the restarts that another one causes. Only a checkpoint of
+    the run that the job has started is resumed; without one the job follows its command line.
     """
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
-        return False
-    agent = f'{os.environ["TORCHELASTIC_RUN_ID"]} {socket.gethostname()} {os.getppid()}'
-    agents = set(all_gather_object(agent))
-    decision = [False]
-    with sole_use(runner.work_dir), agreed():  # a training that runs there keeps its note
         if is_main_process():
-            decision[0] = _has_progress(Path(runner.work_dir), agents)
-    broadcast_object_list(decision)
-    if decision[0]:
-        runner._resume, runner._load_from = True, None
-        runner.logger.warning('Restarted by torchrun: resuming the latest checkpoint in %s', runner.work_dir)
-    return decision[0]
+            Path(runner.work_dir, NOTE).unlink(missing_ok=True)  # the run that begins now is none of torchrun's jobs
+        return None
+    agents = set(all_gather_object(_agent()))
+    found: list[str | None] = [None]
+    with sole_use(runner.work_dir), agreed():  # a training that runs there keeps its note
+        if is_main_process() and _has_begun(Path(runner.work_dir), agents):
+            found[0] = search(Path(runner.work_dir))[0]
+    broadcast_object_list(found)
+    return found[0]
 
 
-def _has_progress(work_dir: Path, agents: set[str]) -> bool:
-    """Return whether the job of these agents has saved a checkpoint; write the agents to ``elastic.json``."""
-    note, pointer = work_dir / NOTE, work_dir / LATEST
-    stamp = pointer.stat().st_mtime_ns if pointer.is_file() else None
-    job = json.loads(note.read_text()) if note.is_file() else dict(agents=[])
-    if agents.isdisjoint(job['agents']):
-        job = dict(agents=[], last_checkpoint=stamp)
+def _agent() -> str:
+    """Return a text that no other process has than the parent of this one, not even in another container.
+
+    Process numbers and names of machines repeat in containers, so the boot and the time of the start belong to it.
+    """
+    parent = os.getppid()
+    try:
+        boot = Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()
+        begin = (
+            Path(f'/proc/{parent}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[19]
+        )  # in ticks since the boot
+    except (OSError, IndexError):  # not Linux
+        boot = ''
+        command = ['ps', '-o', 'lstart=', '-p', str(parent)]
+        begin = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return f'{os.environ["TORCHELASTIC_RUN_ID"]} {socket.gethostname()} {boot} {parent} {begin}'
+
+
+def _has_begun(work_dir: Path, agents: set[str]) -> bool:
+    """Return whether the job of these agents has started a run before; write the agents to ``elastic.json``."""
+    note, run = work_dir / NOTE, current_run(work_dir)
+    try:
+        job = json.loads(note.read_text(encoding='utf-8'))
+        known = not agents.isdisjoint(job['agents']) and 'before' in job
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        job = dict(agents=[], before=run)
     job['agents'] = sorted(agents.union(job['agents']))
     with atomic_path(note) as path:
-        path.write_text(json.dumps(job, indent=1))
-    return stamp != job['last_checkpoint']
+        path.write_text(json.dumps(job, indent=1), encoding='utf-8')
+    return bool(run != job['before'])

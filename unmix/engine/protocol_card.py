@@ -11,13 +11,14 @@ import mmengine
 import numpy as np
 import torch
 import torchvision
-from mmengine.dist import get_world_size
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.runner import Runner
 from pooch import file_hash
 
 import unmix
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.models.algorithms import Classifier
+from unmix.utils.clock import is_trained
 from unmix.utils.files import atomic_path
 from unmix.version import __version__
 
@@ -79,7 +80,7 @@ def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any]
     entry = dict(card, results=results)
     protocols: dict[str, Any] = {}
     with suppress(FileNotFoundError, ValueError, AttributeError):  # none, or not ours
-        protocols = json.loads(path.read_text()).get('protocols', {})
+        protocols = json.loads(path.read_text(encoding='utf-8')).get('protocols', {})
     same = [
         name for name, other in protocols.items() if _digest(other) is not None and _digest(other) == _digest(entry)
     ]
@@ -88,7 +89,28 @@ def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any]
     for protocol in protocols.values():
         merged |= protocol['results']
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(merged | dict(run) | {'protocols': protocols}, indent=2) + '\n')
+        temporary.write_text(
+            json.dumps(merged | dict(run) | {'protocols': protocols}, indent=2) + '\n', encoding='utf-8'
+        )
+
+
+def is_reported(runner: Runner) -> bool:
+    """Return whether ``results.json`` has the results of this config on the weights of the run, and say so.
+
+    Rank 0 decides; all ranks call it.
+    """
+    reported = [False]
+    if is_main_process():
+        path, filename = Path(runner.work_dir, 'results.json'), runner.cfg.filename
+        config = Path(filename).name if filename else runner.experiment_name
+        own = _checkpoint(runner, None, {})
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none, or not ours
+            entry = json.loads(path.read_text(encoding='utf-8'))['protocols'][config]
+            reported = [own is not None and own['sha256'] is not None and own['sha256'] == _digest(entry)]
+        if own is not None and reported[0]:
+            runner.logger.info(f'{path} has the results of {own["file"]}; they are not computed again')
+    broadcast_object_list(reported)
+    return reported[0]
 
 
 def versions() -> dict[str, str]:
@@ -109,16 +131,12 @@ def commit() -> str | None:
         return None
 
 
-def is_trained(runner: Runner) -> bool:
-    """Whether this process has trained the model."""
-    return not isinstance(runner._train_loop, dict | None) and runner.iter > 0
-
-
 def _checkpoint(runner: Runner, model: Any, meta: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return file, digest and epoch of the weights tested, and file and digest of a classifier's pretrained weights."""
     if is_trained(runner):
         pointer = Path(runner.work_dir, 'last_checkpoint')
-        last = Path(pointer.read_text().strip()) if pointer.is_file() else None
+        text = pointer.read_text(encoding='utf-8', errors='surrogateescape').strip() if pointer.is_file() else ''
+        last = Path(text) if text else None
         names = {f'epoch_{runner.epoch}.pth', f'iter_{runner.iter}.pth'}
         file, epoch = (last if last is not None and last.name in names else None), runner.epoch
     else:

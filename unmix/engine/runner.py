@@ -1,13 +1,21 @@
 """MMEngine's Runner, and the filter of what it prints; the log file has everything."""
 
+import io
 import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner import Runner as MMEngineRunner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
+from unmix.engine.failures import failures_explained, keep_going
+from unmix.engine.loops.feature_loop import check_classes
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 
@@ -15,7 +23,63 @@ from unmix.engine.work_dir import sole_use
 _OWN = ('"FileClient"', '"HardDiskBackend"', 'Resumed iteration number is not divisible by')
 
 
-class Runner(MMEngineRunner):
+class NoTraining(BaseLoop):
+    """Training loop of a Runner that only evaluates: it has not begun, and needs no data.
+
+    Args:
+        cfg: ``train_cfg``, for the length of the training; unknown lengths are unlimited.
+    """
+
+    stop_training = False
+    epoch = iter = 0
+
+    def __init__(self, cfg: Mapping[str, Any]) -> None:
+        self.max_epochs, self.max_iters = (cfg.get(key, sys.maxsize) for key in ('max_epochs', 'max_iters'))
+
+    def run(self) -> None:
+        """Do nothing."""
+
+
+class Evaluating:
+    """Part of both Runners: ``val`` and ``test`` build nothing of the training.
+
+    MMEngine builds the training loop, with its data, as soon as a hook reads ``iter``, ``epoch``, ``max_iters`` or
+    ``train_loop``. Here such a hook sees :class:`NoTraining`, unless the model was trained in this process or the
+    Runner resumes a training.
+    """
+
+    _train_loop: Any
+    _resume: bool
+    _evaluates = False
+
+    @property
+    def train_loop(self) -> BaseLoop:
+        """Return the training loop, built when it is first read; in an evaluation :class:`NoTraining`."""
+        if self._evaluates and isinstance(self._train_loop, dict):
+            return NoTraining(self._train_loop)
+        return super().train_loop  # type: ignore[misc]
+
+    def val(self) -> dict[str, float]:
+        """Validate as MMEngine does."""
+        with self._evaluation():
+            return super().val()  # type: ignore[misc]
+
+    def test(self) -> dict[str, float]:
+        """Test as MMEngine does."""
+        with self._evaluation():
+            return super().test()  # type: ignore[misc]
+
+    @contextmanager
+    def _evaluation(self) -> Iterator[None]:
+        self._evaluates = not self._resume
+        try:
+            with sizes_explained(self), failures_explained(self):
+                yield
+        finally:
+            self._evaluates = False
+
+
+class Runner(Evaluating, MMEngineRunner):
     """Prints what a user wants to know; environment, config and the order of hooks go to the log file only."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
@@ -24,20 +88,27 @@ class Runner(MMEngineRunner):
         quiet(logger)
         return logger
 
+    def build_visualizer(self, *args: Any, **kwargs: Any) -> Visualizer:
+        """Build the visualizer as MMEngine does; a backend that fails later does not end the training."""
+        visualizer = super().build_visualizer(*args, **kwargs)
+        keep_going(visualizer)
+        return visualizer
+
+    def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Build the loop as MMEngine does; check that what a classifier learns is what it is validated on.
+
+        Raises:
+            ValueError: If a label means another class in the data to train on.
+        """
+        built = super().build_val_loop(loop)
+        if isinstance(built, ValLoop) and isinstance(self._train_loop, BaseLoop):
+            check_classes(built.dataloader.dataset, self.train_dataloader.dataset, 'train_dataloader')
+        return built
+
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir), sizes_explained(self):
+        with sole_use(self.work_dir), sizes_explained(self), failures_explained(self):
             return super().train()
-
-    def val(self) -> dict[str, float]:
-        """Validate as MMEngine does."""
-        with sizes_explained(self):
-            return super().val()
-
-    def test(self) -> dict[str, float]:
-        """Test as MMEngine does."""
-        with sizes_explained(self):
-            return super().test()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save as MMEngine does, with the gradients that are being accumulated on all ranks. Every rank calls it."""
@@ -59,6 +130,8 @@ def quiet(logger: logging.Logger) -> None:
         handler.addFilter(_for_console)  # adding it twice has no effect
     for file in logger.handlers:
         if isinstance(file, logging.FileHandler):
+            if isinstance(file.stream, io.TextIOWrapper):  # names of files may be no text in the locale's encoding
+                file.stream.reconfigure(encoding='utf-8', errors='surrogateescape')
             file.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk the log lacks lines
 
 

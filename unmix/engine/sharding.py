@@ -13,7 +13,8 @@ from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from unmix.engine.runner import quiet
+from unmix.engine.failures import failures_explained
+from unmix.engine.runner import Evaluating, quiet
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 from unmix.registry import STRATEGIES
@@ -83,7 +84,7 @@ def _is_unit(
     return nonwrapped_numel >= min_num_params and not isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
-class FlexibleRunner(MMEngineFlexibleRunner):
+class FlexibleRunner(Evaluating, MMEngineFlexibleRunner):
     """MMEngine's Runner for strategies, with the console and the checkpoints of :class:`unmix.engine.runner.Runner`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -93,7 +94,7 @@ class FlexibleRunner(MMEngineFlexibleRunner):
 
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir), sizes_explained(self):
+        with sole_use(self.work_dir), sizes_explained(self), failures_explained(self):
             return super().train()
 
     def save_checkpoint(self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any) -> None:

@@ -23,6 +23,13 @@ def sizes_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
     """
     try:
         yield
+    except ValueError as error:
+        if 'Expected more than 1 value per channel' not in str(error):
+            raise
+        raise ValueError(
+            f'BatchNorm has one value a channel only, and needs more: {error}. Let train_dataloader.batch_size be 2 or '
+            'more, also for the last batch of an epoch (train_dataloader.drop_last=True).'
+        ) from error
     except RuntimeError as error:
         if not _MISFIT.search(str(error)):
             raise

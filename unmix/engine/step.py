@@ -51,7 +51,13 @@ class TrainStep:
         self._stepped = False
         self._statistics = RunningStatistics(self.method)
         optimizers = [wrapper.optimizer for wrapper in optim_wrappers(optim_wrapper)]
-        self._hooks = [o.register_step_post_hook(self._note) for o in optimizers if isinstance(o, Optimizer)]
+        self._hooks = []
+        for optimizer in optimizers:
+            if isinstance(optimizer, Optimizer):
+                self._hooks += [
+                    optimizer.register_step_pre_hook(self._prepare),
+                    optimizer.register_step_post_hook(self._note),
+                ]
 
     def start_watching(self) -> bool:
         """Check losses and gradients from now on; return whether that is possible with this optimiser."""
@@ -112,6 +118,11 @@ class TrainStep:
                 wrapper.step(**(step_kwargs or {}))
             wrapper.zero_grad(**(zero_kwargs or {}))
             self.left_out = False
+
+    def _prepare(self, *_: Any) -> None:
+        """Drop the gradients of parameters that are frozen; norms for clipping were taken with zeros there."""
+        if isinstance(self.method, BaseAlgorithm):
+            self.method.before_step()
 
     def _note(self, optimizer: Optimizer, *_: Any) -> None:
         """Note whether the optimiser has stepped; a fused kernel leaves the step out if the scaler found infinities."""

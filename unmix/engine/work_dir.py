@@ -37,7 +37,7 @@ def sole_use(work_dir: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path, 'a+') as file:
+    with open(path, 'a+', encoding='utf-8') as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from unmix.registry import METRICS
 
+NO_RANK = 2**31 - 1
+
 
 @METRICS.register_module()
 class Accuracy(BaseMetric):
@@ -75,9 +77,11 @@ class Accuracy(BaseMetric):
 def rank_of_class(scores: Tensor, labels: Tensor) -> Tensor:
     """Return the rank (...) of the classes ``labels`` (...) among ``scores`` (..., C).
 
-    0 is the best; of equal scores the smallest class comes first.
+    0 is the best; of equal scores the smallest class comes first. A class whose score is NaN or minus infinity has no
+    rank: it gets :data:`NO_RANK`, which is no hit for any k.
     """
     labels = labels[..., None]
     own = scores.gather(-1, labels)
     smaller = torch.arange(scores.shape[-1], device=scores.device) < labels
-    return ((scores > own) | ((scores == own) & smaller)).sum(-1)
+    rank = ((scores > own) | ((scores == own) & smaller)).sum(-1)
+    return torch.where(own[..., 0] > -torch.inf, rank, NO_RANK)

@@ -1,7 +1,9 @@
 """Cache of features, in files."""
 
 import hashlib
+import io
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,9 @@ from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
 from torch import Tensor
 
+from unmix.checkpoint.files import verify, write_checkpoint
+from unmix.checkpoint.load import load_from_local
 from unmix.evaluation.extraction import Batch, Encoder, Features, collect_features
-from unmix.utils.files import atomic_path
 from unmix.version import __version__
 
 
@@ -25,7 +28,8 @@ class FeatureCache:
     The key is a digest of all that features depend on: the caller's description of the network (SHA-256 of its
     checkpoint, config, layer) and of the data (config and pipeline), the arrays that the data set holds in memory
     (images, labels, paths; image *files* are assumed to be unchanged), and the versions of this package and of torch.
-    The folder may be deleted at any time.
+    The folder may be deleted at any time. Each file is sealed (:mod:`unmix.checkpoint.files`); one that is damaged is
+    computed again, with a warning.
 
     Args:
         directory: Folder of the files.
@@ -55,17 +59,15 @@ class FeatureCache:
         for name in encoders:
             text = json.dumps(dict(data, network=networks[name]), sort_keys=True, default=repr)
             paths[name] = self.directory / f'{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt'
-        found = [all(path.is_file() for path in paths.values())]
+        cached = _read_all(paths, len(dataset)) if get_rank() == 0 else None
+        found = [cached is not None]
         broadcast_object_list(found, src=0)
         if found[0]:
             print_log(f'The features of {len(dataset)} images are those in {self.directory}.', logger='current')
-            return {name: _read(path) for name, path in paths.items()} if get_rank() == 0 else {}
+            return cached or {}
         features = collect_features(batches, encoders)
         for name, rows in (features or {}).items():
-            with atomic_path(paths[name]) as path:
-                torch.save(
-                    dict(features=rows.features.cpu(), labels=rows.labels.cpu(), device=str(rows.labels.device)), path
-                )
+            _write(paths[name], rows)
         return features
 
 
@@ -80,7 +82,31 @@ def _content_digest(dataset: Any) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> Features:
-    content = torch.load(path, map_location='cpu', weights_only=True)
+def _write(path: Path, rows: Features) -> None:
+    content = dict(features=rows.features.cpu(), labels=rows.labels.cpu(), device=str(rows.labels.device))
+    torch.save(content, buffer := io.BytesIO())
+    try:
+        write_checkpoint(buffer, str(path))
+    except OSError as error:
+        print_log(f'The features are not kept: {error}', logger='current', level=logging.WARNING)
+
+
+def _read_all(paths: Mapping[str, Path], number: int) -> dict[str, Features] | None:
+    """Return the features in all files, or None if one is missing or damaged."""
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    try:
+        return {name: _read(path, number) for name, path in paths.items()}
+    except (OSError, ValueError) as error:
+        message = f'Features in the cache cannot be used, and are computed again: {error}.'
+        print_log(message, logger='current', level=logging.WARNING)
+        return None
+
+
+def _read(path: Path, number: int) -> Features:
+    content = load_from_local(str(path), map_location='cpu')
+    parts = [content.get(key) for key in ('features', 'labels')] if isinstance(content, dict) else []
+    if not verify(path) or not all(isinstance(part, Tensor) and len(part) == number for part in parts) or not parts:
+        raise ValueError(f'{path} has no seal, or is not of {number} images')
     device = content['device'] if torch.cuda.is_available() else 'cpu'
     return Features(content['features'].to(device), content['labels'].to(device))

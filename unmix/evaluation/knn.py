@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import product
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -32,7 +33,7 @@ class KNN:
             ``{name}_{k}``, with several temperatures ``{name}_{k}_t{temperature}``.
 
     Raises:
-        ValueError: If there is no k or no temperature.
+        ValueError: If there is no k or no temperature, or one of them is out of its range.
     """
 
     euclidean: ClassVar[bool] = False
@@ -45,18 +46,21 @@ class KNN:
         chunk_size: int | None = None,
         name: str = 'knn',
     ) -> None:
-        self.k = [k] if isinstance(k, int) else list(k)
-        self.temperature = [temperature] if isinstance(temperature, int | float) else list(temperature)
-        if not self.k or not self.temperature or min(self.k) < 1:
-            raise ValueError(f'KNN: k={k}, temperature={temperature}; give at least one of each, and k of at least 1.')
+        self.k = list(k) if isinstance(k, Sequence) else [k]
+        self.temperature = list(temperature) if isinstance(temperature, Sequence) else [temperature]
+        if not self.k or not self.temperature:
+            raise ValueError(f'kNN: k={k} and temperature={temperature}; give at least one of each.')
+        for each in product(self.k, self.temperature):
+            _check_arguments(*each, chunk_size)
         self.chunk_size = chunk_size
         self.name = name
 
     def __call__(self, bank: Features, test: Features) -> dict[str, float]:
-        """Return ``top1``, and with more than 5 classes ``top5``, in percent; of several ``NAME/top1``."""
+        """Return ``top1``, and with more than 5 classes ``top5``, in percent; of several ``NAME/top1``.
+
+        A class without any neighbour is never among the top k.
+        """
         num_classes = int(max(bank.labels.max(), test.labels.max())) + 1
-        for temperature in self.temperature:
-            _check_temperature(temperature, test.features.dtype)
         queries, others = (x if self.euclidean else F.normalize(x, dim=1) for x in (test.features, bank.features))
         similarity, labels = knn_neighbours(
             queries, others, bank.labels, max(self.k), num_classes, self.chunk_size, self.euclidean
@@ -68,7 +72,7 @@ class KNN:
             )
             rank = torch.cat(
                 [
-                    rank_of_class(_class_scores(near, classes, temperature, num_classes), truth)
+                    rank_of_class(_class_scores(near, classes, temperature, num_classes, none=-math.inf), truth)
                     for near, classes, truth in zip(*chunks, strict=True)
                 ]
             )
@@ -130,16 +134,13 @@ def knn_scores(
         chunk_size: Features compared with the bank at once; by default as many as give 2**25 similarities.
 
     Returns:
-        Class scores (M, C), zero for a class without neighbour.
+        Class scores (M, C), zero for a class without neighbour; in float32 for features of half precision.
 
     Raises:
-        ValueError: If k, temperature or chunk_size is not positive, the temperature is so small that the weights
-            overflow, or shapes or labels do not fit.
+        ValueError: If k, temperature or chunk_size is not positive, the temperature is so small that scores overflow,
+            or shapes or labels do not fit.
     """
-    _check_temperature(temperature, features.dtype)
-    similarity, labels = knn_neighbours(features, bank, bank_labels, k, num_classes, chunk_size)
-    num_classes = int(bank_labels.max()) + 1 if num_classes is None else num_classes
-    return _class_scores(similarity, labels, temperature, num_classes)
+    return _scores(features, bank, bank_labels, k, temperature, num_classes, chunk_size, none=0.0)
 
 
 def knn_predict(
@@ -151,9 +152,13 @@ def knn_predict(
     num_classes: int | None = None,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Return the classes (M, C) by falling score, of equal scores the smallest class first; see :func:`knn_scores`."""
-    scores = knn_scores(features, bank, bank_labels, k, temperature, num_classes, chunk_size)
-    return scores.sort(dim=1, descending=True, stable=True).indices
+    """Return the classes (M, C) by falling score, of equal scores the smallest class first; see :func:`knn_scores`.
+
+    A class without any neighbour is not predicted: -1 stands in its place, after all others.
+    """
+    scores = _scores(features, bank, bank_labels, k, temperature, num_classes, chunk_size, none=-math.inf)
+    ranked = scores.sort(dim=1, descending=True, stable=True)
+    return ranked.indices.masked_fill(ranked.values == -math.inf, -1)
 
 
 def knn_vote(features: Tensor, bank: Tensor, bank_labels: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
@@ -165,6 +170,7 @@ def knn_vote(features: Tensor, bank: Tensor, bank_labels: Tensor, k: int = 5) ->
     Returns:
         Classes (M,), and the neighbours' labels (M, min(k, N)), nearest first.
     """
+    _check_arguments(k, math.inf)
     similarity, labels = knn_neighbours(features, bank, bank_labels, k, euclidean=True)
     return _class_scores(similarity, labels, math.inf, int(bank_labels.max()) + 1).argmax(1), labels
 
@@ -184,8 +190,6 @@ def knn_neighbours(
     Of equally near ones the smallest label comes first, so the first j columns are the j nearest. Arguments and errors
     are those of :func:`knn_scores`; with ``euclidean`` the similarity is the negative distance, of rows of any length.
     """
-    if k < 1 or (chunk_size is not None and chunk_size < 1):
-        raise ValueError(f'kNN: k={k} and chunk_size={chunk_size}; both must be at least 1.')
     if features.ndim != 2 or bank.shape[1:] != features.shape[1:] or bank_labels.shape != (len(bank),):
         raise ValueError(
             f'kNN: features {tuple(features.shape)}, bank {tuple(bank.shape)}, labels {tuple(bank_labels.shape)}; '
@@ -220,16 +224,43 @@ def _nearest(similarity: Tensor, k: int, order: Tensor) -> tuple[Tensor, Tensor]
     return values, columns
 
 
-def _class_scores(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
-    """Scores (M, C) by neighbours (M, k); at the temperature ``math.inf`` they are the numbers of neighbours."""
-    scores = similarity.new_zeros(len(similarity), num_classes)
+@torch.no_grad()
+def _scores(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int,
+    temperature: float,
+    num_classes: int | None,
+    chunk_size: int | None,
+    none: float,
+) -> Tensor:
+    """Scores (M, C) of :func:`knn_scores`, ``none`` for a class without neighbour."""
+    _check_arguments(k, temperature, chunk_size)
+    similarity, labels = knn_neighbours(features, bank, bank_labels, k, num_classes, chunk_size)
+    num_classes = int(bank_labels.max()) + 1 if num_classes is None else num_classes
+    return _class_scores(similarity, labels, temperature, num_classes, none)
+
+
+def _class_scores(
+    similarity: Tensor, labels: Tensor, temperature: float, num_classes: int, none: float = 0.0
+) -> Tensor:
+    """Scores (M, C) by neighbours (M, k), ``none`` for a class without neighbour.
+
+    At the temperature ``math.inf`` they are the numbers of neighbours.
+    """
+    similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
+    scores = similarity.new_full((len(similarity), num_classes), none)
+    scores.scatter_(1, labels, 0.0)  # the classes that have a neighbour
     return scores.scatter_add_(1, labels, (similarity / temperature).exp())
 
 
-def _check_temperature(temperature: float, dtype: torch.dtype) -> None:
-    """Refuse a temperature at which the weights overflow, or that is not positive."""
-    if not temperature > 1 / math.log(torch.finfo(dtype).max):
+def _check_arguments(k: int, temperature: float, chunk_size: int | None = None) -> None:
+    """Refuse numbers below 1, and a temperature that is not positive or at which the scores overflow."""
+    if any(not isinstance(number, Integral) or number < 1 for number in (k, 1 if chunk_size is None else chunk_size)):
+        raise ValueError(f'kNN: k={k} and chunk_size={chunk_size}; both must be whole numbers of at least 1.')
+    if not temperature > 0 or 1 / temperature + math.log(k) > math.log(torch.finfo(torch.float32).max):
         raise ValueError(
-            f'kNN: temperature={temperature}; it must be positive and so large that exp(1 / temperature) is a finite '
-            f'{dtype}. The usual values are 0.07 and 0.1.'
+            f'kNN: temperature={temperature}; it must be positive and so large that k * exp(1 / temperature) is a '
+            f'finite {torch.float32} (k={k}). The usual values are 0.07 and 0.1.'
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmix.evaluation.accuracy import rank_of_class
 from unmix.evaluation.extraction import Features
 from unmix.registry import METRICS
 from unmix.utils.labels import check_labels
@@ -88,7 +89,8 @@ class LinearProbe:
             tolerance=self.tolerance,
             solver=self.solver,
         )
-        return 100.0 * (classifier.logits(test.features).argmax(1) == test.labels).double().mean().item()
+        rank = rank_of_class(classifier.logits(test.features), test.labels)
+        return 100.0 * (rank == 0).double().mean().item()
 
 
 class LogisticRegression(NamedTuple):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmix.mixing.ops import Mixing
 from unmix.registry import MIXINGS, MODELS
+from unmix.utils.rng import to_device
 
 LAM_POLICIES = ('per_pair', 'first', 'chained')
 
@@ -88,7 +89,7 @@ class UnMix(BaseModule):
         if isinstance(view, Tensor):
             return mixed[0], shares[0]
         if self.lam_policy == 'per_pair' and len(shares) > 1:
-            return mixed, torch.tensor(shares, dtype=crops[0].dtype).to(crops[0].device, non_blocking=True)
+            return mixed, to_device(np.array(shares), crops[0].device, crops[0].dtype)
         return mixed, shares[-1] if self.lam_policy == 'chained' else shares[0]
 
     def forward(self, lam: float | Tensor, terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor:

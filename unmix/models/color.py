@@ -1,6 +1,7 @@
 """Colour spaces that separate lightness from colour."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,16 +22,28 @@ STATISTICS = {
 }
 
 
-def _matrix(rows: Sequence[Sequence[float]], images: Tensor) -> Tensor:
+@cache
+@torch.inference_mode(False)
+def _constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a tensor of numbers, copied to the device once."""
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...], images: Tensor) -> Tensor:
     """Multiply the channels of images (N, 3, H, W) by a matrix."""
-    return torch.einsum('dc,nchw->ndhw', images.new_tensor(rows), images)
+    return torch.einsum('dc,nchw->ndhw', _constant(rows, images.dtype, images.device), images)
+
+
+def _vector(values: tuple[float, ...], images: Tensor) -> Tensor:
+    """Return a value for each channel of images (N, 3, H, W): (3, 1, 1)."""
+    return _constant(values, images.dtype, images.device).view(3, 1, 1)
 
 
 def rgb_to_lab(images: Tensor) -> Tensor:
     """Convert sRGB images (N, 3, H, W) in units of 0 to 255 to CIE-Lab: L in [0, 100], a and b about [-108, 99]."""
     rgb = images / 255
     linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = _matrix(_RGB_TO_XYZ, linear) / images.new_tensor(_WHITE).view(3, 1, 1)
+    xyz = _matrix(_RGB_TO_XYZ, linear) / _vector(_WHITE, images)
     root = torch.where(xyz > 0.008856, xyz.clamp(min=1e-9) ** (1 / 3), 7.787 * xyz + 16 / 116)
     x, y, z = root.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
@@ -38,7 +51,7 @@ def rgb_to_lab(images: Tensor) -> Tensor:
 
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
     """Convert RGB images (N, 3, H, W) in units of 0 to 255 to YCbCr (ITU-R BT.601): 16 to 235 and 16 to 240."""
-    return _matrix(_RGB_TO_YCBCR, images / 255) + images.new_tensor(_YCBCR_OFFSET).view(3, 1, 1)
+    return _matrix(_RGB_TO_YCBCR, images / 255) + _vector(_YCBCR_OFFSET, images)
 
 
 @MODELS.register_module()
@@ -72,13 +85,13 @@ class ColorPreprocessor(DataPreprocessor):
         published = STATISTICS[color_space]
         super().__init__(mean or published[0], std or published[1], **kwargs)
         self.convert = rgb_to_lab if color_space == 'lab' else rgb_to_ycbcr
-        self.palette = palette
+        self.palette = None if palette is None else tuple(map(tuple, palette))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Convert and normalise images (N, 3, H, W), or (N, 1, H, W) with a palette, of any real type."""
         images = images if images.is_floating_point() else images.float()
         if images.shape[1] == 1 and self.palette is not None:
-            black, white = images.new_tensor(self.palette)[:, :, None, None]
+            black, white = _constant(self.palette, images.dtype, images.device)[:, :, None, None]
             images = black + (white - black) * images / 255
         if images.shape[1] != 3:
             raise ValueError(

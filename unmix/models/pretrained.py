@@ -1,6 +1,5 @@
 """Load the weights of an earlier training into a part of a model."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import nn
 
 from unmix.models.backbones.resnet import STEMS
 from unmix.registry import WEIGHT_INITIALIZERS
-from unmix.utils.matching import check_match
+from unmix.utils.matching import check_match, tensors_of
 
 
 def load_pretrained(
@@ -43,11 +42,8 @@ def load_pretrained(
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location=map_location)
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{key}={path!r} does not exist; give the checkpoint of a pre-training.') from error
-    state = {
-        re.sub(r'^module\.', '', name): tensor for name, tensor in checkpoint.get('state_dict', checkpoint).items()
-    }
-    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     own = module.state_dict()
+    found = tensors_of(checkpoint, f'{key}={path!r}', own, prefix)
     if strict and config is not None:
         check_backbone(config, checkpoint, f'{key}={path!r}')
     share = check_match(own, found, f'{key}={path!r}', strict, f'{key.rpartition(".")[0]}.strict')

@@ -95,6 +95,7 @@ class MethodUnderTest:
         optimizer.zero_grad()
         losses = model.loss(self.views(), self.index)
         backward(losses)
+        model.before_step()
         optimizer.step()
         model.after_step()
         return losses

@@ -72,7 +72,7 @@ def refusal(call: Callable[[], object], kind: type[Exception], parts: Sequence[s
 
 @promise('plain', 'unmix')
 def every_parameter_learns(method: MethodUnderTest, unmix: Unmix) -> None:
-    """Each parameter with requires_grad gets a finite gradient from finite, scalar losses."""
+    """Each parameter that learns in this step gets a finite gradient from finite, scalar losses."""
     model = method.build(unmix)
     losses = model(method.views(), index=method.index, label=torch.zeros(method.batch_size), mode='loss')
     names = {'loss_base', 'loss_unmix'} if unmix else {'loss_base'}
@@ -81,8 +81,9 @@ def every_parameter_learns(method: MethodUnderTest, unmix: Unmix) -> None:
         finite = loss.shape == () and bool(loss.isfinite())
         require(finite, f'{key} is {loss}', 'a finite scalar', 'Let head.forward return a finite mean over samples.')
     backward(losses)
+    frozen = set(model.head.frozen_parameters())
     for key, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter not in frozen:
             seen = 'no gradient' if parameter.grad is None else 'a gradient with NaN or infinity'
             require(
                 parameter.grad is not None and bool(parameter.grad.isfinite().all()), f'{key} has {seen}',

@@ -70,6 +70,7 @@ def train_rows(method: MethodUnderTest, unmix: Unmix, own: slice = slice(None)) 
         terms = model.loss(views, index)
         backward(terms)
         _average_gradients(model)
+        model.before_step()
         optimizer.step()
         model.after_step()
         for key, term in terms.items():

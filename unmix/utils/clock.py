@@ -1,7 +1,7 @@
 """Position of a training, read from the Runner."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.logging import MessageHub
 
@@ -55,3 +55,8 @@ def read_clock() -> Clock:
     """Read the position that MMEngine's RuntimeInfoHook writes to the message hub before each iteration."""
     hub = MessageHub.get_current_instance()
     return Clock(*(int(hub.get_info(key, 0) or 0) for key in ('seed', 'iter', 'max_iters', 'max_epochs', 'epoch')))
+
+
+def is_trained(runner: Any) -> bool:
+    """Whether the Runner has trained its model. Reading ``runner.iter`` alone would build the training loop."""
+    return not isinstance(runner._train_loop, dict | None) and runner.iter > 0

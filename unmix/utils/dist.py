@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.dist import all_gather, all_reduce, broadcast, broadcast_object_list, get_rank, get_world_size
+from mmengine.dist import all_gather, all_reduce, broadcast_object_list, get_rank, get_world_size
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
@@ -41,14 +40,6 @@ def concat_all_gather_grad(tensor: Tensor) -> Tensor:
     makes of the gradients is the gradient of that mean.
     """
     return tensor if get_world_size() == 1 else _AllGather.apply(tensor)
-
-
-def rank_zero_permutation(rng: np.random.Generator, size: int, device: torch.device) -> Tensor:
-    """Return rank 0's permutation of ``size`` elements on every rank."""
-    permutation = torch.from_numpy(rng.permutation(size)).to(device)
-    if get_world_size() > 1:
-        broadcast(permutation, src=0)
-    return permutation
 
 
 def rank_slice(batch_size: int) -> slice:

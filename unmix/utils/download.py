@@ -1,11 +1,13 @@
 """Downloads from http(s) addresses: a file gets its name only after it was checked."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pooch
 import torch
@@ -39,8 +41,9 @@ def fetch(url: str, directory: str | Path | None = None, name: str | None = None
         url: The address.
         directory: Folder of the file. None: :func:`cache_directory`.
         name: Name of the file. None: a name that is unique to the whole address.
-        sha256: Digest of the file, 64 hexadecimal digits. An existing file with another digest is replaced. None: the
-            digest is unknown, and an existing file is not checked.
+        sha256: Digest of the file, 64 hexadecimal digits, or the first 8 or more. An existing file with another digest
+            is replaced. None: the digits in the name of the address, as in ``resnet50-0676ba61.pth``, if it has some;
+            else the digest is unknown, and an existing file is not checked.
 
     Raises:
         ConnectionError: If the address cannot be reached, or the connection breaks in each attempt.
@@ -52,22 +55,24 @@ def fetch(url: str, directory: str | Path | None = None, name: str | None = None
     pooch.get_logger().setLevel('WARNING')
     folder = cache_directory() if directory is None else Path(directory).expanduser()
     name = pooch.utils.unique_file_name(url) if name is None else name
+    digits = _digest_in_name(url) if sha256 is None else sha256
+    if (folder / name).is_file() and digits and not file_hash(folder / name).startswith(digits):
+        (folder / name).unlink()
 
     def download(url: str, temporary: str, _: Any) -> None:
         print_log(f'Downloading {url} to {folder / name}', logger='current')
         os.unlink(temporary)  # made by pooch, with permissions for its owner only
         _download(url, temporary)
-        digest = None if sha256 is None else file_hash(temporary)
-        if digest != sha256:
+        digest = file_hash(temporary) if digits else ''
+        if digits and not digest.startswith(digits):
             raise ValueError(
-                f'{url} is refused: its SHA-256 is {digest}, expected {sha256}. The file was changed or damaged in '
-                'transit, and is removed. Try again, or set another UNMIX_MIRROR.'
+                f'{url} is refused: its SHA-256 is {digest}, expected {digits}{"..." * (len(digits) < 64)}. The file '
+                'was changed or damaged in transit, and is removed. Try again, or set another UNMIX_MIRROR.'
             )
 
     for wait in (*WAITS, None):
         try:
-            known = None if sha256 is None else f'sha256:{sha256}'
-            return Path(pooch.retrieve(url, known, fname=name, path=folder, downloader=download))
+            return Path(pooch.retrieve(url, None, fname=name, path=folder, downloader=download))
         except (RequestException, ConnectionError) as error:
             problem, may_pass = _problem(error)
             if wait is None or not may_pass:
@@ -79,6 +84,12 @@ def fetch(url: str, directory: str | Path | None = None, name: str | None = None
             raise not_written(folder / name, error) from error
         time.sleep(wait)
     raise AssertionError('unreachable: the last attempt returns or raises')
+
+
+def _digest_in_name(url: str) -> str:
+    """Return the first digits of a SHA-256 that the name of a file ends with, by torch.hub's convention, or ''."""
+    found = re.search(r'-([0-9a-f]{8,64})\.\w+$', urlsplit(url).path)
+    return '' if found is None or re.fullmatch(r'(19|20)\d{6}', found[1]) else found[1]  # a date
 
 
 def not_written(target: Path, error: OSError) -> OSError:

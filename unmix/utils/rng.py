@@ -12,6 +12,7 @@ from numbers import Integral
 
 import numpy as np
 import torch
+from torch import Tensor
 
 _PLAIN = {int, str}
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: the step of splitmix64's counter
@@ -57,6 +58,20 @@ def _mix(bits: np.ndarray) -> np.ndarray:
     bits *= np.uint64(0x94D049BB133111EB)
     bits ^= bits >> np.uint64(31)
     return bits
+
+
+def to_device(numbers: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Copy numbers that were drawn on the host to a device; the host does not wait for a GPU.
+
+    Args:
+        numbers: Of any shape.
+        device: The device.
+        dtype: Of the tensor; None: that of the numbers.
+    """
+    tensor = torch.as_tensor(numbers, dtype=dtype)
+    if device.type == 'cuda':  # a copy from pageable memory would wait
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def reseed(*purpose: int | str) -> None:

@@ -24,7 +24,7 @@ def read_scalars(files: Iterable[str | Path]) -> tuple[list[Record], list[Record
     train: list[Record] = []
     validation: list[Record] = []
     for file in files:
-        lines = [line for line in Path(file).read_text().splitlines() if line.strip()]
+        lines = [line for line in Path(file).read_text(encoding='utf-8').splitlines() if line.strip()]
         records = [record for record in map(json.loads, lines) if 'step' in record]
         for kept, new in (
             (train, [record for record in records if 'loss' in record]),

@@ -16,6 +16,7 @@ from unmix.config import config_root
 from unmix.config.check import suggest
 
 INDEX = 'UNMIX_MODEL_INDEX'
+TRUST = f'read the config of a model of the index {INDEX}: it can execute any code'  # help of --trust
 _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # the one in C is ten times as fast
 
 
@@ -27,16 +28,33 @@ class Entry:
         name: Its ``Name``.
         root: Folder of the ``model-index.yml``; ``Config`` and ``Weights`` without scheme are paths below it.
         content: The whole entry.
+        foreign: Whether its index is that of UNMIX_MODEL_INDEX, not the package's.
     """
 
     name: str
     root: Path
     content: Mapping[str, Any]
+    foreign: bool
 
     @property
     def config(self) -> Path:
         """File of its config."""
         return self.root / str(self.content['Config'])
+
+    def config_to_read(self, trust: bool) -> Path:
+        """Return the file of its config, which can execute any code when it is read or built from.
+
+        Raises:
+            ValueError: If the model is of another index than the package's, and ``trust`` is False.
+        """
+        if self.foreign and not trust:
+            raise ValueError(
+                f'The model {self.name} is of the index {self.root / "model-index.yml"} ({INDEX}), and its config '
+                f'{self.content["Config"]} can execute any code, in Python and in YAML. If you trust the index, give '
+                'trust=True, or --trust on the command line. Its weights alone are safe: unmix.zoo.download, or '
+                f'unmix::{self.name} as a checkpoint.'
+            )
+        return self.config
 
     @property
     def weights(self) -> str | None:
@@ -89,18 +107,60 @@ def entries() -> dict[str, Entry]:
         indexes.append(Path(own).expanduser().absolute())
     found: dict[str, Entry] = {}
     for index in indexes:
-        for metafile in _read(index, f'; {INDEX} names it' if index is not indexes[0] else '').get('Import') or []:
-            for content in _read(index.parent / metafile, f'; {index} imports it').get('Models') or []:
-                if not isinstance(content, dict) or not {'Name', 'Config'} <= content.keys():
-                    raise ValueError(f'{index.parent / metafile} has a model without Name or Config: {content}.')
-                entry = Entry(content['Name'], index.parent, content)
+        why = f'; {INDEX} names it' if index is not indexes[0] else ''
+        for metafile in _list(_read(index, why), 'Import', str, index):
+            path = index.parent / metafile
+            for content in _list(_read(path, f'; {index} imports it'), 'Models', dict, path):
+                _check(content, path)
+                entry = Entry(content['Name'], index.parent, content, index is not indexes[0])
                 if entry.name in found:
                     raise ValueError(
-                        f'The model {entry.name} of {index.parent / metafile} is already in {found[entry.name].root}; '
+                        f'The model {entry.name} of {path} is already in {found[entry.name].root}; '
                         'give it another name.'
                     )
                 found[entry.name] = entry
     return found
+
+
+# Keys of an entry that are read, beside Name and Config, and their types.
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    'Name': str, 'Config': str, 'Weights': str, 'SHA256': (str, int), 'Metadata': dict, 'Results': list,
+}  # fmt: skip
+
+
+def _list(content: Mapping[str, Any], key: str, kind: type, file: Path) -> list[Any]:
+    """Return the list ``key`` of a metafile, empty if there is none."""
+    found = content.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
+        expected = 'mappings with Name and Config' if kind is dict else 'paths of metafiles'
+        raise ValueError(f'{file}: {key} is {_short(found)}; expected a list of {expected}.')
+    return found
+
+
+def _check(content: Mapping[str, Any], metafile: Path) -> None:
+    """Check the keys of an entry that are read.
+
+    Raises:
+        ValueError: If one is missing or of another type; names the file, the model and the key.
+    """
+    if not {'Name', 'Config'} <= content.keys():
+        raise ValueError(f'{metafile} has a model without Name or Config: {_short(content)}.')
+    for key, kinds in _KEYS.items():
+        value = content.get(key)
+        if not isinstance(value, kinds) and (value is not None or key in ('Name', 'Config')):
+            kind = (kinds if isinstance(kinds, type) else kinds[0]).__name__
+            raise ValueError(f'{metafile}, model {content["Name"]}: {key} is {_short(value)}; expected a {kind}.')
+    for result in content.get('Results') or []:
+        if not isinstance(result, dict) or not isinstance(result.get('Metrics') or {}, dict):
+            raise ValueError(
+                f'{metafile}, model {content["Name"]}: Results has {_short(result)}; expected mappings with Metrics, a '
+                'mapping of names to numbers.'
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return f'{text if len(text) <= 80 else text[:77] + "..."} ({type(value).__name__})'
 
 
 def _read(path: Path, why: str) -> dict[str, Any]:
@@ -108,7 +168,7 @@ def _read(path: Path, why: str) -> dict[str, Any]:
         raise FileNotFoundError(f'{path} does not exist{why}.')
     try:
         content = yaml.load(path.read_text(encoding='utf-8'), _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:  # ValueError: such as a date
         raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}.') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}; expected Import or Models, as in a metafile.')

@@ -17,7 +17,7 @@ from unmix.zoo.weights import download
 
 
 @DefaultScope.overwrite_default_scope('unmix')  # another toolbox's may be the default
-def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> nn.Module:
+def get_model(name: str, pretrained: bool = True, classifier: bool = False, trust: bool = False) -> nn.Module:
     """Return a model of the zoo in evaluation mode: its backbone, or the published linear classifier with it.
 
     A backbone takes images (N, C, H, W) to features (N, D), a classifier to class scores (N, classes). Images are
@@ -27,6 +27,7 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
         name: As :func:`unmix.list_models` gives it.
         pretrained: Whether it has its published weights; if not, they are random.
         classifier: Whether the linear classifier that was published with the backbone follows it.
+        trust: Whether to read the config of a model of another index (UNMIX_MODEL_INDEX), which can execute any code.
 
     Returns:
         The model. Its attribute ``pretrained_cfg`` is a dict of ``name``, ``config`` (file), ``weights`` (file, or
@@ -34,13 +35,13 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
 
     Raises:
         ConnectionError, OSError: If the weights cannot be read, see :func:`unmix.zoo.download`.
-        ValueError: If there is no such model or classifier, or the weights are refused: another digest, more than
-            weights in the file, or weights of another network.
+        ValueError: If there is no such model or classifier, its index is not trusted, or the weights are refused:
+            another digest, more than weights in the file, or weights of another network.
     """
     if classifier and not pretrained:
         raise ValueError(f'{name} has its linear classifier only with weights; give pretrained=True.')
     entry = find_model(name)
-    cfg = load_config(str(entry.config)).model.to_dict()
+    cfg = load_config(str(entry.config_to_read(trust))).model.to_dict()
     backbone = cfg['backbone']
     preprocessor = dict(type='DataPreprocessor') | (cfg.get('data_preprocessor') or {})
     network, state, source = backbone, {}, ''
@@ -68,20 +69,24 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False) -> n
     return cast(nn.Module, model.eval())
 
 
-def read_weights(file: Path, backbone: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def read_weights(
+    file: Path, backbone: Mapping[str, Any], source: str, own: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint.
 
     Args:
         file: The checkpoint.
         backbone: Config of the backbone that the tensors are for.
         source: Description of the checkpoint, for messages.
+        own: State dict of the network, with ``backbone.`` before the names of its backbone, by which the weights are
+            found in a checkpoint of another code. None: they are its ``state_dict``.
 
     Raises:
         ValueError: If the file holds more than weights, or says that they are those of another backbone.
     """
     checkpoint = load_from_local(str(file), map_location='cpu')
     check_backbone(backbone, checkpoint, source)
-    return tensors_of(checkpoint, source)
+    return tensors_of(checkpoint, source, own)
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,11 +1,14 @@
-"""ImageNet. ``data_root``: the folder with ``train`` and ``val``, of class folders."""
+"""ImageNet. ``data_root``: the folder with ``train`` and ``val``, of class folders.
+
+``exif=False``: images are seen as they are stored, as in the released codes; their EXIF orientation is not read.
+"""
 
 data_root = 'data/imagenet'
 batch_size = 32  # of one of 8 GPUs
 
 centre = dict(type='SingleView', transforms=[dict(type='Resize', size=256), dict(type='CenterCrop', size=224)])
 
-train_set = dict(type='ImageNet', data_root=data_root, split='train')
+train_set = dict(type='ImageNet', data_root=data_root, split='train', exif=False)
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=4,

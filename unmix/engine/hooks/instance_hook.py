@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from unmix.checkpoint.load import allowed_globals
+from unmix.checkpoint.load import map_from_local
 from unmix.engine.sizes import check_num_instances
 from unmix.models.algorithms import BaseAlgorithm
 from unmix.registry import HOOKS
@@ -65,8 +64,7 @@ def _state_dicts(runner: Runner) -> Iterator[Mapping[str, Tensor]]:
     folders = {Path(runner.work_dir)} | ({Path(last).parent} if last else set())
     for path in {path for folder in folders for path in folder.rglob('*.pth')}:
         try:
-            with torch.serialization.safe_globals(allowed_globals()):
-                state_dict = torch.load(path, map_location='cpu', mmap=True, weights_only=True)['state_dict']
+            state_dict = map_from_local(path)['state_dict']
         except Exception as error:  # a damaged pickle can raise anything
             raise ValueError(f'{path} is no checkpoint, or damaged ({error}). Move it out of the run.') from error
         yield state_dict

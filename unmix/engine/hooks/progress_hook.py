@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from unmix.engine.runner import console_handlers, quiet
 from unmix.registry import HOOKS
+from unmix.utils.clock import is_trained
 
 REFRESH = 0.5
 
@@ -77,7 +78,8 @@ class ProgressHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Print the metrics."""
         numbers = {name: value for name, value in (metrics or {}).items() if isinstance(value, (int, float))}
-        self._print(f'evaluation after epoch {runner.epoch}  ' + _join(numbers, '.2f'))
+        when = f' after epoch {runner.epoch}' if is_trained(runner) else ''
+        self._print(f'evaluation{when}  ' + _join(numbers, '.2f'))
 
     def after_train(self, runner: Runner) -> None:
         """Close the bar."""
@@ -123,7 +125,7 @@ def memory() -> str:
     if torch.cuda.is_available():
         return f'CUDA {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB'
     try:
-        with open('/proc/self/status') as file:
+        with open('/proc/self/status', encoding='utf-8') as file:
             kib = next(int(line.split()[1]) for line in file if line.startswith('VmRSS'))
     except (OSError, StopIteration):
         return ''

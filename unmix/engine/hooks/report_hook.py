@@ -12,10 +12,12 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from unmix.checkpoint.identity import current_run, first_day
 from unmix.engine.loops.feature_loop import FeatureLoop
-from unmix.engine.protocol_card import is_trained, protocol_card, versions, write_results
+from unmix.engine.protocol_card import protocol_card, versions, write_results
 from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
 from unmix.registry import HOOKS
+from unmix.utils.clock import is_trained
 from unmix.utils.dist import unwrap
 from unmix.utils.rng import generator
 from unmix.visualization import denormalize, draw_curves, draw_views
@@ -60,8 +62,8 @@ class ReportHook(Hook):
             _attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Keep the best epoch of a classifier in the message hub, so in checkpoints."""
-        if isinstance(runner.val_loop, FeatureLoop):
+        """Keep the best epoch of a classifier that is trained in the message hub, so in checkpoints."""
+        if not is_trained(runner) or isinstance(runner.val_loop, FeatureLoop):
             return
         best = dict(runner.message_hub.get_info('best', {}))
         for key, value in (metrics or {}).items():
@@ -89,6 +91,8 @@ class ReportHook(Hook):
         Console().print(table)
         write_results(Path(runner.work_dir, 'results.json'), results, self._circumstances(runner), card)
         logs = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))  # the folders are named by date and time
+        begin = first_day(current_run(runner.work_dir))
+        logs = [log for log in logs if log.parents[1].name >= begin]  # not those of an earlier run
         if any(log.stat().st_size for log in logs):
             _attempt(runner, 'curves.png', lambda path: draw_curves(logs, path))
 

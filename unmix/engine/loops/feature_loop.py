@@ -19,6 +19,7 @@ from unmix.evaluation import Features
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
 from unmix.registry import LOOPS, METRICS, MODELS
+from unmix.utils.clock import is_trained
 from unmix.utils.dist import unwrap
 from unmix.utils.rng import seeded
 
@@ -115,7 +116,7 @@ class FeatureLoop(BaseLoop):
     def _collector(self, encoders: Mapping[str, Encoder]) -> Any:
         """Return the function ``(batches, dataset, identity of the data) -> features by encoder``."""
         file = Path(str(self.runner._load_from or ''))
-        fixed = self.mode == 'test' and self.runner.iter == 0 and file.is_file() and None not in self._data
+        fixed = self.mode == 'test' and not is_trained(self.runner) and file.is_file() and None not in self._data
         if not self.cache or not fixed:
             return lambda batches, dataset, data: collect_features(batches, encoders)
         cfg = self.runner.cfg
@@ -185,12 +186,13 @@ def statistics_of_rank_zero(model: nn.Module) -> Iterator[None]:
             buffer.copy_(value)
 
 
-def check_classes(tested: Any, known: Any) -> None:
+def check_classes(tested: Any, known: Any, source: str = 'bank_dataloader') -> None:
     """Check that a label means the same class in two data sets, as far as both have names of classes.
 
     Args:
         tested: Data set that is evaluated.
-        known: Data set that it is compared with, the bank.
+        known: Data set that it is compared with: the bank, or that of the training.
+        source: Key of the latter in the config.
 
     Raises:
         ValueError: If a class of the one evaluated is missing in the other, or has another number there.
@@ -201,8 +203,9 @@ def check_classes(tested: Any, known: Any) -> None:
         other = repr(theirs[number]) if number < len(theirs) else 'none'
         raise ValueError(
             f'Label {number} is the class {name!r} of {len(ours)} in the data that are evaluated, but {other} of '
-            f'{len(theirs)} in those to compare with (bank_dataloader). ImageFolder numbers its sub-folders in the '
-            'order of their names: let both data_root have the same ones, or give both the same dataset.class_list.'
+            f'{len(theirs)} in those to compare with ({source}). ImageFolder numbers its sub-folders in the '
+            'order of their names: give the data that are evaluated a dataset.class_list, a list or the folder of the '
+            'other data, whose classes it then has; or let both data_root have the same sub-folders.'
         )
 
 

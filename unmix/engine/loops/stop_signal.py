@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM become a flag that the loop reads between two iterations."""
+"""Signals that ask a process to end become a flag that the loop reads between two iterations."""
 
 import os
 import signal
@@ -16,10 +16,14 @@ from mmengine.dist import get_world_size
 from torch.utils.data import DataLoader
 
 IMPATIENCE = 2.0
+# Ctrl-C; clusters; a closed terminal; Slurm's --signal=USR1@60 or USR2@60. Windows lacks some.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2') if hasattr(signal, name)
+)
 
 
 class StopSignal:
-    """Catches SIGINT (Ctrl-C) and SIGTERM (clusters) while it is entered.
+    """Catches :data:`SIGNALS` while it is entered; those that the process was started to ignore stay ignored (nohup).
 
     The first signal only sets a flag, so that the current iteration is finished. A Ctrl-C more than two seconds later
     ends the process at once; an earlier one is ignored, since launchers repeat the signal for their children.
@@ -41,15 +45,15 @@ class StopSignal:
 
     @property
     def exit_code(self) -> int:
-        """Exit code by the shell's convention: 130 after Ctrl-C, 143 after SIGTERM."""
+        """Exit code by the shell's convention, 128 + the number: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.number
 
     def __enter__(self) -> 'StopSignal':
         if get_world_size() > 1 and self._group is None:
             self._group = dist.new_group(backend='gloo')
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                # A job started with `nohup` or in the background of a script ignores SIGINT; leave it so.
+            for number in SIGNALS:
+                # A job started with `nohup` ignores SIGHUP, one in the background of a script SIGINT; leave it so.
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._old[number] = signal.signal(number, self._receive)
         return self
@@ -61,8 +65,8 @@ class StopSignal:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.number == 0:
             self.number, self._since = number, time.monotonic()
-            if number == signal.SIGTERM and sys.platform != 'win32':
-                # A cluster ends the data workers too. PyTorch would raise for that in the middle of the iteration.
+            if number != signal.SIGINT and sys.platform != 'win32':
+                # A cluster signals the data workers too. PyTorch would raise for that in the middle of the iteration.
                 self._old.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
         elif number == signal.SIGINT and time.monotonic() - self._since > IMPATIENCE:
             raise SystemExit(self.exit_code)
@@ -84,7 +88,8 @@ class StopSignal:
 def shield_workers(dataloader: DataLoader[Any]) -> None:
     """Put the data workers into process groups of their own, where a Ctrl-C in the terminal does not reach them.
 
-    They end when the main process ends or asks them to.
+    They ignore the other signals that the main process catches, SIGTERM excepted, which PyTorch uses to end them. They
+    end when the main process ends or asks them to.
     """
     if dataloader.num_workers > 0 and sys.platform != 'win32':
         dataloader.worker_init_fn = partial(_start_worker, dataloader.worker_init_fn)
@@ -92,5 +97,8 @@ def shield_workers(dataloader: DataLoader[Any]) -> None:
 
 def _start_worker(init_fn: Callable[[int], None] | None, worker_id: int) -> None:
     os.setpgid(0, 0)
+    for number in SIGNALS:
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     if init_fn is not None:
         init_fn(worker_id)

@@ -9,8 +9,11 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from unmix.checkpoint.latest import PASSING, name_latest
+from unmix.checkpoint.data import DataRecord
+from unmix.checkpoint.identity import RunHistory, name_latest, remove_own
+from unmix.checkpoint.latest import PASSING
 from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed, resume_command
+from unmix.engine.failures import WorkerWatch
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
 from unmix.engine.step import TrainStep
 from unmix.registry import LOOPS
@@ -28,9 +31,13 @@ class TrainLoop(EpochBasedTrainLoop):
       dropped. MMEngine's loop restarts the epoch and runs n iterations too many.
     * A checkpoint may also be in the middle of a gradient accumulation: see :class:`StepRemainder`.
     * Each iteration seeds the global random generators, which dropout uses, by (seed, iteration, rank).
-    * Ctrl-C or SIGTERM: the iteration is finished (with gradient accumulation: the optimiser step), a checkpoint saved,
-      the command that resumes printed, and the process ends with 130 or 143. During a validation this happens after it.
+    * Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2: the iteration is finished (with gradient accumulation: the optimiser
+      step), a checkpoint saved, the command that resumes printed, and the process ends with 128 + the signal's number.
+      During a validation this happens after it.
+    * An error of the data, such as a worker that the system has ended or a file server that is gone: a checkpoint is
+      saved in the same way, where there is one process, and the error is raised.
     * A run resumed at the end of an epoch first does the validation that was due there and not done.
+    * A resumed run that has done all its epochs says so, and calls no hook.
 
     If a signal or an error ends the training, ``on_abort(runner)`` of each hook that has this method is called.
 
@@ -38,6 +45,8 @@ class TrainLoop(EpochBasedTrainLoop):
         runner: The runner.
         dataloader: Training data, or its config.
         max_epochs: Number of epochs.
+        extend: Whether the schedules of a resumed run are those of the config, as if the run had had them from the
+            start, instead of those of the checkpoint. For a run that gets more epochs.
         **kwargs: When to validate, as in MMEngine's ``EpochBasedTrainLoop``: ``val_begin``, ``val_interval``,
             ``dynamic_intervals``. The last epoch is always validated.
 
@@ -49,7 +58,12 @@ class TrainLoop(EpochBasedTrainLoop):
     """
 
     def __init__(
-        self, runner: Runner, dataloader: DataLoader[Any] | dict[str, Any], max_epochs: int, **kwargs: Any
+        self,
+        runner: Runner,
+        dataloader: DataLoader[Any] | dict[str, Any],
+        max_epochs: int,
+        extend: bool = False,
+        **kwargs: Any,
     ) -> None:
         if max_epochs < 1:
             raise ValueError(f'train_cfg.max_epochs is {max_epochs}; it must be 1 or more.')
@@ -59,9 +73,11 @@ class TrainLoop(EpochBasedTrainLoop):
             raise ValueError(_too_small(self.dataloader))
         shield_workers(self.dataloader)
         self._seed = runner.seed
-        self._remainder = StepRemainder()
-        runner.register_hook(self._remainder)
+        self._remainder, self._history = StepRemainder(extend), RunHistory()
+        for hook in (self._remainder, DataRecord(), self._history):
+            runner.register_hook(hook)
         self._stop = StopSignal()
+        self._workers = WorkerWatch()
         self._iter = 0
         self._done = 0  # batches of this epoch
 
@@ -71,11 +87,14 @@ class TrainLoop(EpochBasedTrainLoop):
         if self._done == 0 and self._iter != self._epoch * self._steps:  # epochs have another length now
             self._iter = self._epoch * self._steps
             self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
+        if self._finished():
+            return self.runner.model
         self._remainder.restore(self.runner)
         follow_seed(self.runner, self.dataloader, self._seed)
+        self._begin = self._iter
         self.step = TrainStep(self.runner.model, self.runner.optim_wrapper)
         try:
-            with self._stop:
+            with self._stop, self._workers:
                 self.runner.call_hook('before_train')
                 if self._done == 0 and self._epoch > 0:
                     self._validate()
@@ -91,6 +110,23 @@ class TrainLoop(EpochBasedTrainLoop):
         finally:
             self.step.close()
         return self.runner.model
+
+    def _finished(self) -> bool:
+        """Return whether a resumed run has nothing left to do, and say so."""
+        done = self._epoch + (self._done == self._steps)  # the last iteration may be done, and what follows it not
+        if done < self._max_epochs:
+            return False
+        message = f'Nothing is left to train: train_cfg.max_epochs is {self._max_epochs}, and {done} are done.'
+        to_do = (
+            self._done > 0 or self.runner.message_hub.get_info(PASSING) or (self._val_due() and not self._validated())
+        )
+        if done == self._max_epochs and to_do and not self._history.finished(self.runner):
+            self.runner.logger.info(f'{message} What follows the last iteration is done now.')
+            return False
+        self.runner.logger.warning(
+            f'{message} For more: --resume --extend --cfg-options train_cfg.max_epochs={2 * done}'
+        )
+        return True
 
     def run_epoch(self) -> None:
         """Run the rest of the current epoch."""
@@ -122,31 +158,50 @@ class TrainLoop(EpochBasedTrainLoop):
             sampler.set_start(skip * (_batch_size(self.dataloader) or 1))
             skip = 0
         iterator = iter(self.dataloader)
+        self._workers.begin()
         for _ in range(skip):
             next(iterator)
         while True:
             try:
+                self._workers.check()
                 data_batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError:
-                if self._stop.number:  # the signal has ended a data worker too; the iteration before is complete
+            except Exception as error:  # the iteration before is complete
+                if self._stop.number:  # the signal has ended a data worker too
                     self._leave()
+                if self._iter > self._begin and get_world_size() == 1:  # other ranks would wait for this one
+                    try:
+                        self._leave()
+                    except (OSError, ValueError) as other:
+                        self.runner.logger.error(f'{other}. The reason to save was: {error}')
+                self._workers.check()  # names the signal that ended a worker
                 raise
             yield data_batch
 
+    def _val_due(self) -> bool:
+        """Return whether a validation is due after the epochs done."""
+        self._decide_current_val_interval()
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        return self.runner.val_loop is not None and due and self._epoch >= self.val_begin
+
+    def _validated(self) -> bool:
+        return bool(self.runner.message_hub.get_info('validated_epoch') == self._epoch)
+
     def _validate(self) -> None:
         """Validate if it is due after the epochs done, and has not been done before an interruption."""
-        self._decide_current_val_interval()
-        due = self._epoch >= self.val_begin and (
-            self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
-        )
-        if self.runner.val_loop is None or not due:
+        if not self._val_due() or self._validated():
             return
-        if self.runner.message_hub.get_info('validated_epoch') != self._epoch:
-            # Set before: CheckpointHook saves at the end of the best validation, with this number.
-            self.runner.message_hub.update_info('validated_epoch', self._epoch)
+        hub, before = self.runner.message_hub, self.runner.message_hub.get_info('validated_epoch')
+        # Set before: CheckpointHook saves at the end of the best validation, with this number.
+        hub.update_info('validated_epoch', self._epoch)
+        try:
             self.runner.val_loop.run()
+        except RuntimeError:
+            if self._stop.number:  # the signal has ended a data worker too; the validation is done after a resumption
+                hub.update_info('validated_epoch', before)
+                self._leave()
+            raise
 
     def _stop_if_asked(self) -> None:
         """Save and end the run after a signal, but not in the middle of a gradient accumulation."""
@@ -154,6 +209,7 @@ class TrainLoop(EpochBasedTrainLoop):
             self._leave()
 
     def _leave(self) -> None:
+        """Save, print how to go on, and after a signal end the process."""
         runner, name = self.runner, f'interrupted_iter_{self._iter}.pth'
         path, meta = Path(runner.work_dir, name), {'epoch': self._epoch, 'iter': self._iter}
         replaced = [old for old in runner.message_hub.get_info(PASSING, []) if old != name]
@@ -162,13 +218,13 @@ class TrainLoop(EpochBasedTrainLoop):
             runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False)
             if is_main_process():
                 name_latest(runner.work_dir, str(path))
-                for old in replaced:
-                    Path(runner.work_dir, old).unlink(missing_ok=True)
+                remove_own([Path(runner.work_dir, old) for old in replaced], self._history.run)
         runner.logger.warning(
             f'Stopped after {self._iter} of {self._max_iters} iterations; all is saved in {path}. To go on:\n'
             + resume_command(runner.cfg.filename, runner.work_dir)
         )
-        raise SystemExit(self._stop.exit_code)
+        if self._stop.number:
+            raise SystemExit(self._stop.exit_code)
 
 
 def _batch_size(dataloader: DataLoader[Any]) -> int | None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from unmix.mixing import UnMix
 from unmix.models.algorithms.momentum import MomentumEncoder
+from unmix.models.guarded import Guarded
 from unmix.models.heads.base import BaseHead
 from unmix.models.layers.batch_norm import BatchNormReplay
 from unmix.registry import MODELS
@@ -33,7 +34,7 @@ def beside_mixture(view: int) -> View:
     return f'view {view} beside the mixture'
 
 
-class BaseAlgorithm(BaseModel, ABC):
+class BaseAlgorithm(Guarded, BaseModel, ABC):
     """A self-supervised method: the queries of some views must match the targets of others.
 
     A method defines its views, queries and targets. The step, and Un-Mix on it, are written here. Features are
@@ -43,6 +44,7 @@ class BaseAlgorithm(BaseModel, ABC):
 
         losses = model(views, index=index, mode='loss')    # changes nothing but BatchNorm's running statistics
         sum(losses.values()).backward()
+        model.before_step()                                # no gradient where the head is frozen
         optimizer.step()
         model.after_step()                                 # queue, bank, prototypes, momentum encoder
 
@@ -65,6 +67,7 @@ class BaseAlgorithm(BaseModel, ABC):
         observer: Called in :meth:`after_step` with the queries and targets, by view, before state moves; or None.
     """
 
+    data_preprocessor: Any
     pairs: tuple[tuple[int, int], ...] = ((0, 1),)
     pair_weight: float = 1.0
     mixture_weight: float = 1.0
@@ -245,6 +248,11 @@ class BaseAlgorithm(BaseModel, ABC):
             loss = loss + self.unmix(lam, [(head.terms(q, target), head.terms(q, reverse)) for q in learners])
         return loss
 
+    def before_step(self) -> None:
+        """Drop the gradients of parameters that do not learn in this step; called before each optimiser step."""
+        for parameter in self.head.frozen_parameters():
+            parameter.grad = None
+
     def after_step(self, stepped: bool = True) -> None:
         """Move all state: the one place where it moves.
 
@@ -256,12 +264,18 @@ class BaseAlgorithm(BaseModel, ABC):
                 has left the step out.
 
         Raises:
-            RuntimeError: If there was no :meth:`loss` in training mode before.
+            RuntimeError: If there was no :meth:`loss` in training mode before, or the optimiser has moved parameters
+                that are frozen.
         """
         if self._features is None:
             raise RuntimeError(
                 f'{type(self).__name__}.after_step() was called without a loss: call it once after each loss in '
                 'training mode, model.train().'
+            )
+        if stepped and any(parameter.grad is not None for parameter in self.head.frozen_parameters()):
+            raise RuntimeError(
+                f'The optimiser has stepped with a gradient of parameters of {type(self.head).__name__} that are '
+                'frozen in this step. Call model.before_step() before optimizer.step().'
             )
         queries, targets = self._features
         self.discard_step()

@@ -11,6 +11,7 @@ from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmix.models.guarded import Guarded
 from unmix.models.heads.classification_head import ClassificationHead
 from unmix.models.pretrained import load_pretrained
 from unmix.registry import MODELS
@@ -18,7 +19,7 @@ from unmix.utils.rng import seeded
 
 
 @MODELS.register_module()
-class Classifier(BaseModel):
+class Classifier(Guarded, BaseModel):
     """A classifier on a pre-trained backbone, which is frozen (linear evaluation) or trained along (fine-tuning).
 
     A frozen backbone has no gradient and stays in evaluation mode, so BatchNorm's running statistics do not move either
@@ -50,6 +51,7 @@ class Classifier(BaseModel):
     """
 
     head: ClassificationHead | None
+    data_preprocessor: Any
 
     def __init__(
         self,

@@ -8,7 +8,8 @@ from torch import Tensor
 from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.models.algorithms.momentum import MomentumEncoder
 from unmix.registry import MODELS
-from unmix.utils.dist import concat_all_gather, rank_slice, rank_zero_permutation
+from unmix.utils.dist import concat_all_gather, rank_slice
+from unmix.utils.rng import to_device
 
 
 @MODELS.register_module()
@@ -57,4 +58,4 @@ class MoCo(BaseAlgorithm):
 
     def draw_permutation(self, size: int, device: torch.device) -> Tensor:
         """Draw the next shuffle of ``size`` key images, the same on every rank."""
-        return rank_zero_permutation(self.shuffle_rng, size, device)
+        return to_device(self.shuffle_rng.permutation(size), device)

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
+from unmix.models.guarded import Guarded
 from unmix.models.layers.batch_norm import SplitBatchNorm, group_samples, ungroup_samples
 from unmix.registry import MODELS
 
@@ -29,7 +30,7 @@ STEMS: dict[str, dict[str, Any]] = {
 
 
 @MODELS.register_module()
-class ResNet(BaseModule):
+class ResNet(Guarded, BaseModule):
     """`ResNet <https://arxiv.org/abs/1512.03385>`_ without classifier: images (N, C, H, W) to pooled features (N, D).
 
     Parameter names, initialisation and arithmetic are torchvision's, so weights move in both directions.

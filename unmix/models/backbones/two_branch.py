@@ -6,11 +6,12 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from unmix.models.guarded import Guarded
 from unmix.registry import MODELS
 
 
 @MODELS.register_module()
-class TwoBranch(BaseModule):
+class TwoBranch(Guarded, BaseModule):
     """Two encoders of one architecture: one sees the first channels of an image, the other one the rest (CMC).
 
     Args:

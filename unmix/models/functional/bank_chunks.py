@@ -5,29 +5,33 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from unmix.models.functional.at_a_time import ON_ACCELERATORS
+
 # Rows of a chunk, per CPU thread. With 64 to 512 queries of 128 features, chunks of 512 to 2048 rows take the same time
-# within 5 %: the chunk and its similarities fit in the cache. On accelerators the value has not been measured; large
-# chunks need few kernel launches.
-CHUNK = {'cpu': 1024}
-CHUNK_OF_OTHERS = 16384
+# within 5 %: the chunk and its similarities fit in the cache.
+CHUNK = 1024
 EPS = 1e-12  # lower bound of a row's length, as in torch.nn.functional.normalize
 
 
-def chunk_size(bank: Tensor) -> int:
-    """Return the number of rows of a chunk; the last chunk may have fewer."""
-    size = CHUNK['cpu'] * torch.get_num_threads() if bank.device.type == 'cpu' else CHUNK_OF_OTHERS
-    return min(size, len(bank))
+def chunk_size(query: Tensor, bank: Tensor) -> int:
+    """Return the number of rows of a chunk for queries (R, D); the last chunk may have fewer.
+
+    On accelerators neither the chunk nor its similarities have more numbers than :data:`ON_ACCELERATORS`.
+    """
+    on_cpu = bank.device.type == 'cpu'
+    size = CHUNK * torch.get_num_threads() if on_cpu else ON_ACCELERATORS // max(query.shape)
+    return min(max(size, 1), len(bank))
 
 
-def chunks(bank: Tensor) -> Iterator[slice]:
+def chunks(query: Tensor, bank: Tensor) -> Iterator[slice]:
     """Return the row ranges of all chunks of a bank, in order."""
-    size = chunk_size(bank)
+    size = chunk_size(query, bank)
     return (slice(start, min(start + size, len(bank))) for start in range(0, len(bank), max(size, 1)))
 
 
 def new_table(query: Tensor, bank: Tensor) -> Tensor:
     """Allocate the similarities of all queries to one chunk, (R, C). All chunks reuse this memory."""
-    return query.new_empty(len(query), chunk_size(bank))
+    return query.new_empty(len(query), chunk_size(query, bank))
 
 
 def read_chunk(bank: Tensor, rows: slice | Tensor, dtype: torch.dtype, unit_rows: bool) -> tuple[Tensor, Tensor | None]:

@@ -89,7 +89,7 @@ class _BankLSE(torch.autograd.Function):
         total = torch.zeros_like(top)
         mean = torch.zeros_like(query)  # sum over the rows, weighted by exp(exponent - top)
         room = new_table(query, bank)
-        for rows in chunks(bank):
+        for rows in chunks(query, bank):
             chunk, _ = read_chunk(bank, rows, query.dtype, unit_rows)
             table = torch.mm(scaled, chunk.T, out=room[:, : len(chunk)])
             hide(table, rows, valid)
@@ -130,7 +130,7 @@ def _bank_gradient(
     scaled, weighted = scale * query, scale * weight[:, None] * query
     base = lse.clamp(min=torch.finfo(lse.dtype).min)[:, None]
     room, gradient = new_table(query, bank), torch.empty_like(bank)
-    for rows in chunks(bank):
+    for rows in chunks(query, bank):
         chunk, length = read_chunk(bank, rows, query.dtype, unit_rows)
         table = torch.mm(scaled, chunk.T, out=room[:, : len(chunk)])
         hide(table, rows, valid)

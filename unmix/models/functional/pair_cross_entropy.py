@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unmix.models.functional.at_a_time import numbers_at_a_time
 from unmix.models.functional.first_order import first_order
 from unmix.models.functional.scale import fold_scale
 
 # Similarities that are in memory at a time, per CPU thread. With 512 to 4096 candidates of 128 features, 2^18 to 2^20
-# similarities take the same time within 10 %: they fit in the cache. On accelerators the value has not been measured;
-# large chunks need few kernel launches.
-AT_A_TIME = {'cpu': 1 << 18}
-AT_A_TIME_OF_OTHERS = 1 << 24
+# similarities take the same time within 10 %: they fit in the cache.
+AT_A_TIME = 1 << 18
 
 
 @torch.compiler.disable  # the compiler would unroll the loop over rows
@@ -44,7 +43,7 @@ def pair_cross_entropy(
 class _PairCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, candidates: Tensor, partner: Tensor, itself: Tensor, scale: float) -> Tensor:
-        limit = AT_A_TIME['cpu'] * torch.get_num_threads() if rows.device.type == 'cpu' else AT_A_TIME_OF_OTHERS
+        limit = numbers_at_a_time(rows.device, AT_A_TIME * torch.get_num_threads())
         size = min(max(limit // len(candidates), 1), len(rows))
         scaled, room = scale * rows, rows.new_empty(size, len(candidates))
         wanted = [

@@ -7,8 +7,11 @@ and its momentum. The map is the same for each coordinate: ``(w, v) <- A (w, v)`
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from unmix.utils.rng import to_device
 
 
 class Step(NamedTuple):
@@ -114,7 +117,7 @@ class StepHistory(nn.Module):
             self._end_phase()
         if step != self._last:
             place = (self.phase % self.max_phases).view(1)
-            values = torch.tensor(step, dtype=torch.float64).to(self.hyper.device, non_blocking=True)
+            values = to_device(np.array(step), self.hyper.device)
             self.hyper.index_copy_(1, place, values[:, None])
             self._last = step
         self.steps += 1

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmix.utils.clock import Step
@@ -70,6 +70,14 @@ class BaseHead(BaseModule, ABC):
 
     def update(self, queries: Mapping[Any, Tensor], targets: Mapping[Any, Tensor]) -> None:
         """Move the state by one micro-batch; queries and targets are the clean ones, by view. Default: no state."""
+
+    def frozen_parameters(self) -> Iterable[nn.Parameter]:
+        """Return the parameters that do not learn in the present step. Default: none.
+
+        An optimiser must find no gradient there: with one of zeros it would still decay the weights, or move them by
+        its momentum. :meth:`BaseAlgorithm.before_step` drops it.
+        """
+        return ()
 
     def after_step(self) -> None:
         """Update what depends on the optimiser; called once after each of its steps. Default: nothing."""

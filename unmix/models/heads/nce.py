@@ -131,7 +131,7 @@ class NCEHead(InstanceHead):
             return torch.stack([contrast(s) for contrast, s in zip(self.contrasts, scores, strict=True)]).sum(0)
 
         numbers = self.banks[0].numbers(target.shape[1])  # type: ignore[operator]
-        size = chunk_size(len(query), numbers, self.contrasts, least=8)  # the bank may be read for each
+        size = chunk_size(query, numbers, self.contrasts, least=8)  # the bank may be read for each
         return eager_gradient(losses, query, size).mean()
 
     @torch.no_grad()

@@ -49,7 +49,7 @@ class QueueNCEHead(InfoNCEHead):
     @full_precision
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
-        size = chunk_size(len(query), 1 + self.queue.size, [self.contrast])
+        size = chunk_size(query, 1 + self.queue.size, [self.contrast])
         query, temperature = divide_query(query, read_temperature(self.temperature))
 
         def losses(part: Tensor, samples: slice) -> Tensor:

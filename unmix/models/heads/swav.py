@@ -1,11 +1,11 @@
 """Swapped prediction of cluster assignments. Shapes: N samples, V crops, D features, K prototypes, Q queue."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank, get_world_size, is_distributed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,7 +63,8 @@ class SwAVHead(BaseHead):
         queue_start: Epoch, from 0, in which the queues begin to fill.
         queue_push: ``'once_clean'``: a step pushes its clean crops; ``'every_call'``: as in the released Un-Mix, whose
             three losses each push, the crops, the mixture and its reverse. The same without Un-Mix.
-        freeze_steps: Steps at the start in which the prototypes do not learn: their gradient is zero.
+        freeze_steps: Steps at the start in which the optimiser leaves the prototypes, and its state of them, alone:
+            they have no gradient, as in the released code. While gradients accumulate, each micro-batch is a step.
 
     Raises:
         ValueError: If an argument is out of range; in training, if the batch of all ranks does not divide the queue.
@@ -122,11 +123,16 @@ class SwAVHead(BaseHead):
         """Whether the prototypes stay as they are in this step."""
         return self.step.count < self.freeze_steps
 
+    def frozen_parameters(self) -> Iterable[nn.Parameter]:
+        """Return the prototypes in the first ``freeze_steps`` steps."""
+        return self.prototypes.parameters() if self.frozen else ()
+
     def scores(self, features: Tensor) -> Tensor:
         """Return the similarity (..., K) of features (..., D) to the prototypes."""
         weight = self.prototypes.weight
-        if self.frozen:  # a gradient of zeros: with none, distributed training would wait for it
-            weight = weight.detach() + 0.0 * weight
+        if self.frozen:
+            # DistributedDataParallel waits for a gradient. It is zero, and dropped before the optimiser's step.
+            weight = weight.detach() + 0.0 * weight if is_distributed() else weight.detach()
         return F.linear(features, weight)
 
     @property

@@ -11,7 +11,7 @@ from unmix.models.heads.cosine import CosineHead
 from unmix.models.layers.whitening import covariance, whiten
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
-from unmix.utils.rng import generator
+from unmix.utils.rng import generator, to_device
 
 
 @MODELS.register_module()
@@ -78,5 +78,5 @@ class WMSEHead(CosineHead):
                 f'A batch of {size} (all ranks) cannot be cut into sub-batches of head.sub_batch={self.sub_batch}. '
                 'Set train_dataloader.batch_size to a multiple of it.'
             )
-        permutations = torch.from_numpy(self.permutations(size)).to(query.device)
+        permutations = to_device(self.permutations(size), query.device)
         return super().forward(self.whiten(queries, permutations), self.whiten(targets, permutations))

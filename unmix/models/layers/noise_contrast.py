@@ -9,9 +9,11 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmix.models.functional.at_a_time import numbers_at_a_time
+
 EPS = 1e-7
 FORMS = ('softmax', 'nce')
-AT_A_TIME = 1 << 22  # numbers that a chunk of samples makes, gathered or scores; measured
+AT_A_TIME = 1 << 22  # numbers that a chunk of samples makes on a CPU, gathered or scores; measured
 
 
 def build_contrast(form: str, num_instances: int, truncate: bool = False) -> nn.Module:
@@ -25,11 +27,11 @@ def build_contrast(form: str, num_instances: int, truncate: bool = False) -> nn.
     return SoftmaxContrast() if form == 'softmax' else NoiseContrast(num_instances, truncate)
 
 
-def chunk_size(batch_size: int, numbers: int, contrasts: Iterable[nn.Module], least: int = 1) -> int:
-    """Return how many samples are scored at a time: all of them while the constant is pending."""
+def chunk_size(query: Tensor, numbers: int, contrasts: Iterable[nn.Module], least: int = 1) -> int:
+    """Return how many samples of ``query`` (N, ...) are scored at a time: all of them while the constant is pending."""
     if any(contrast.pending for contrast in contrasts):
-        return batch_size
-    return max(AT_A_TIME // numbers, least)
+        return len(query)
+    return max(numbers_at_a_time(query.device, AT_A_TIME) // numbers, least)
 
 
 class SoftmaxContrast(nn.Module):

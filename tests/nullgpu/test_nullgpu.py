@@ -1,0 +1,185 @@
+"""The project's CUDA code on the null GPU: see README.md for what that shows."""
+
+import json
+import subprocess
+
+import pytest
+
+from . import build as building
+from .build import Unavailable, build
+from .launch import ROOT, start
+
+pytestmark = pytest.mark.slow
+
+METHODS = sorted({path.parent.name for path in (ROOT / 'configs').glob('*/*_*.py')} - {'_base_', 'benchmarks'})
+
+# The check of loss and gradient reads two numbers, once a step: it decides whether the optimiser steps. It comes behind
+# the backward pass, so the host has queued all of that before it waits.
+CHECK = {'unmix/engine/step.py what_is_not_finite': 1}
+
+# Copies to the device from host memory that is not pinned, in a step, at most, by method and place. The quickstarts on
+# embedded digits are for CPUs, and their loaders do not pin.
+PAGEABLE = {'quickstart': {'mmengine/model/base_model/data_preprocessor.py cast_data': 3}}
+# Waits of variants of the recipes beside CHECK. The gradient scaler reads whether a gradient is infinite; MMEngine logs
+# the norm that it clips.
+VARIANTS = {
+    'amp': {'mmengine/optim/optimizer/amp_optimizer_wrapper.py step': 1},
+    'bf16': {},
+    'channels_last': {},
+    'clip_grad': {'mmengine/optim/optimizer/optimizer_wrapper.py _clip_grad': 1},
+}
+# DistributedDataParallel waits in the first ten steps and in each hundredth: it logs how long its parts take.
+DDP = 'mmengine/model/wrappers/distributed.py _run_forward'
+# Cases of tools/benchmarks/launches.py in which our step launches more kernels than the literal one.
+MORE_LAUNCHES = {'pic_50k'}
+
+
+@pytest.fixture(scope='session')
+def libraries(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('nullgpu')
+    try:
+        build(folder)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    return folder
+
+
+def run(libraries, *arguments, ranks=1, **kwargs):
+    """Run a program; return what each rank has printed."""
+    processes = start(arguments, libraries, ranks, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+    return outputs
+
+
+def take_steps(libraries, folder, variant, *names):
+    """Take two steps of the recipes whose names have one of these parts; return what was seen in the second."""
+    file = folder / 'steps.json'
+    arguments = ['-m', 'tests.nullgpu.steps', '--variant', variant, '--json', str(file), '--only', *names]
+    run(libraries, *arguments)
+    return json.loads(file.read_text())
+
+
+def most(results, key):
+    """The largest count of each place over all recipes."""
+    places = {place for found in results.values() for place in found[key]}
+    return {place: max(found[key].get(place, 0) for found in results.values()) for place in places}
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_recipes(libraries, tmp_path, method):
+    results = take_steps(libraries, tmp_path, 'recipe', f'{method}/')
+    assert len(results) == len(list((ROOT / 'configs' / method).glob('*.py')))
+    for name, found in results.items():
+        assert found['failed'] == [None, None], name
+        assert found['stepped'], name
+        assert found['off_device'] == [], name
+        assert found['waits']['unmix/engine/step.py what_is_not_finite'] == 1, name
+    assert most(results, 'waits') == CHECK
+    assert most(results, 'pageable') == PAGEABLE.get(method, {})
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_variants(libraries, tmp_path, variant):
+    results = take_steps(libraries, tmp_path, variant, 'quickstart/unmix-')
+    assert all(found['stepped'] and found['off_device'] == [] for found in results.values())
+    check = {} if variant == 'amp' else CHECK
+    assert most(results, 'waits') == check | VARIANTS[variant]
+    assert most(results, 'pageable') == PAGEABLE['quickstart']
+
+
+def test_commands(libraries, tmp_path):
+    """Training with all hooks, resuming, and evaluation by all protocols, with controls."""
+    config, work_dir = tmp_path / 'unmix-moco_digits.py', tmp_path / 'work'
+    parts = [f'{phase}_{part}' for phase in ('val', 'test') for part in ('cfg', 'dataloader', 'evaluator')]
+    config.write_text(f"""_base_ = 'unmix::quickstart/unmix-moco_digits.py'
+default_hooks = dict(health=dict(interval=4), online=dict(type='OnlineProbeHook'))
+train_cfg = dict(max_epochs=1)
+{' = '.join([*parts, 'None'])}
+""")
+    command = ['-m', 'tests.nullgpu.command']
+    run(libraries, *command, 'train', str(config), '--work-dir', str(work_dir))
+    options = ['--resume', '--cfg-options', 'train_cfg.max_epochs=2']
+    run(libraries, *command, 'train', str(config), '--work-dir', str(work_dir), *options)
+    scalars = ' '.join(path.read_text() for path in work_dir.rglob('scalars.json'))
+    assert all(name in scalars for name in ('health/spread', 'online_linear_top1'))
+    checkpoint = work_dir / 'epoch_2.pth'
+    evaluation = [*command, 'test', 'benchmarks/frozen-resnet8_digits', str(checkpoint)]
+    (output,) = run(libraries, *evaluation, environment={'NULLGPU_FILL': '0'})
+    assert 'linear_sgd_lr0.01' in output
+
+
+@pytest.mark.ranks
+def test_ranks(libraries):
+    outputs = run(libraries, '-m', 'tests.nullgpu.ranks', ranks=2)
+    first, second = (json.loads(output.splitlines()[-1]) for output in outputs)
+    assert first == second
+    for method, counted in first.items():
+        collectives = counted.pop('nccl')
+        assert collectives >= 2, method  # gradients, and the check
+        assert counted.keys() <= {DDP} | CHECK.keys(), method
+
+
+def test_launches(libraries, tmp_path):
+    file = tmp_path / 'launches.json'
+    cases = ['moco', 'moco_asym', 'simclr', 'byol', 'swav', 'pic_50k']
+    options = ['--cases', *cases, '--width', '8', '--batch-size', '16', '--json', str(file)]
+    run(libraries, 'tools/benchmarks/launches.py', *options, cwd=ROOT)
+    goals = json.loads(file.read_text())['goals']
+    assert {name.removeprefix('launches_') for name, goal in goals.items() if not goal['met']} == MORE_LAUNCHES
+
+
+PROGRAM = """
+import torch
+from tests.nullgpu.device import Counted
+
+def read(x):
+    return x.item()
+
+x, pinned = torch.ones(8, device='cuda'), torch.ones(8).pin_memory()
+assert pinned.is_pinned() and not torch.ones(8).is_pinned()
+with Counted() as counted:
+    x.mul_(2)                                 # a kernel
+    x @ x                                     # a product
+    x.copy_(pinned, non_blocking=True)
+    x.copy_(torch.ones(8), non_blocking=True)
+    read(x[0])                                # a copy, and a wait
+    torch.cuda.Event().synchronize()
+print({name: number for name, number in counted.calls.items() if number and name != 'other'}, counted.kernels)
+print(dict(counted.waits), dict(counted.pageable))
+"""
+
+
+def test_calls_are_counted(libraries, tmp_path):
+    (tmp_path / 'program.py').write_text(PROGRAM)
+    (output,) = run(libraries, str(tmp_path / 'program.py'))
+    assert output.splitlines()[-2:] == [
+        "{'launch': 1, 'blas': 1, 'copy': 3, 'pageable': 1, 'wait': 1} 5",
+        "{'program.py read': 1} {'program.py <module>': 1}",
+    ]
+
+
+def test_an_error_is_the_exit_status(libraries, tmp_path):
+    program = tmp_path / 'program.py'
+    program.write_text("import torch\ntorch.ones(2, device='cuda') + torch.ones(2)\n")
+    (process,) = start([str(program)], libraries, stderr=subprocess.PIPE)
+    assert 'Expected all tensors to be on the same device' in process.communicate()[1]
+    assert process.returncode == 1
+
+
+def test_without_a_compiler_the_reason_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(building.torch.version, 'cuda', '13.0')
+    monkeypatch.setattr(building.shutil, 'which', lambda name: None)
+    with pytest.raises(Unavailable, match='gcc, which is not installed'):
+        build(tmp_path)
+
+
+def test_a_pytorch_without_cuda_is_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(building.torch.version, 'cuda', None)
+    with pytest.raises(Unavailable, match='needs a PyTorch with CUDA'):
+        build(tmp_path)

@@ -1,0 +1,96 @@
+"""Checks of values that do not go together, which MMEngine and PyTorch refuse without naming the key, or late."""
+
+import importlib.util
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from unmix.config.check import arguments, find_type
+
+# Packages of MMEngine's backends, which are imported only when the training begins.
+PACKAGES = {
+    'AimVisBackend': 'aim',
+    'ClearMLVisBackend': 'clearml',
+    'DVCLiveVisBackend': 'dvclive',
+    'MLflowVisBackend': 'mlflow',
+    'NeptuneVisBackend': 'neptune',
+    'TensorboardVisBackend': 'tensorboard',
+    'WandbVisBackend': 'wandb',
+}
+OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
+
+
+def check_combinations(cfg: Mapping[str, Any]) -> None:
+    """Check values that depend on each other.
+
+    Raises:
+        ValueError: It names the keys, and a value that works.
+    """
+    _check_backends((cfg.get('visualizer') or {}).get('vis_backends') or [])
+    _check_scaling(cfg.get('auto_scale_lr') or {}, cfg.get('train_dataloader') or {})
+    _check_multipliers(cfg.get('optim_wrapper') or {})
+
+
+def _check_backends(backends: Any) -> None:
+    for index, backend in enumerate(backends):
+        name = backend.get('type') if isinstance(backend, Mapping) else None
+        package = PACKAGES.get(name) if isinstance(name, str) else None
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f'visualizer.vis_backends.{index}.type is {name}, which needs the package {package}: '
+                f"pip install {package}, or take another one, such as dict(type='PatientVisBackend')."
+            )
+
+
+def _check_scaling(scaling: Mapping[str, Any], loader: Any) -> None:
+    if not scaling.get('enable'):
+        return
+    base = scaling.get('base_batch_size')
+    if isinstance(base, bool) or not isinstance(base, int) or base < 1:
+        received = 'is missing' if base is None else f'is {base!r}; expected a whole number from 1'
+        raise ValueError(
+            f'auto_scale_lr.enable is True, but auto_scale_lr.base_batch_size {received}. Give the batch size, of all '
+            'processes together, for which optim_wrapper.optimizer.lr was chosen: auto_scale_lr.base_batch_size=256.'
+        )
+    if isinstance(loader, Mapping) and 'batch_size' not in loader:
+        raise ValueError('auto_scale_lr.enable is True, which needs train_dataloader.batch_size; it is missing.')
+
+
+def _check_multipliers(wrapper: Mapping[str, Any]) -> None:
+    optimizer, paramwise = wrapper.get('optimizer'), wrapper.get('paramwise_cfg') or {}
+    if not isinstance(optimizer, Mapping) or not isinstance(paramwise, Mapping):
+        return
+    for ending, key in (('decay_mult', 'weight_decay'), ('lr_mult', 'lr')):
+        places = [place for place in _keys(paramwise) if place.endswith(ending)]
+        if places and optimizer.get(key) is None:
+            function, _ = find_type(optimizer.get('type'))
+            parameter = arguments(function)[0].get(key) if function is not None else None
+            default = getattr(parameter, 'default', None)
+            value = default if isinstance(default, int | float) else 1e-4
+            raise ValueError(
+                f'optim_wrapper.paramwise_cfg.{places[0]} multiplies the {key} of the optimizer, and '
+                f'optim_wrapper.optimizer.{key} is missing. Give it, e.g. the default of '
+                f'{optimizer.get("type")}: optim_wrapper.optimizer.{key}={value}.'
+            )
+
+
+def _keys(node: Mapping[str, Any], path: str = '') -> Iterator[str]:
+    for key, value in node.items():
+        place = f'{path}.{key}' if path else str(key)
+        yield place
+        if isinstance(value, Mapping):
+            yield from _keys(value, place)
+
+
+def drop_options_of_workers(name: str, loader: Any) -> None:
+    """Remove from a loader's config without workers what is for workers only, which PyTorch refuses; warn.
+
+    Recipes keep their workers alive, and ``num_workers=0`` is how one looks for a mistake in a data set.
+    """
+    if loader.get('num_workers', 0) == 0:
+        given = [key for key in OF_WORKERS if loader.get(key)]
+        for key in given:
+            del loader[key]
+        if given:
+            keys = ' and '.join(f'{name}.{key}' for key in given)
+            warnings.warn(f'{keys} has no effect with {name}.num_workers=0, and is left out.', stacklevel=2)

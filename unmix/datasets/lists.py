@@ -1,0 +1,71 @@
+"""Lists of names in files: images of a subset, classes."""
+
+import os
+import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from unmix.utils.names import path_bytes, shown
+
+LISTS = Path(__file__).parent  # lists that come with the package
+COMMENT = re.compile(rb'\s#(?:\s|$)')
+Found = TypeVar('Found')
+
+
+def read_list(
+    path: str | Path, key: str, root: bytes, find: Callable[[bytes], Found | None]
+) -> dict[bytes, Found | None]:
+    """Read the names in a file, one a line, or separated by null bytes (``find -print0``).
+
+    A line is a name as it stands if ``find`` knows it, whatever its characters. If not, these are left out, one after
+    the other, until it does: blanks around it, and a comment (``# ...`` as a line, `` # ...`` after a name). Paths
+    below ``root`` may be absolute, begin with ``./`` or have backslashes. The file may begin with a byte order mark and
+    have line ends of Windows.
+
+    Args:
+        path: The file, or the name of one that comes with the package.
+        key: Key of the config, for messages.
+        root: Folder that the names are relative to.
+        find: Returns what a name stands for, None if nothing.
+
+    Returns:
+        What each name stands for, None if nothing, in the order of the file; without comments.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If it has no names.
+    """
+    candidates = [path_bytes(path), os.path.join(path_bytes(LISTS), path_bytes(path))]
+    file = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    if file is None:
+        raise FileNotFoundError(f'{key}: there is no file {" or ".join(map(shown, candidates))}.')
+    with open(file, 'rb') as opened:
+        data = opened.read()
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        data = data.decode('utf-16').encode()
+    found: dict[bytes, Found | None] = {}
+    for line in data.removeprefix(BOM_UTF8).split(b'\0' if b'\0' in data else b'\n'):
+        readings = _readings(line, root)
+        name = next((name for name in readings if find(name) is not None), None)
+        if name is not None:
+            found[name] = find(name)
+        elif line.strip() and not line.strip().startswith(b'#'):
+            found[readings[-1]] = None
+    if not found:
+        raise ValueError(f'{key}: {shown(file)} has no names. Write one in each line.')
+    return found
+
+
+def _readings(line: bytes, root: bytes) -> list[bytes]:
+    """Return the names that a line may be, the most literal first, the likeliest last."""
+    stripped = line.strip()
+    texts = [line, line.removesuffix(b'\r'), stripped]
+    texts += [stripped[: comment.start()].strip() for comment in reversed([*COMMENT.finditer(stripped)])]
+    texts += [text.replace(b'\\', b'/') for text in texts if b'\\' in text]
+    names = [os.path.normpath(text) for text in dict.fromkeys(texts) if text]
+    if os.path.isabs(stripped):
+        above = [os.path.join(folder(root), b'') for folder in (os.path.abspath, os.path.realpath)]
+        names += [name.removeprefix(folder) for name in names for folder in above if name.startswith(folder)]
+    return names
