@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption('--golden', default=None, help='directory of golden fixtures; default: tests/golden/data')
+    parser.addoption('--device', default='cpu', help='device of the golden tests, as cuda or cuda:1; default: cpu')
 
 
 def pytest_configure() -> None:

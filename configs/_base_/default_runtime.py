@@ -35,7 +35,7 @@ vis_backends = [dict(type='PatientVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
 
 # The augmentation of an image is a function of this seed, the epoch and the image, on any number of workers.
-randomness = dict(seed=0)
+randomness = dict(seed=0, deterministic=False)
 
 load_from = None
 resume = False

@@ -61,8 +61,8 @@ def test_a_changed_config_is_shown_and_the_same_one_is_not(tmp_path, checkpoint,
     assert 'Seed, learning rates, other settings of the optimiser, and schedules are those of the checkpoint' in warning
     changed = [line for line in warning.splitlines() if line[0] in '+-']
     assert [line for line in changed if 'lr=' not in line] == [
-        '-randomness = dict(seed=0)',
-        '+randomness = dict(seed=3)',
+        '-randomness = dict(deterministic=False, seed=0)',
+        '+randomness = dict(deterministic=False, seed=3)',
     ]
     assert [line[0] + line.partition('lr=')[2][:4] for line in changed if 'lr=' in line] == ['-0.05', '+0.01']
     assert torch.equal(same.model.layer.weight, other.model.layer.weight)

@@ -4,10 +4,13 @@ import json
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from unmix.testing import rounding
 
 
 def read_index(directory: Path) -> list[dict]:
@@ -24,12 +27,22 @@ def matches(entry: dict, patterns: Iterable[str]) -> bool:
 
 
 class Golden:
-    """One fixture under one precision: ``float64``, or ``float32`` where expected values of it are recorded."""
+    """One fixture under one precision: ``float64``, or ``float32`` where expected values of it are recorded.
 
-    def __init__(self, directory: Path, entry: dict, dtype: torch.dtype) -> None:
-        self.path, self.hp, self.dtype = directory / entry['file'], entry['hp'], dtype
+    Attributes:
+        hp: Hyper-parameters.
+        factory: Device and dtype under test: arguments of ``torch.zeros`` and the like, and of ``to``.
+        tolerance: See :meth:`compare`. On the CPU it is that of the index. On an accelerator, which adds in an order of
+            its own, it is at least what :func:`on_device` derives.
+    """
+
+    def __init__(self, directory: Path, entry: dict, dtype: torch.dtype, device: torch.device) -> None:
+        self.path, self.hp, self.dtype, self.device = directory / entry['file'], entry['hp'], dtype, device
+        self.factory: dict[str, Any] = dict(device=device, dtype=dtype)
         self.prefix = 'o64_' if dtype == torch.float64 else 'o32_'
         self.tolerance = (entry['tol64'] or 1e-12) if dtype == torch.float64 else entry['tol32']
+        if device.type != 'cpu':
+            self.tolerance = max(self.tolerance, on_device(entry, dtype))
         self._arrays: dict[str, np.ndarray] | None = None
 
     def __str__(self) -> str:
@@ -56,12 +69,11 @@ class Golden:
         return self.arrays[name]
 
     def tensor(self, name: str) -> Tensor:
-        """An input in the precision under test; ``img_u8*`` become (u8 - 128) / 32, integers stay."""
-        array = self.arrays[name]
+        """An input on the device in the precision under test; ``img_u8*`` become (u8 - 128) / 32, integers stay."""
+        tensor = torch.from_numpy(self.arrays[name])
         if name.startswith('img_u8'):
-            return (torch.from_numpy(array).to(self.dtype) - 128) / 32
-        tensor = torch.from_numpy(array)
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+            return (tensor.to(**self.factory) - 128) / 32
+        return tensor.to(**self.factory) if tensor.is_floating_point() else tensor.to(self.device)
 
     def named(self, prefix: str) -> dict[str, np.ndarray]:
         """Arrays whose name starts with ``prefix``, without it."""
@@ -84,6 +96,18 @@ class Golden:
         assert actual.shape == expected.shape, f'{what}: shape {actual.shape}, expected {expected.shape}'
         difference = np.abs(actual - expected).max(initial=0) / max(1.0, np.abs(expected).max(initial=0))
         assert difference <= scale * self.tolerance, f'{what}: differs by {difference:.3g} > {self.tolerance:.3g}'
+
+
+def on_device(entry: dict, dtype: torch.dtype) -> float:
+    """How far an accelerator may be off by rounding.
+
+    No sum of a fixture has more terms than its largest batch of images, or its largest array. Its softmax enlarges a
+    relative error by the largest score, which is 1 over the temperature for features of unit length.
+    """
+    hp = entry['hp']
+    sizes = [shape for _, shape, *_ in entry['arrays']] + list(hp.get('input_shapes', []))
+    temperature = min(hp.get(name) or 1.0 for name in ('T', 'tau', 'temperature', 't'))
+    return rounding(max(int(np.prod(shape[-4:])) for shape in sizes), 1 / min(temperature, 1.0), dtype)
 
 
 class Recorded:

@@ -17,7 +17,7 @@ def moco_logits(head: InfoNCEHead, query: Tensor, key: Tensor, queue: Tensor | N
 def nt_xent_logits(head: NTXentHead, query: Tensor, target: Tensor) -> Tensor:
     """(2 N, 2 G): queries to all targets and all queries, targets to all queries and all targets; -inf to itself."""
     queries, targets = head.gather(torch.stack([query, target], dim=1)).unbind(1)
-    itself = head.labels(query)[:, None] == torch.arange(len(queries))
+    itself = head.labels(query)[:, None] == torch.arange(len(queries), device=queries.device)
     rows = []
     for a, others, same in ((query, targets, queries), (target, queries, targets)):
         rows.append(torch.cat([a @ others.T, (a @ same.T).masked_fill(itself, -math.inf)], dim=1))

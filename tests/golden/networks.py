@@ -87,7 +87,7 @@ def build_moco(
             symmetric=symmetric,
             unmix=unmix,
         )
-    ).to(golden.dtype)
+    ).to(**golden.factory)
     state = {our_name(name): torch.from_numpy(array) for name, array in weights.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected

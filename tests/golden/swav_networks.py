@@ -61,7 +61,7 @@ def build_swav(golden: Golden, backbone: dict, neck: dict) -> SwAV:
             unmix=unmix_config(golden),
             flip_mode='code_only',
         )
-    ).to(golden.dtype)
+    ).to(**golden.factory)
 
 
 def replay_mixing(model: SwAV, golden: Golden, step: int) -> None:

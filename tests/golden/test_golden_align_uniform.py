@@ -49,7 +49,7 @@ def test_terms(golden: Golden) -> None:
     last = len(golden.hp['configs']) - 1
     for i, config in enumerate(golden.hp['configs']):
         arguments = weights_and_scales(config, golden.hp['combine_weights'] if i == last else (1.0, 1.0, 1.0))
-        head = AlignUniformHead(dim=queue.shape[1], queue_size=len(queue), **arguments).to(golden.dtype)
+        head = AlignUniformHead(dim=queue.shape[1], queue_size=len(queue), **arguments).to(**golden.factory)
         head.queue.features = queue
         head.queue.pointer.fill_(golden.hp['ptr_init'])
         query = golden.tensor('in_q').requires_grad_()

@@ -18,7 +18,7 @@ def build(golden: Golden, normalize: bool, momentum: float) -> BYOL:
         head=dict(type='CosineHead', normalize=normalize),
         momentum=momentum,
         num_views=golden.hp['num_views'],
-    ).to(golden.dtype)
+    ).to(**golden.factory)
     load(model.predictor.layers, golden, 'in_pred.')
     load(model.neck.fc, golden, 'in_head.')
     load(model.momentum_encoder.neck.fc, golden, 'in_head_t.')

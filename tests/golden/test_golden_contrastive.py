@@ -25,7 +25,7 @@ def check_pair(golden: Golden, rank: int, prefix: str) -> None:
     expected = torch.from_numpy(golden.arrays[f'{golden.prefix}{prefix}_logits'][rank]).to(logits)
     own = expected < -1e8  # the released code subtracts 1e9 there
     assert torch.equal(logits == -torch.inf, own)
-    golden.compare(logits.masked_fill(own, 0), expected.masked_fill(own, 0).numpy(), 'logits')
+    golden.compare(logits.masked_fill(own, 0), expected.masked_fill(own, 0).cpu().numpy(), 'logits')
     assert head.labels(features[0]).repeat(2).tolist() == golden[f'{prefix}_labels'][rank].tolist()
     golden.check(loss, f'{prefix}_loss', rank)
     golden.check(features.grad, f'{prefix}_grad', rank)
@@ -69,9 +69,9 @@ def test_all_views(golden: Golden) -> None:
         head=dict(type='NTXentHead', temperature=golden.hp['combos'][0][0]),
         num_views=golden.hp['num_views'],
         joint_neck=True,
-    ).to(golden.dtype)
+    ).to(**golden.factory)
     first, _, second, norm = model.neck.layers
-    eye = torch.eye(dim, dtype=golden.dtype)
+    eye = torch.eye(dim, **golden.factory)
     first.weight.data, second.weight.data = torch.cat([eye, -eye]), torch.cat([eye, -eye], 1)  # relu(x) - relu(-x) = x
     torch.nn.init.zeros_(first.bias)
     torch.nn.init.zeros_(second.bias)

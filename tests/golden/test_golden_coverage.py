@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from fixtures import matches
+import torch
+from fixtures import Golden, matches, read_index
 
 HERE = Path(__file__).parent
 
@@ -33,3 +34,16 @@ def test_every_fixture_has_a_test(request: pytest.FixtureRequest) -> None:
     if directory == own:
         assert len(entries) == 69
         assert all(any(matches(entry, patterns) for entry in entries) for patterns in markers())
+
+
+def test_device_of_fixtures() -> None:
+    """Inputs are on the device asked for; only there the tolerance is derived, where that of the index is less."""
+    for entry in read_index(HERE / 'data'):
+        for dtype in Golden.dtypes(entry):
+            cpu, device = (Golden(HERE / 'data', entry, dtype, torch.device(name)) for name in ('cpu', 'meta'))
+            recorded = entry['tol32'] if dtype == torch.float32 else entry['tol64'] or 1e-12
+            assert cpu.tolerance == recorded
+            assert recorded <= device.tolerance <= (4e-2 if dtype == torch.float32 else recorded + 1e-11)
+            name = next(iter(device.arrays))
+            assert device.tensor(name).device.type == 'meta'
+            assert cpu.tensor(name).device.type == 'cpu'

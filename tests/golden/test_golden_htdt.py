@@ -38,7 +38,7 @@ def test_network(golden: Golden) -> None:
     )
     linear = hp['head_layers'] == 1
     neck = MODELS.build(dict(dict(type='LinearNeck') if linear else layers, in_dim=backbone.out_dim, out_dim=hp['emb']))
-    net = nn.ModuleDict(dict(backbone=backbone, neck=neck)).to(golden.dtype)
+    net = nn.ModuleDict(dict(backbone=backbone, neck=neck)).to(**golden.factory)
 
     def ours(name: str) -> str:
         name = name.replace('model.module.', 'backbone.')
@@ -51,14 +51,14 @@ def test_network(golden: Golden) -> None:
     parameters = dict(net.named_parameters())
     assert sum(parameter.numel() for parameter in parameters.values()) == golden['param_count']
 
-    images = torch.from_numpy(fill(images_shape, 100000, hp['c0'])).to(golden.dtype)
+    images = torch.from_numpy(fill(images_shape, 100000, hp['c0'])).to(**golden.factory)
     with torch.no_grad():
         features = backbone.eval()(images)
         golden.check(features, 'eval0')
         golden.check(neck.eval()(features), 'eval1')
     features = backbone.train()(images)
     outputs = [features, neck.train()(features)]
-    loss = torch.zeros((), dtype=golden.dtype)
+    loss = torch.zeros((), **golden.factory)
     for i, output in enumerate(outputs):
         golden.check(output, f'train{i}')
         loss = loss + (output * torch.from_numpy(fill(tuple(output.shape), 200000 + i, hp['c0'])).to(output)).sum()

@@ -77,7 +77,7 @@ def parse_region(log: list, num_mix: int, prob: float, inner: dict | None = None
 
 @pytest.mark.golden('c11_gm*', 'c11_rm*', 'c11_im*')
 def test_mixtures(golden: Golden) -> None:
-    hp, images = golden.hp, Images(golden.tensor('in_x'))
+    hp, images = golden.hp, Images(golden.tensor('in_x').cpu())  # data sets mix on the CPU
     mixup = inner = None
     dataset: Dataset = images
     if 'alpha' in hp or 'g_alpha' in hp:

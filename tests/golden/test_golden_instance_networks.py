@@ -67,21 +67,21 @@ def test_cmc_resnet(golden: Golden) -> None:
     head = dict(type='CMCHead', num_instances=4, dim=dim, num_negatives=1)
     neck = dict(type='TwoBranchNeck', neck=dict(type='LinearNeck', in_dim=in_dim, out_dim=dim))
     config = dict(type='CMC', backbone=dict(type='TwoBranch', branch=branch), neck=neck, head=head)
-    model: nn.Module = MODELS.build(config).to(golden.dtype)
+    model: nn.Module = MODELS.build(config).to(**golden.factory)
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected
     assert all(name.endswith('num_batches_tracked') or name.startswith('head.') for name in missing)
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     assert sum(parameter.numel() for parameter in parameters.values()) == golden['param_count']
 
-    images = torch.from_numpy(fill(tuple(hp['input_shapes'][0]), 100000, hp['c0'])).to(golden.dtype)
+    images = torch.from_numpy(fill(tuple(hp['input_shapes'][0]), 100000, hp['c0'])).to(**golden.factory)
     with torch.no_grad():
         for b, output in enumerate(model.eval().encode(images).unbind(1)):
             golden.check(output, f'eval{b}')
     loss = images.new_zeros(())
     for b, output in enumerate(model.train().encode(images).unbind(1)):
         golden.check(output, f'train{b}')
-        gradient = torch.from_numpy(fill(tuple(output.shape), 200000 + b, hp['c0'])).to(golden.dtype)
+        gradient = torch.from_numpy(fill(tuple(output.shape), 200000 + b, hp['c0'])).to(**golden.factory)
         loss = loss + (output * gradient).sum()
     golden.check(loss, 'loss')
     loss.backward()

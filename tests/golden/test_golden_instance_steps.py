@@ -35,7 +35,7 @@ def channels(shapes: dict[str, tuple[int, ...]]) -> tuple[int, int, int]:
 
 
 def build(golden: Golden, config: dict, name: Callable[[str], str]) -> BaseAlgorithm:
-    model = MODELS.build(config).to(golden.dtype)
+    model = MODELS.build(config).to(**golden.factory)
     weights = golden.named('w0_')
     _, unexpected = model.load_state_dict({name(k): torch.from_numpy(v) for k, v in weights.items()}, strict=False)
     assert not unexpected

@@ -37,7 +37,7 @@ def is_nce(golden: Golden) -> bool:
 def test_instdisc_of_pic(golden: Golden) -> None:
     features = golden.tensor('in_features')
     num_instances, dim = golden['in_memory0'].shape
-    head = NCEHead(**head_arguments(golden, num_instances, dim)).to(golden.dtype)
+    head = NCEHead(**head_arguments(golden, num_instances, dim)).to(**golden.factory)
     head.banks[0].features = golden.tensor('in_memory0')
     for step in range(len(features)):
         raw = features[step].clone().requires_grad_()
@@ -57,7 +57,7 @@ def test_cmc(golden: Golden) -> None:
     names = ('l', 'ab')
     num_instances, dim = golden['in_memory_l0'].shape
     form = 'nce' if is_nce(golden) else 'softmax'
-    head = CMCHead(**head_arguments(golden, num_instances, dim), form=form).to(golden.dtype)
+    head = CMCHead(**head_arguments(golden, num_instances, dim), form=form).to(**golden.factory)
     for bank, name in zip(head.banks, names, strict=True):
         bank.features = golden.tensor(f'in_memory_{name}0')
     for step in range(len(golden['y'])):
@@ -83,12 +83,12 @@ def test_cmc(golden: Golden) -> None:
 def test_instdisc_and_moco_of_cmc(golden: Golden) -> None:
     hp = golden.hp
     (num_instances, dim), nce = golden['in_memory0'].shape, is_nce(golden)
-    head = NCEHead(**head_arguments(golden, num_instances, dim), form='nce' if nce else 'softmax').to(golden.dtype)
+    head = NCEHead(**head_arguments(golden, num_instances, dim), form='nce' if nce else 'softmax').to(**golden.factory)
     head.banks[0].features = golden.tensor('in_memory0')
     arguments = dict(dim=dim, queue_size=len(golden['in_queue0']), temperature=hp['T'])
     queue = (
         QueueNCEHead(num_instances=hp['n_data'], truncate=True, **arguments) if nce else InfoNCEHead(**arguments)
-    ).to(golden.dtype)
+    ).to(**golden.factory)
     queue.queue.features = golden.tensor('in_queue0')
     for step in range(len(golden['y'])):
         for kind, module in (('ins', head), ('moco', queue)):
@@ -116,7 +116,7 @@ def test_pic(golden: Golden) -> None:
     hp = golden.hp
     num_crops = hp['num_large'] + hp['num_small']
     num_instances, dim = golden['in_W'].shape
-    head = PICHead(num_instances, dim, temperature=hp['tau'], num_large=hp['num_large']).to(golden.dtype)
+    head = PICHead(num_instances, dim, temperature=hp['tau'], num_large=hp['num_large']).to(**golden.factory)
     head.weight.data = golden.tensor('in_W')
     raw = golden.tensor('in_features').requires_grad_()  # crop-major
     query = torch.nn.functional.normalize(raw, dim=1).view(num_crops, hp['N'], dim).transpose(0, 1)
@@ -127,22 +127,22 @@ def test_pic(golden: Golden) -> None:
     loss.backward()
     golden.check(raw.grad, 'grad_features')
     golden.check(head.weight.grad, 'grad_W')
-    assert not np.allclose(head.weight.grad.numpy(), golden['x64_grad_W_if_not_blocked'], rtol=1e-3)
+    assert not np.allclose(head.weight.grad.cpu().numpy(), golden['x64_grad_W_if_not_blocked'], rtol=1e-3)
 
 
 @pytest.mark.golden('c12_alias*')
 def test_alias_table(golden: Golden) -> None:
     for i in range(len(golden.named('in_weights_'))):
-        table = AliasTable(golden.tensor(f'in_weights_{i}'))
+        table = AliasTable(golden.tensor(f'in_weights_{i}')).to(golden.device)
         expected = {name: golden.arrays[f'{golden.prefix}{name}_{i}'] for name in ('prob', 'alias')}
         if golden.dtype == torch.float64:
-            np.testing.assert_array_equal(table.alias.numpy(), expected['alias'])
+            np.testing.assert_array_equal(table.alias.cpu().numpy(), expected['alias'])
             golden.compare(table.prob, expected['prob'], f'prob_{i}')
             # A Bernoulli draw of 1 keeps the cell: a uniform number below its share.
             uniform = torch.where(golden.tensor(f'bern_{i}') > 0, 0.0, 1.0)
             drawn = table(golden.tensor(f'kk_{i}'), uniform)
             kept = (table.prob[golden.tensor(f'kk_{i}')] > 0) | (uniform > 0)
-            np.testing.assert_array_equal(drawn[kept].numpy(), golden[f'draw_{i}'][kept.numpy()])
+            np.testing.assert_array_equal(drawn[kept].cpu().numpy(), golden[f'draw_{i}'][kept.cpu().numpy()])
         golden.compare(
             implied(table), golden.tensor(f'in_weights_{i}') / golden.tensor(f'in_weights_{i}').sum(), f'p_{i}'
         )
@@ -156,11 +156,11 @@ def implied(table: AliasTable) -> Tensor:
 
 @pytest.mark.golden('c12_lab*')
 def test_color_spaces(golden: Golden) -> None:
-    images = golden.tensor('rgb').to(golden.dtype).permute(2, 0, 1)[None]
+    images = golden.tensor('rgb').to(**golden.factory).permute(2, 0, 1)[None]
     for name, convert in (('lab', rgb_to_lab), ('ycbcr', rgb_to_ycbcr)):
         golden.check(convert(images)[0].permute(1, 2, 0), f'{name}_raw')
         for which, published in enumerate(('mean', 'std')):
             golden.compare(STATISTICS[name][which], golden[f'{name}_{published}'], f'{name}_{published}')
-        converted = ColorPreprocessor(name)(dict(inputs=images))['inputs'][0]
+        converted = ColorPreprocessor(name).to(golden.device)(dict(inputs=images))['inputs'][0]
         golden.check(converted[:1], f'{name}_first')
         golden.check(converted[1:], f'{name}_rest')

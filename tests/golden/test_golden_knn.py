@@ -14,7 +14,7 @@ def test_knn(golden: Golden) -> None:
     scores = knn_scores(golden.tensor('in_feature'), bank, labels, hp['k'], hp['t'], hp['classes'])
     golden.check(scores, 'scores')
     ranking = golden.arrays[golden.prefix + 'labels']
-    for n, order in enumerate(scores.argsort(1, descending=True).numpy()):
+    for n, order in enumerate(scores.argsort(1, descending=True).cpu().numpy()):
         # Classes may change places only where their scores are equal.
         np.testing.assert_allclose(expected[n][order], expected[n][ranking[n]], atol=golden.tolerance)
     top1 = (scores.argmax(1) == golden.tensor('targets')).double().mean()

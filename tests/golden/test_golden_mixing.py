@@ -13,7 +13,7 @@ def test_region_box(golden: Golden) -> None:
         lam, center = float(golden['lam'][i]), (int(golden['cx'][i]), int(golden['cy'][i]))
         top, bottom, left, right = region_box((height, width), lam, center)
         assert (top, left, bottom, right) == tuple(golden['box'][i])
-        image = torch.zeros(1, 1, height, width)
+        image = torch.zeros(1, 1, height, width, device=golden.device)
         mixed, share = CutMix().apply(image, image + 1, (lam, *center))
         assert share == pytest.approx(golden['lam_adj'][i], abs=1e-12)
         assert mixed.sum() == (bottom - top) * (right - left)

@@ -27,8 +27,8 @@ def build(golden: Golden, symmetric: bool, unmix: bool) -> MoCo:
             symmetric=symmetric,
             unmix=dict(type='UnMix', mixing=dict(type='GoldenMixture')) if unmix else None,
         )
-    ).to(golden.dtype)
-    identity, zero = torch.eye(dim, dtype=golden.dtype), torch.zeros(dim, dim, dtype=golden.dtype)
+    ).to(**golden.factory)
+    identity, zero = torch.eye(dim, **golden.factory), torch.zeros(dim, dim, **golden.factory)
     model.neck.fc.weight.data = torch.cat([identity, zero], 1)
     model.momentum_encoder.neck.fc.weight.data = torch.cat([zero, identity], 1)
     model.head.queue.features = golden.tensor('in_queue0').T.contiguous()

@@ -57,7 +57,7 @@ def check_network(golden: Golden, backbone: dict, neck: dict, names: Mapping[str
     """Fill, evaluate, run one training pass; compare outputs, gradients and running statistics."""
     keys = json.loads(Path(str(golden.path).replace('.npz', '.keys.json')).read_text(encoding='utf-8'))
     tensors = [(name, tuple(shape)) for name, shape in keys['tensors_in_fill_order']]
-    net = nn.ModuleDict(dict(backbone=MODELS.build(backbone), neck=MODELS.build(neck))).to(golden.dtype)
+    net = nn.ModuleDict(dict(backbone=MODELS.build(backbone), neck=MODELS.build(neck))).to(**golden.factory)
     offset = golden.hp['c0']
     state = {names[name]: torch.from_numpy(value) for name, value in weights(tensors, offset).items()}
     missing, unexpected = net.load_state_dict(state, strict=False)
@@ -67,7 +67,7 @@ def check_network(golden: Golden, backbone: dict, neck: dict, names: Mapping[str
     assert sum(parameter.numel() for parameter in parameters.values()) == golden['param_count']
 
     (shape,) = golden.hp['input_shapes']
-    images = torch.from_numpy(fill(tuple(shape), 100000, offset)).to(golden.dtype)
+    images = torch.from_numpy(fill(tuple(shape), 100000, offset)).to(**golden.factory)
 
     def forward() -> Tensor:
         return net['neck'](net['backbone'](images))
@@ -78,7 +78,7 @@ def check_network(golden: Golden, backbone: dict, neck: dict, names: Mapping[str
     net.train()
     output = forward()
     golden.check(output, 'train0')
-    loss = (output * torch.from_numpy(fill(tuple(output.shape), 200000, offset)).to(golden.dtype)).sum()
+    loss = (output * torch.from_numpy(fill(tuple(output.shape), 200000, offset)).to(**golden.factory)).sum()
     golden.check(loss, 'loss')
     loss.backward()
     sums = [parameters[names[name]].grad for name in keys['parameters']]
@@ -124,7 +124,7 @@ def test_torchvision_resnet(golden: Golden) -> None:
 def test_split_batch_norm(golden: Golden) -> None:
     hp = golden.hp
     x, gradient = golden.tensor('in_x'), golden.tensor('in_gy')
-    norm = SplitBatchNorm(x.shape[2], hp['num_splits'], momentum=hp['momentum'], eps=hp['eps']).to(golden.dtype)
+    norm = SplitBatchNorm(x.shape[2], hp['num_splits'], momentum=hp['momentum'], eps=hp['eps']).to(**golden.factory)
     state = dict(weight='in_weight', bias='in_bias', running_mean='in_running_mean0', running_var='in_running_var0')
     norm.load_state_dict({name: golden.tensor(key) for name, key in state.items()}, strict=False)
     for step in range(len(x)):

@@ -34,7 +34,7 @@ def check_overflow(golden: Golden) -> None:
     Without the limit ours is the exact result, which float64 gives to the direct formula.
     """
     scores, epsilon, iterations = golden['in_inf_scores'], golden.hp['inf_epsilon'], golden.hp['inf_iterations']
-    scores = torch.from_numpy(scores)
+    scores = torch.from_numpy(scores).to(golden.device)
     limit = scores[(scores / epsilon).exp().isfinite()].max()
     if golden.dtype == torch.float32:
         # The exponent is up to 88, so its rounding, u = 6e-8, is one of 88 u in the codes of either.
@@ -43,7 +43,7 @@ def check_overflow(golden: Golden) -> None:
     for _ in range(iterations):
         q = q / q.sum(0, keepdim=True)
         q = q / q.sum(1, keepdim=True)
-    golden.compare(sinkhorn(scores.to(golden.dtype), epsilon, iterations), q.numpy(), 'inf, exact', scale=10)
+    golden.compare(sinkhorn(scores.to(**golden.factory), epsilon, iterations), q.cpu().numpy(), 'inf, exact', scale=10)
 
 
 def sinkhorn_of_rank(rank: int, golden: Golden, directory: Path) -> None:
@@ -103,7 +103,7 @@ def build_head(golden: Golden, situation: str) -> SwAVHead:
         epsilon=hp['epsilon'],
         sinkhorn_iterations=hp['sinkhorn_iterations'],
         queue_size=0 if queues is None else queues.shape[1],
-    ).to(golden.dtype)
+    ).to(**golden.factory)
     head.prototypes.weight.data = weight
     if queues is not None:
         for queue, rows in zip(head.queues, queues, strict=True):
@@ -161,10 +161,10 @@ def make_crops(golden: Golden, num_crops: int, batch_size: int, step: int, model
     unmix, large = 'r' in golden, golden.hp['nmb_crops'][0]
     crops, mixtures, row = [], [], 0
     for i in range(num_crops):
-        crops.append(pixels(row, batch_size, 6 if i < large else 4, golden.dtype))
+        crops.append(pixels(row, batch_size, 6 if i < large else 4, golden))
         row += batch_size
         if unmix and i % 2:
-            mixtures.append(pixels(row, batch_size, crops[-1].shape[-1], golden.dtype))
+            mixtures.append(pixels(row, batch_size, crops[-1].shape[-1], golden))
             row += batch_size
     if unmix:
         mix = type(model.unmix).mix
@@ -172,8 +172,8 @@ def make_crops(golden: Golden, num_crops: int, batch_size: int, step: int, model
     return crops
 
 
-def pixels(first: int, batch_size: int, size: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.arange(first, first + batch_size, dtype=dtype)[:, None, None, None].expand(-1, 1, size, size)
+def pixels(first: int, batch_size: int, size: int, golden: Golden) -> torch.Tensor:
+    return torch.arange(first, first + batch_size, **golden.factory)[:, None, None, None].expand(-1, 1, size, size)
 
 
 def check_mixtures(golden: Golden, step: int) -> None:

@@ -83,7 +83,7 @@ def build_network(golden: Golden, shapes: dict[str, tuple[int, ...]]) -> SwAV:
             neck=neck_config(shapes),
             head=dict(type='SwAVHead', dim=dim, num_prototypes=num_prototypes),
         )
-    ).to(golden.dtype)
+    ).to(**golden.factory)
 
 
 @pytest.mark.golden('c06_swav_*')
@@ -99,7 +99,7 @@ def test_network(golden: Golden) -> None:
     assert all(name.endswith('num_batches_tracked') for name in missing)
     assert sum(parameter.numel() for parameter in model.parameters()) == golden['param_count']
     crops = [
-        torch.from_numpy(fill(tuple(shape), 100000 + j, offset)).to(golden.dtype)
+        torch.from_numpy(fill(tuple(shape), 100000 + j, offset)).to(**golden.factory)
         for j, shape in enumerate(golden.hp['input_shapes'])
     ]
 
@@ -111,10 +111,12 @@ def test_network(golden: Golden) -> None:
         for j, output in enumerate(forward_in_eval(model, forward)):
             golden.check(output, f'eval{j}')
     outputs = forward()
-    loss = torch.zeros((), dtype=golden.dtype)
+    loss = torch.zeros((), **golden.factory)
     for j, output in enumerate(outputs):
         golden.check(output, f'train{j}')
-        loss = loss + (output * torch.from_numpy(fill(tuple(output.shape), 200000 + j, offset)).to(golden.dtype)).sum()
+        loss = (
+            loss + (output * torch.from_numpy(fill(tuple(output.shape), 200000 + j, offset)).to(**golden.factory)).sum()
+        )
     golden.check(loss, 'loss')
     loss.backward()
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())

@@ -14,7 +14,7 @@ def test_whitening(golden: Golden) -> None:
     """Steps of training, then one of evaluation, with running statistics; and one step without."""
     x, gradient = golden.tensor('in_x'), golden.tensor('in_gy')
     for i, eps in enumerate(golden.hp['eps']):
-        module = Whitening(x.shape[2], eps, golden.hp['momentum']).to(golden.dtype)
+        module = Whitening(x.shape[2], eps, golden.hp['momentum']).to(**golden.factory)
         for step in range(len(x)):
             module.train(step < len(x) - 1)
             features = x[step].clone().requires_grad_()
@@ -40,7 +40,7 @@ def test_wmse(golden: Golden, form: str) -> None:
             head=dict(type='WMSEHead', sub_batch=hp['w_size'], draws=draws, eps=hp['eps'], normalize=form == 'norm'),
             num_views=hp['num_views'],
             joint_neck=True,
-        ).to(golden.dtype)
+        ).to(**golden.factory)
         model.head.permutations = lambda size, draws=draws: np.stack(list(golden['perms'][:draws]))
         views = [view[:, :, None, None].requires_grad_() for view in x]
         loss = model.loss(views)['loss_base']

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize('symmetric', [False, True])
 def test_both_forms_of_the_loss_are_the_same(symmetric):
-    forms = loss.moco(Namespace(seed=0, dim=8, batch=6), 64, torch.float64, symmetric)
+    forms = loss.moco(Namespace(seed=0, dim=8, batch=6, device='cpu'), 64, torch.float64, symmetric)
     loss.check('moco', forms)
     broken = forms | {'ours': lambda: [2 * x for x in forms['ours']()]}
     with pytest.raises(AssertionError, match='moco: Scalars are not close'):

@@ -56,3 +56,51 @@ def test_goals_are_lines_and_a_file(tmp_path, capsys):
     assert written['goals']['memory'] == dict(value=0.0051, target=0.01, met=True)
     assert written['rounds'] == 3
     assert written['machine']['torch'] == torch.__version__
+
+
+class Accelerator:
+    """Stands in for ``torch.cuda``: its clock runs ten times as fast as the wall's."""
+
+    class Event:
+        def __init__(self, enable_timing):
+            self.time = None
+
+        def record(self):
+            self.time = time.perf_counter()
+
+        def elapsed_time(self, end):
+            return 10 * 1e3 * (end.time - self.time)
+
+    def synchronize(self):
+        time.sleep(0.001)
+
+    def reset_peak_memory_stats(self):
+        pass
+
+    def memory_allocated(self):
+        return 100
+
+    def max_memory_allocated(self):
+        return 350
+
+
+def test_an_accelerator_times_by_its_events_and_counts_its_memory(monkeypatch):
+    monkeypatch.setattr(torch, 'get_device_module', lambda device: Accelerator())
+    calls = []
+    variants = {'slow': lambda: busy(0.02), 'fast': lambda: calls.append(busy(0.005))}
+    ratios = bench.interleave(variants, 2, threads=(1, 2), device='cuda')
+    assert ratios.clocks == ['device', 'host', 'wall']
+    assert list(ratios.seconds) == [1]  # threads of the host say nothing
+    assert len(calls) == 3 + 2
+    clocks = ratios.seconds[1]
+    assert min(clocks['device']['slow']) >= 0.2
+    assert all(0.02 <= host < wall for host, wall in zip(clocks['host']['slow'], clocks['wall']['slow'], strict=True))
+    assert ratios.ratio('slow', 'fast') == ratios.ratio('slow', 'fast', clock='device')
+    assert bench.extra_bytes(lambda: None, 'cuda') == 250
+
+
+@pytest.mark.parametrize(('device', 'expected'), [
+    ('cpu', {'CUDA_VISIBLE_DEVICES': ''}), ('cuda', {}), ('cuda:1', {'CUDA_VISIBLE_DEVICES': '1'}),
+])  # fmt: skip
+def test_a_program_sees_one_device(device, expected):
+    assert bench.visible(device) == expected

@@ -63,13 +63,13 @@ def main() -> None:
     parser.add_argument('--bank', type=int, default=50_000, help='features in the bank')
     parser.add_argument('--features', type=int, default=10_000, help='features to classify')
     parser.add_argument('--images', type=int, default=2_000, help='images of the linear evaluation')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
     torch.manual_seed(args.seed)
+    options = dict(seed=args.seed, device=args.device)
     with tempfile.TemporaryDirectory() as directory:
-        ours = interleave(knn(args.bank, args.features, args.device), args.rounds, args.threads, seed=args.seed)
+        ours = interleave(knn(args.bank, args.features, args.device), args.rounds, args.threads, **options)
         ours.print('bare', f'kNN, {args.features} x {args.bank}')
-        epochs = interleave(linear(args.images, args.device, directory), args.rounds, args.threads, seed=args.seed)
+        epochs = interleave(linear(args.images, args.device, directory), args.rounds, args.threads, **options)
         epochs.print('computed', f'linear epoch, {args.images} images')
     goals = [
         Goal('knn_over_bare', ours.ratio('kNN', 'bare', clock='wall').median, 1.2, at_most=True),

@@ -14,6 +14,7 @@ softmax (K = 4096 rows of a bank of 50,000).
 """
 
 import argparse
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,26 +29,26 @@ LAM, TEMPERATURE = 0.3, 0.2
 Step = Callable[[], list[Tensor]]
 
 
-def unit(rows: int, dim: int, dtype: torch.dtype) -> Tensor:
+def unit(rows: int, args: argparse.Namespace, dtype: torch.dtype) -> Tensor:
     """Random rows of unit length."""
-    return F.normalize(torch.randn(rows, dim, dtype=torch.float64), dim=1).to(dtype)
+    return F.normalize(torch.randn(rows, args.dim, dtype=torch.float64), dim=1).to(args.device, dtype)
 
 
 def moco(args: argparse.Namespace, size: int, dtype: torch.dtype, symmetric: bool) -> dict[str, Step]:
     """Both forms of a step's losses, on the same features and queue; each returns losses and gradients."""
     torch.manual_seed(args.seed)
-    head = InfoNCEHead(args.dim, size, TEMPERATURE).to(dtype)
+    head = InfoNCEHead(args.dim, size, TEMPERATURE).to(args.device, dtype)
     queue = head.queue.features.T.contiguous().clone()
     directions = 2 if symmetric else 1
-    keys = [unit(args.batch, args.dim, dtype) for _ in range(directions)]
-    queries = [unit(args.batch, args.dim, dtype).requires_grad_() for _ in range(directions + 1)]
+    keys = [unit(args.batch, args, dtype) for _ in range(directions)]
+    queries = [unit(args.batch, args, dtype).requires_grad_() for _ in range(directions + 1)]
     mixture, plain = queries[-1], queries[:-1]
     unmix = UnMix()
 
     def cross_entropy(query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
         positive = torch.einsum('nc,nc->n', query, key)[:, None]
         logits = torch.cat([positive, torch.einsum('nc,ck->nk', query, negatives.clone().detach())], 1) / TEMPERATURE
-        return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long))
+        return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
 
     def literal() -> list[Tensor]:
         losses = [
@@ -75,27 +76,28 @@ def moco(args: argparse.Namespace, size: int, dtype: torch.dtype, symmetric: boo
 def others(args: argparse.Namespace, dtype: torch.dtype) -> dict[str, dict[str, Step]]:
     """Literal form and ours of the other losses."""
     torch.manual_seed(args.seed)
-    query = unit(args.batch, args.dim, dtype).requires_grad_()
-    key, view = unit(args.batch, args.dim, dtype), unit(512, args.dim, dtype).requires_grad_()
-    other = unit(512, args.dim, dtype)
-    spread = AlignUniformHead(args.dim, args.queue, align_weight=0.0, intra_batch=False).to(dtype)
+    query = unit(args.batch, args, dtype).requires_grad_()
+    key, view = unit(args.batch, args, dtype), unit(512, args, dtype).requires_grad_()
+    other = unit(512, args, dtype)
+    spread = AlignUniformHead(args.dim, args.queue, align_weight=0.0, intra_batch=False).to(args.device, dtype)
     pairs = NTXentHead(TEMPERATURE)
-    bank = NCEHead(50_000, args.dim, 4096, TEMPERATURE).to(dtype)
-    rows = bank.address(torch.arange(args.batch))
+    bank = NCEHead(50_000, args.dim, 4096, TEMPERATURE).to(args.device, dtype)
+    rows = bank.address(torch.arange(args.batch, device=args.device))
 
     def uniformity() -> Tensor:
         squared: Tensor = 2 - 2 * query @ spread.queue.features.clone().T  # of unit rows, as released
-        return (-3 * squared).flatten().logsumexp(0) - torch.tensor(squared.numel(), dtype=dtype).log()
+        return (-3 * squared).flatten().logsumexp(0) - math.log(squared.numel())
 
     def nt_xent() -> Tensor:
         both = torch.cat([view, other])
-        logits = (both @ both.T / TEMPERATURE).masked_fill(torch.eye(len(both), dtype=torch.bool), -torch.inf)
-        return F.cross_entropy(logits, torch.arange(len(both)).roll(512))
+        itself = torch.eye(len(both), dtype=torch.bool, device=both.device)
+        logits = (both @ both.T / TEMPERATURE).masked_fill(itself, -torch.inf)
+        return F.cross_entropy(logits, torch.arange(len(both), device=both.device).roll(512))
 
     def instdisc() -> Tensor:
         stored = bank.banks[0].features[rows]  # (N, 1 + K, D)
         scores = torch.bmm(stored, query[:, :, None])[:, :, 0] / TEMPERATURE
-        return F.cross_entropy(scores, torch.zeros(len(query), dtype=torch.long))
+        return F.cross_entropy(scores, torch.zeros(len(query), dtype=torch.long, device=query.device))
 
     def step(loss: Callable[[], Tensor], x: Tensor) -> Step:
         def run() -> list[Tensor]:
@@ -133,21 +135,21 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads[0])
 
-    def cases(dtype: torch.dtype) -> dict[str, dict[str, Step]]:
+    def cases(dtype: torch.dtype, args: argparse.Namespace) -> dict[str, dict[str, Step]]:
         sizes = {f'asymmetric, K={args.queue}': (args.queue, False), f'symmetric, K={args.queue}': (args.queue, True)}
         sizes['asymmetric, K=4096'] = 4096, False
         steps = {name: moco(args, size, dtype, symmetric) for name, (size, symmetric) in sizes.items()}
         return steps | others(args, dtype)
 
-    for name, forms in cases(torch.float64).items():
+    for name, forms in cases(torch.float64, argparse.Namespace(**vars(args) | dict(device='cpu'))).items():
         check(name, forms)
     print('float64: losses and gradients are those of the literal forms, to 1e-12')
     goals: list[Goal] = []
     seconds, memory = {}, {}
-    for name, forms in cases(torch.float32).items():
-        ratios = interleave(forms, args.rounds, args.threads, seed=args.seed)
+    for name, forms in cases(torch.float32, args).items():
+        ratios = interleave(forms, args.rounds, args.threads, seed=args.seed, device=args.device)
         ratios.print('literal', name)
-        seconds[name], memory[name] = ratios.seconds, extra_megabytes(forms)
+        seconds[name], memory[name] = ratios.seconds, extra_megabytes(forms, args.device)
         if not goals:  # the first case alone has them
             less = memory[name]['ours'] / memory[name]['literal']
             goals.append(Goal('loss_k65536', ratios.ratio('literal', 'ours').median, 5))

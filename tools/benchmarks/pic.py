@@ -53,14 +53,17 @@ class Literal:
 class Ours:
     """Our head with its optimiser."""
 
-    def __init__(self, num: int, dim: int, num_recent: int | None = None, rows_dir: str | None = None) -> None:
+    def __init__(
+        self, num: int, dim: int, num_recent: int | None = None, rows_dir: str | None = None, device: str = 'cpu'
+    ) -> None:
         phases = 131072 if num_recent else 1
         self.head = PICHead(num, dim, TEMPERATURE, num_recent=num_recent, max_phases=phases, rows_dir=rows_dir)
+        self.head.to(device)
         self.optimizer = torch.optim.SGD(self.head.parameters(), **SGD)
         self.head.follow(self.optimizer)
         self.steps = 0
         for start in range(0, num_recent or 0, 4096):
-            self.head.enter(torch.arange(start, min(start + 4096, num_recent or 0)))
+            self.head.enter(torch.arange(start, min(start + 4096, num_recent or 0), device=device))
 
     def step(self, query: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Make a step; return the loss and the gradient of the queries."""
@@ -78,9 +81,9 @@ class Ours:
         return loss.detach(), query.grad
 
 
-def timed(form: Literal | Ours, num: int, query: Tensor) -> Step:
+def on_new_ids(form: Literal | Ours, num: int, query: Tensor) -> Step:
     """Return the step of a form on a new batch of ids."""
-    return lambda: form.step(query, torch.randint(num, (len(query),)))
+    return lambda: form.step(query, torch.randint(num, (len(query),), device=query.device))
 
 
 def check(dim: int, seed: int) -> None:
@@ -105,19 +108,21 @@ def measure(args: argparse.Namespace, num: int) -> tuple[list[Goal], dict[str, A
     """Time the forms with ``num`` instances; return goals, seconds and extra memory."""
     torch.manual_seed(args.seed)
     large = num >= 10**6 or args.rows_dir is not None  # the literal form needs 6 GB
-    query = F.normalize(torch.randn(64 if large else 256, args.dim), dim=1)
+    query = F.normalize(torch.randn(64 if large else 256, args.dim), dim=1).to(args.device)
     steps: dict[str, Step] = {}
     if args.rows_dir is None:
-        full = Ours(num, args.dim)
-        steps['literal'] = timed(Literal(full.head.weight.detach()), num, query)
-        steps['full'] = timed(full, num, query)
+        full = Ours(num, args.dim, device=args.device)
+        steps['literal'] = on_new_ids(Literal(full.head.weight.detach()), num, query)
+        steps['full'] = on_new_ids(full, num, query)
     recent, few = 'recent' if args.rows_dir is None else 'disk', f'recent, N={args.recent}'
     if large:
-        steps[recent] = timed(Ours(num, args.dim, args.recent, args.rows_dir), num, query)
-        steps[few] = timed(Ours(args.recent, args.dim, args.recent), args.recent, query)
-    ratios = interleave(steps, min(args.rounds, 3) if large else args.rounds, args.threads, seed=args.seed)
+        steps[recent] = on_new_ids(Ours(num, args.dim, args.recent, args.rows_dir, args.device), num, query)
+        steps[few] = on_new_ids(Ours(args.recent, args.dim, args.recent, device=args.device), args.recent, query)
+    ratios = interleave(
+        steps, min(args.rounds, 3) if large else args.rounds, args.threads, seed=args.seed, device=args.device
+    )
     ratios.print(next(iter(steps)), f'N={num}, batch {len(query)}')
-    memory, label = extra_megabytes(steps), f'{num / 1e6:.2f}m' if num >= 10**6 else f'{num // 1000}k'
+    memory, label = extra_megabytes(steps, args.device), f'{num / 1e6:.2f}m' if num >= 10**6 else f'{num // 1000}k'
     goals = []
     if args.rows_dir is None:
         goals.append(Goal(f'pic_full_{label}', ratios.ratio('literal', 'full').median, 2.5))

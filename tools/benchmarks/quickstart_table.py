@@ -20,6 +20,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from measure import visible
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from scipy import stats
@@ -68,12 +69,13 @@ def plan(method: str, args: argparse.Namespace) -> dict[str, tuple[str, int]]:
 def run(config: str, epochs: int, seed: int, args: argparse.Namespace) -> Results:
     """Train, unless the run has been made before, and return its results."""
     stem = Path(config.partition('::')[2]).stem
-    directory = args.work_dir / f'{stem}_{epochs}e_t{args.threads}_s{seed}'
+    device = '' if args.device == 'cpu' else f'_{args.device.replace(":", "")}'
+    directory = args.work_dir / f'{stem}_{epochs}e_t{args.threads}{device}_s{seed}'
     results, log = directory / 'results.json', directory / 'log.txt'
     if not results.is_file():
         options = [f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}', f'num_threads={args.threads}']
         command = [sys.executable, str(TRAIN), config, '--work-dir', str(directory), '--cfg-options', *options]
-        environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
+        environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads)) | visible(args.device)
         directory.mkdir(parents=True, exist_ok=True)
         with log.open('w', encoding='utf-8') as output:
             status = subprocess.run(
@@ -107,9 +109,10 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart_table'))
     parser.add_argument('--jobs', type=int, default=max((os.cpu_count() or 2) // 2, 1), help='runs at once')
     parser.add_argument('--threads', type=int, default=1, help='threads of each run; results depend on it')
+    parser.add_argument('--device', default='cpu', help='where to train, as cuda (default cpu)')
     parser.add_argument('--json', type=Path, help='write all numbers to this file')
     args = parser.parse_args()
-    runs = f'n = {args.seeds} seeds; {args.threads} thread a run'
+    runs = f'n = {args.seeds} seeds; {args.threads} thread a run, on {args.device}'
     print(f'Top-1 accuracy in percent, mean ± 95 % t-interval over {runs}.\n')
     print('| |', ' | '.join(COLUMNS.values()), '|')
     print('|---' * (len(COLUMNS) + 1) + '|')

@@ -15,7 +15,8 @@ A step is forward, backward and the optimiser. Weights, random numbers and views
 Ours is the recipe with ``backbone.channels_last``. Variants with bf16 are under autocast, which for ours is
 ``optim_wrapper.type='AutocastOptimWrapper'``; the literal form gets it too, because anyone can add it to a script.
 
-The last lines are ``GOAL <name> <ratio> <target> PASS|FAIL``: ratios of CPU time on one thread.
+The last lines are ``GOAL <name> <ratio> <target> PASS|FAIL``: ratios of CPU time on one thread, or of an
+accelerator's time with ``--device``.
 """
 
 from collections.abc import Callable, Iterator
@@ -94,23 +95,23 @@ def our_batches(method: str, images: np.ndarray, batch_size: int) -> Iterator[An
     return endless(Runner.build_dataloader(cfg, seed=0))
 
 
-def variants(case: Case, seed: int) -> dict[str, Callable[[], None]]:
+def variants(case: Case, seed: int, device: str = 'cpu') -> dict[str, Callable[[], None]]:
     """Return the steps of ours and of the literal forms, each in float32 and under autocast, by name."""
-    views = [torch.randn(case.batch_size, 3, 32, 32) for _ in range(2)]
+    views = [torch.randn(case.batch_size, 3, 32, 32).to(device) for _ in range(2)]
     size = (16 * case.batch_size if case.loads else 0, 32, 32, 3)
     images = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
     def ours(cfg: Config) -> tuple[Ours, Callable[[], None]]:
         if not case.loads:
-            form = Ours(cfg)
+            form = Ours(cfg, device)
             return form, partial(form.train, dict(inputs=views))
         cfg.model.data_preprocessor = load_config(RECIPES[case.method]).model.data_preprocessor
-        form, batches = Ours(cfg), our_batches(case.method, images, case.batch_size)
+        form, batches = Ours(cfg, device), our_batches(case.method, images, case.batch_size)
         return form, lambda: form.train(next(batches))
 
     def literal(form: Literal) -> Callable[[], None]:
         batches: Iterator[list[Tensor]] = endless(loader(images, case.batch_size) if case.loads else [views])
-        return lambda: form.step(next(batches))
+        return lambda: form.step([view.to(device) for view in next(batches)])
 
     steps: dict[str, Callable[[], None]] = {}
     for suffix, bf16 in (('', False), (' bf16', True)):
@@ -134,7 +135,9 @@ def main() -> None:
     for name in args.cases:
         torch.manual_seed(args.seed)
         case = CASES[name]._replace(**changes)
-        ratios = interleave(variants(case, args.seed), args.rounds, args.threads, seed=args.seed)
+        ratios = interleave(
+            variants(case, args.seed, args.device), args.rounds, args.threads, seed=args.seed, device=args.device
+        )
         ratios.print('ours', f'{name}, batch {case.batch_size}')
         seconds[name] = ratios.seconds
         for goal, (slow, fast, target) in case.goals.items():

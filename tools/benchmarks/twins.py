@@ -41,17 +41,17 @@ def recipe(method: str, width: int = 64, channels_last: bool | int = False, bf16
 
 
 class Ours:
-    """A model of the toolbox and its optimiser.
+    """A model of the toolbox and its optimiser, on a device.
 
     Attributes:
         model: The model.
         wrapper: The wrapper around its optimiser.
     """
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, device: str = 'cpu') -> None:
         init_default_scope('unmix')
         torch.manual_seed(0)
-        self.model: Any = MODELS.build(cfg.model)
+        self.model: Any = MODELS.build(cfg.model).to(device)
         self.wrapper: OptimWrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.rewind()
 
@@ -67,7 +67,7 @@ class Ours:
 
 
 class Literal:
-    """A literal form with the weights of a model, and the optimiser as its script builds it.
+    """A literal form with the weights of a model, on its device, and the optimiser as its script builds it.
 
     Args:
         cfg: The recipe.
@@ -78,8 +78,8 @@ class Literal:
 
     def __init__(self, cfg: Config, ours: nn.Module, form: str = 'script', bf16: bool = False) -> None:
         self.bf16 = bf16
-        dtype = next(ours.parameters()).dtype
-        self.module = build_literal(cfg.model, form).to(dtype)
+        weight = next(ours.parameters())
+        self.module, self.device = build_literal(cfg.model, form).to(weight), weight.device.type
         self.module.load_state_dict(literal_weights(copy.deepcopy(ours.state_dict()), cfg.model.type))
         settings = dict(cfg.optim_wrapper.optimizer)
         kind = settings.pop('type')
@@ -91,7 +91,7 @@ class Literal:
 
     def loss(self, views: list[Tensor]) -> Tensor:
         """Return the loss of two views."""
-        with torch.autocast('cpu', torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             loss: Tensor = self.module(*views)
             return loss
 

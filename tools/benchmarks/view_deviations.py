@@ -65,12 +65,13 @@ def make_images(num: int) -> list[Tensor]:
     return images
 
 
-def make_views(images: list[Tensor], transforms: list[dict[str, Any]], backend: str) -> Tensor:
+def make_views(images: list[Tensor], transforms: list[dict[str, Any]], backend: str, device: str = 'cpu') -> Tensor:
     """One view of each image."""
     dtype = 'uint8' if backend == 'pil' else 'float32'
     pipeline = MultiView(transforms, 1, backend=backend, dtype=dtype)
+    images = [image.to(device) for image in images]
     views: Tensor = pipeline.batch(images, [SampleKey(n) for n in range(len(images))])[0]
-    return views.double()
+    return views.cpu().double()
 
 
 def line(name: str, found: Tensor, expected: Tensor, other: Tensor | None = None) -> None:
@@ -101,11 +102,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', type=int, default=500)
+    parser.add_argument('--device', default='cpu', help='where torch makes its views, as cuda (default cpu)')
     args = parser.parse_args()
     images = make_images(args.images)
     print(f'{str(args.images) + " images":26}{"mean":>8}{"signed":>8}{"99.9 %":>8}{"max":>8}{"numba-torch":>12}')
     for name, transforms in OPERATIONS.items():
-        numba, torch_, pil = (make_views(images, transforms, backend) for backend in ('numba', 'torch', 'pil'))
+        numba, pil = (make_views(images, transforms, backend) for backend in ('numba', 'pil'))
+        torch_ = make_views(images, transforms, 'torch', args.device)
         line(name, numba, pil, torch_)
     decoding(40)
 

@@ -8,6 +8,8 @@ The recipe is MoCo v2's: crop, flip, colour jitter (0.8), grey (0.2), and blur (
 set's ``__getitems__`` in one process, which is what a worker of a loader does. The others are torchvision on PIL
 images, as the released codes have it, and albumentations (``pip install -e '.[bench]'``). The goals are ratios of CPU
 time on one thread: ``GOAL <name> <ratio> <target> PASS|FAIL``.
+
+With ``--device`` all views end on the device, where ``unmix torch`` makes them of the images in 8 bits.
 """
 
 import io
@@ -28,8 +30,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from unmix.datasets import ArrayDataset, BaseDataset, ImageFolder, SampleKey
-from unmix.datasets.transforms import PILGaussianBlur
+from unmix.datasets import ArrayDataset, BaseDataset, ImageFolder, SampleKey, collate
+from unmix.datasets.transforms import PILGaussianBlur, to_tensor
 
 TARGETS = dict(cifar=dict(torchvision=60.0, albumentations=20.0), jpeg224=dict(torchvision=4.0, albumentations=1.25))
 NUM_SMALL, NUM_FILES, FILE_SIZE = 256, 16, 110_000
@@ -37,9 +39,10 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALE = (0.2, 1.0)
 Source = Sequence[np.ndarray] | Sequence[Path]  # (H, W, 3) uint8, or JPEG files
 Views = Callable[[], object]
+Pairs = Callable[[], list[Tensor]]
 
 
-def twice(source: Source, transform: Callable[[Any], Tensor], read: Callable[[Any], Any]) -> Views:
+def twice(source: Source, transform: Callable[[Any], Tensor], read: Callable[[Any], Any]) -> Pairs:
     """Return a function that makes two batches (N, 3, S, S) of the images, one image after the other."""
 
     def views() -> list[Tensor]:
@@ -52,7 +55,7 @@ def twice(source: Source, transform: Callable[[Any], Tensor], read: Callable[[An
     return views
 
 
-def torchvision(source: Source, size: int, blur: bool) -> Views:
+def torchvision(source: Source, size: int, blur: bool) -> Pairs:
     """torchvision on PIL images."""
     steps = [
         tv.RandomResizedCrop(size, scale=SCALE),
@@ -70,7 +73,7 @@ def torchvision(source: Source, size: int, blur: bool) -> Views:
     return twice(source, tv.Compose(steps), read)
 
 
-def albumentations(source: Source, size: int, blur: bool) -> Views:
+def albumentations(source: Source, size: int, blur: bool) -> Pairs:
     """albumentations on arrays that OpenCV has decoded; its crop does not smooth when it shrinks."""
     import albumentations as A
     import cv2
@@ -143,31 +146,44 @@ def write_jpegs(folder: Path, seed: int) -> list[Path]:
     return paths
 
 
-def ours(dataset: BaseDataset) -> Views:
+def ours(dataset: BaseDataset, device: str) -> Views:
     """All images of a data set as a batch, of one epoch after the other, as a sampler asks for them."""
     epochs = cycle([[SampleKey(index, epoch, 0) for index in range(len(dataset))] for epoch in range(64)])
-    return lambda: dataset.__getitems__(next(epochs))
+    pipeline: Any = dataset.pipeline
+
+    def on_device() -> Any:
+        keys = next(epochs)
+        return pipeline.batch([to_tensor(dataset.load(key.index)[0]).to(device) for key in keys], keys)
+
+    if device != 'cpu' and pipeline.backend == 'torch':
+        return on_device
+    return lambda: [view.to(device) for view in collate(dataset.__getitems__(next(epochs)))['inputs']]
 
 
-def variants(setting: str, names: Sequence[str], folder: str, seed: int) -> dict[str, Views]:
-    """Return our pipelines and those of the named libraries that are installed, by name."""
+def to_device(views: Pairs, device: str) -> Views:
+    """Move what a function makes to the device."""
+    return lambda: [view.to(device) for view in views()]
+
+
+def variants(setting: str, names: Sequence[str], folder: str, seed: int, device: str) -> dict[str, Views]:
+    """Return our pipelines and those of the named libraries that are installed, by name; all views on the device."""
     found: dict[str, Views] = {}
     source: Source
     if setting == 'cifar':
         source = crops(NUM_SMALL, 32, 32, seed)
         images, size, blur = torch.from_numpy(np.stack(source).transpose(0, 3, 1, 2).copy()), 32, False
         uint8 = recipe(size, blur, backend='numba', dtype='uint8', mean=None, std=None)
-        found['unmix numba uint8'] = ours(ArrayDataset(images, None, uint8))
+        found['unmix numba uint8'] = ours(ArrayDataset(images, None, uint8), device)
     else:
         source, size, blur = write_jpegs(Path(folder), seed), 224, True
     for backend in ('numba', 'torch'):
         pipeline = recipe(size, blur, backend=backend)
         small = setting == 'cifar'
         dataset = ArrayDataset(images, None, pipeline) if small else ImageFolder(folder, pipeline=pipeline)
-        found[f'unmix {backend}'] = ours(dataset)
+        found[f'unmix {backend}'] = ours(dataset, device)
     for name in names:
         try:
-            found[name] = PEERS[name](source, size, blur)
+            found[name] = to_device(PEERS[name](source, size, blur), device)
         except ImportError as error:
             print(f"{name} is left out ({error}); pip install -e '.[bench]'")
     return found
@@ -184,8 +200,8 @@ def main() -> None:
     goals, report = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for setting in [args.only] if args.only else TARGETS:
-            forms = variants(setting, args.peers, folder, args.seed)
-            times = interleave(forms, args.rounds, args.threads, args.min_seconds, args.seed)
+            forms = variants(setting, args.peers, folder, args.seed, args.device)
+            times = interleave(forms, args.rounds, args.threads, args.min_seconds, args.seed, args.device)
             times.print(args.peers[0], f'views_{setting}, two views')
             report[setting] = times.seconds
             goals += [

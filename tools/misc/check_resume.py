@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument('--all', action='store_true', help='all quickstart configs of the digits: every algorithm')
     parser.add_argument('--cover', action='store_true', help='one case of each method instead of all')
     parser.add_argument('--filter', default='', help='only cases whose line contains this text')
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, for accelerators')
     parser.add_argument('--seed', type=int, default=0, help='seed of the iterations at which trainings are killed')
     parser.add_argument('--jobs', type=int, default=1, help='cases at a time')
     parser.add_argument('--keep', type=Path, help='directory for the work directories (default: temporary)')
@@ -143,6 +144,7 @@ def main() -> None:
         parser.error('give configs, or --all')
     cases = [case for case in all_cases(configs) if args.filter in str(case)]
     cases = covering(cases, args.seed) if args.cover else cases
+    cases = [case._replace(deterministic=args.deterministic) for case in cases]
     get_context('forkserver').set_forkserver_preload(PRELOAD)
     begin, equal_cases = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(args.jobs) as pool:

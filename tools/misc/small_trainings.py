@@ -86,6 +86,7 @@ class Case(NamedTuple):
     workers: int
     accumulate: int
     amp: bool
+    deterministic: bool = False
 
     def __str__(self) -> str:
         options = f'workers={self.workers} accumulate={self.accumulate}' + (' amp' if self.amp else '')
@@ -106,6 +107,7 @@ def train(case: Case, work_dir: str, resume: bool) -> None:
         'work_dir': work_dir,
         'train_dataloader.num_workers': case.workers,
         'train_dataloader.persistent_workers': case.workers > 0,
+        'randomness.deterministic': case.deterministic,
         'optim_wrapper.accumulative_counts': case.accumulate,
         'default_hooks.checkpoint.by_epoch': False,
         'default_hooks.checkpoint.interval': INTERVAL,

@@ -42,8 +42,8 @@ class SimCLR(ThreeCalls):
 
     def one_side(self, a: Tensor, b: Tensor) -> Tensor:
         across, within = a @ b.t() / self.temperature, a @ a.t() / self.temperature
-        within = within - torch.eye(len(a), dtype=a.dtype) * 1e9
-        return F.cross_entropy(torch.cat([across, within], dim=1), torch.arange(len(a)))
+        within = within - torch.eye(len(a), dtype=a.dtype, device=a.device) * 1e9
+        return F.cross_entropy(torch.cat([across, within], dim=1), torch.arange(len(a), device=a.device))
 
 
 class BYOL(ThreeCalls):

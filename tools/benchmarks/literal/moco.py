@@ -47,14 +47,14 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor) -> Tensor:
-        shuffle = torch.from_numpy(self.shuffling.permutation(len(images)))
+        shuffle = torch.from_numpy(self.shuffling.permutation(len(images))).to(images.device)
         return F.normalize(self.encoder_k(images[shuffle]), dim=1)[torch.argsort(shuffle)]
 
     def contrast(self, query: Tensor, key: Tensor) -> Tensor:
         positive = torch.einsum('nc,nc->n', [query, key]).unsqueeze(-1)
         negative = torch.einsum('nc,ck->nk', [query, self.queue.clone().detach()])
         logits = torch.cat([positive, negative], dim=1) / self.temperature
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
     def direction(self, x: Tensor, mixture: Tensor | None, y: Tensor, lam: float) -> tuple[Tensor, Tensor]:
         """Return the loss of the query view x and the mixture against the key view y, and the keys."""
