@@ -304,7 +304,7 @@ def child(folder: Path, first: int, memory: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     files = sorted(folder.glob('[0-9]*'))
     for number, file in enumerate(files[first:], first):
-        (folder / 'at').write_text(f'{number} {file.name}')
+        (folder / 'at').write_text(f'{number} {file.name}', encoding='utf-8')
         result = 'loaded'
         try:
             _touch(read(file) if file.suffix == '.pkl' else load_from_local(str(file), map_location='cpu'))
@@ -315,7 +315,7 @@ def child(folder: Path, first: int, memory: int) -> None:
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) >> 10
         if grown > memory:
             result = f'took {grown} MiB'
-        with open(folder / 'results', 'a') as results:
+        with open(folder / 'results', 'a', encoding='utf-8') as results:
             results.write(f'{file.name} {result}\n')
 
 
@@ -333,15 +333,15 @@ def load_all(files: list[tuple[str, bytes]], keep: Path, memory: int) -> Counter
             while first < len(batch):
                 command = [sys.executable, str(Path(__file__).resolve()), '--child', name, str(first), str(memory)]
                 status = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-                at, file = (folder / 'at').read_text().split()
+                at, file = (folder / 'at').read_text(encoding='utf-8').split()
                 if status.returncode == 0:
                     break
-                with open(folder / 'results', 'a') as results:
+                with open(folder / 'results', 'a', encoding='utf-8') as results:
                     results.write(f'{file} crashed with status {status.returncode}\n')
                 first = int(at) + 1
             if (folder / WITNESS).exists():
                 found['ran something'] += 1
-            for line in (folder / 'results').read_text().splitlines():
+            for line in (folder / 'results').read_text(encoding='utf-8').splitlines():
                 file, _, result = line.partition(' ')
                 found[result] += 1
                 if result not in ('loaded', 'refused'):
