@@ -74,7 +74,7 @@ def all_cases(options: Options) -> list[Case]:
 def work(names: Sequence[tuple[str, str]], options: Options, log: str, connection: Connection) -> None:
     """Run cases in this process; send the name of each before it, and its result after it."""
     os.setsid()  # so that all that it starts can be ended with it
-    with open(log, 'a') as output:
+    with open(log, 'a', encoding='utf-8') as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     if options.device == 'cpu':
@@ -147,6 +147,12 @@ def check(cases: Sequence[Case], options: Options, log: str, deadline: float) ->
             yield Row('SKIP', name[0], name[1], 0.0, 'no time was left', {})
 
 
+def save(path: str, rows: Sequence[Row], options: Options, **more: Any) -> None:
+    """Write the results so far."""
+    report = options._asdict() | more | dict(results=[row._asdict() for row in rows])
+    Path(path).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+
+
 def main() -> None:
     """Check, and print a line for each case as it ends, and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,7 +169,7 @@ def main() -> None:
     begin, log = time.monotonic(), f'{args.json}.log'
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, sys.path))  # of all processes that are started
     get_context('forkserver').set_forkserver_preload(PRELOAD)
-    Path(log).write_text('')
+    Path(log).write_text('', encoding='utf-8')
     cases = [case for case in all_cases(options) if case.section in args.sections and re.search(args.filter, case.name)]
     if not cases:
         raise ValueError(f'--filter is {args.filter!r}, which no case of {", ".join(args.sections)} has in its name.')
@@ -171,11 +177,9 @@ def main() -> None:
     for row in check(cases, options, log, begin + args.budget):
         rows.append(row)
         print(row, flush=True)
-        results = [row._asdict() for row in rows]
-        Path(args.json).write_text(json.dumps(dict(device=args.device, quick=args.quick, results=results), indent=1))
-    found = machine()
-    report = dict(device=args.device, quick=args.quick, machine=found, results=[row._asdict() for row in rows])
-    Path(args.json).write_text(json.dumps(report, indent=1) + '\n')
+        save(args.json, rows, options)
+    found = machine()  # asks the device, which until now was left to the workers
+    save(args.json, rows, options, machine=found)
     print('\n' + '\n'.join(map(str, rows)))
     counts = ', '.join(f'{sum(row.status == status for row in rows)} {status}' for status in ('PASS', 'FAIL', 'SKIP'))
     name = found['processor'] if args.device == 'cpu' else found['accelerator']

@@ -15,6 +15,7 @@ from unmix.checkpoint.latest import PASSING
 from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed, resume_command
 from unmix.engine.failures import WorkerWatch
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
+from unmix.engine.start import check_start
 from unmix.engine.step import TrainStep
 from unmix.registry import LOOPS
 from unmix.utils.accumulation import between_steps
@@ -92,6 +93,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self._remainder.restore(self.runner)
         follow_seed(self.runner, self.dataloader, self._seed)
         self._begin = self._iter
+        check_start(self.runner)
         self.step = TrainStep(self.runner.model, self.runner.optim_wrapper)
         try:
             with self._stop, self._workers:
