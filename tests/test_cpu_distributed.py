@@ -163,3 +163,38 @@ def test_one_process_needs_no_set_up():
     launch.init_cpu_distributed(cfg)
     assert cfg.to_dict() == dict(launcher='none', sync_bn='torch')
     assert not torch.distributed.is_initialized()
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A task of Slurm, number 3 of its machine; the environment is restored."""
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.setenv(name, 'restored after the test')
+    for name, value in {'PROCID': '11', 'NTASKS': '16', 'LOCALID': '3', 'NNODES': '1', 'JOB_ID': '12345'}.items():
+        monkeypatch.setenv(f'SLURM_{name}', value)
+    monkeypatch.delenv('MASTER_PORT')
+    monkeypatch.delenv('SLURM_STEP_ID', raising=False)
+    return monkeypatch
+
+
+def test_each_job_and_step_of_slurm_has_its_port(slurm: pytest.MonkeyPatch):
+    """The same on all tasks, below the system's own ports; a port that is given is kept."""
+    ports = []
+    for job, step in (('12345', '0'), ('12346', '0'), ('12345', '1'), ('99999999', '0')):
+        slurm.delenv('MASTER_PORT', raising=False)
+        slurm.setenv('SLURM_JOB_ID', job)
+        slurm.setenv('SLURM_STEP_ID', step)
+        launch.set_rendezvous('slurm', None)
+        ports.append(int(os.environ['MASTER_PORT']))
+    assert len(set(ports)) == 4
+    assert all(10_000 <= port < 30_000 for port in ports)
+    launch.set_rendezvous('slurm', 1234)
+    assert os.environ['MASTER_PORT'] == '1234'
+
+
+@pytest.mark.parametrize(('visible', 'expected'), [(1, '0'), (8, '3'), (0, '3')])
+def test_a_task_that_sees_one_gpu_calls_it_0(slurm: pytest.MonkeyPatch, visible: int, expected: str):
+    slurm.setattr(torch.cuda, 'device_count', lambda: visible)
+    launch.set_rendezvous('slurm', None)
+    assert os.environ['LOCAL_RANK'] == os.environ['SLURM_LOCALID'] == expected
+    assert os.environ['RANK'] == '11'

@@ -16,7 +16,8 @@ def stub(tmp_path: Path) -> Path:
     """An executable that prints PYTHONPATH, then one argument a line."""
     for name in ('stub', 'srun'):
         path = tmp_path / name
-        path.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$PYTHONPATH" "$@"\n')
+        asked = '[[ $1 != */cpus_per_task.py ]] || { echo "${#@}"; exit; }'  # answers with the number of its arguments
+        path.write_text(f'#!/usr/bin/env bash\n{asked}\nprintf "%s\\n" "$PYTHONPATH" "$@"\n')
         path.chmod(0o755)
     return tmp_path / 'stub'
 
@@ -24,7 +25,7 @@ def stub(tmp_path: Path) -> Path:
 def run(script: Path, args: list[str], stub: Path, **env: str) -> tuple[str, list[str]]:
     """Run a script from another directory; returns PYTHONPATH and the arguments the stub was called with."""
     nodes = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'JOB_ID', 'MAX_RESTARTS')
-    known = (*nodes, 'GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS')
+    known = (*nodes, 'GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS', 'SIGNAL')
     clean = {key: value for key, value in os.environ.items() if key not in (*known, 'PYTHONPATH')}
     environment = clean | {'PYTHON': str(stub), 'PATH': f'{stub.parent}:{os.environ["PATH"]}'} | env
     out = subprocess.run(
@@ -101,11 +102,12 @@ def test_slurm_tools_call_srun(script: str, checkpoint: list[str], stub: Path):
     assert seen == [
         '--partition=gpu part',
         '--job-name=a job',
-        '--gres=gpu:4',
         '--ntasks=4',
         '--ntasks-per-node=4',
-        '--cpus-per-task=5',
+        '--gpus-per-task=1',
+        f'--cpus-per-task={2 + len(checkpoint) + 2 + len(SPACED)}',  # as the tool says, which gets all arguments
         '--kill-on-bad-exit=1',
+        *(['--signal=USR1@120'] if script == 'train' else []),
         '--quotatype=auto',
         '--exclude=node1',
         str(stub),
@@ -121,7 +123,8 @@ def test_slurm_tools_call_srun(script: str, checkpoint: list[str], stub: Path):
 
 def test_slurm_defaults_and_nodes(stub: Path):
     _, default = run(TOOLS / 'slurm_train.sh', ['p', 'j', 'c.py'], stub)
-    assert default[2:6] == ['--gres=gpu:8', '--ntasks=8', '--ntasks-per-node=8', '--cpus-per-task=5']
-    env = {'GPUS': '16', 'GPUS_PER_NODE': '4', 'CPUS_PER_TASK': '12'}
+    assert default[2:5] == ['--ntasks=8', '--ntasks-per-node=8', '--gpus-per-task=1']
+    env = {'GPUS': '16', 'GPUS_PER_NODE': '4', 'CPUS_PER_TASK': '12', 'SIGNAL': 'USR2@60'}
     _, many = run(TOOLS / 'slurm_train.sh', ['p', 'j', 'c.py'], stub, **env)
-    assert many[2:6] == ['--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4', '--cpus-per-task=12']
+    assert many[2:6] == ['--ntasks=16', '--ntasks-per-node=4', '--gpus-per-task=1', '--cpus-per-task=12']
+    assert many[7] == '--signal=USR2@60'

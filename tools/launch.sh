@@ -31,22 +31,24 @@ with_torchrun() {
     exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" "$@"
 }
 
-slurm_environment='Environment: GPUS (8), GPUS_PER_NODE (at most 8), CPUS_PER_TASK (5), PYTHON (python),
-SRUN_ARGS (more arguments of srun, split at spaces)'
+slurm_environment='Environment: GPUS (8), GPUS_PER_NODE (at most 8), CPUS_PER_TASK (the most workers of a loader, and 1),
+PYTHON (python), SRUN_ARGS (more arguments of srun, split at spaces)'
 
 # with_srun PARTITION JOB_NAME TOOL [its arguments]
 with_srun() {
-    local gpus=${GPUS:-8} srun_args
+    local gpus=${GPUS:-8} cpus=${CPUS_PER_TASK:-} srun_args
+    [[ -n $cpus ]] || cpus=$("${PYTHON:-python}" "$root/tools/misc/cpus_per_task.py" "${@:4}")
     local gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
     read -r -a srun_args <<<"${SRUN_ARGS:-}"
     exec srun \
         --partition="$1" \
         --job-name="$2" \
-        --gres="gpu:$gpus_per_node" \
         --ntasks="$gpus" \
         --ntasks-per-node="$gpus_per_node" \
-        --cpus-per-task="${CPUS_PER_TASK:-5}" \
+        --gpus-per-task=1 \
+        --cpus-per-task="$cpus" \
         --kill-on-bad-exit=1 \
+        ${signal:+"--signal=$signal"} \
         ${srun_args[@]+"${srun_args[@]}"} \
         "${PYTHON:-python}" -u "${@:3}"
 }

@@ -147,6 +147,12 @@ def check(cases: Sequence[Case], options: Options, log: str, deadline: float) ->
             yield Row('SKIP', name[0], name[1], 0.0, 'no time was left', {})
 
 
+def save(path: str, rows: Sequence[Row], options: Options, **more: Any) -> None:
+    """Write the results so far."""
+    report = options._asdict() | more | dict(results=[row._asdict() for row in rows])
+    Path(path).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+
+
 def main() -> None:
     """Check, and print a line for each case as it ends, and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,12 +177,9 @@ def main() -> None:
     for row in check(cases, options, log, begin + args.budget):
         rows.append(row)
         print(row, flush=True)
-        results = [row._asdict() for row in rows]
-        text = json.dumps(dict(device=args.device, quick=args.quick, results=results), indent=1)
-        Path(args.json).write_text(text, encoding='utf-8')
-    found = machine()
-    report = dict(device=args.device, quick=args.quick, machine=found, results=[row._asdict() for row in rows])
-    Path(args.json).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+        save(args.json, rows, options)
+    found = machine()  # asks the device, which until now was left to the workers
+    save(args.json, rows, options, machine=found)
     print('\n' + '\n'.join(map(str, rows)))
     counts = ', '.join(f'{sum(row.status == status for row in rows)} {status}' for status in ('PASS', 'FAIL', 'SKIP'))
     name = found['processor'] if args.device == 'cpu' else found['accelerator']

@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+import torch
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
+from torch import distributed
 
 from unmix.checkpoint.latest import PASSING
 from unmix.checkpoint.save import CheckpointWriter
 from unmix.registry import HOOKS
 from unmix.utils.accumulation import between_steps
+from unmix.utils.dist import host_group
 from unmix.utils.files import leftovers
 
 _LOOK = 10  # iterations between two broadcasts of rank 0's clock
@@ -96,9 +99,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         if self.interval_minutes is None:
             return
         if runner.iter % _LOOK == 0:
-            due = [time.monotonic() - self._since >= 60 * self.interval_minutes]
-            broadcast_object_list(due, src=0)
-            self._due = due[0]
+            due = torch.tensor(time.monotonic() - self._since >= 60 * self.interval_minutes)
+            if get_world_size() > 1:
+                distributed.broadcast(due, src=0, group=host_group())
+            self._due = bool(due)
         if self._due and between_steps(runner.optim_wrapper):
             step = runner.iter + 1
             runner.logger.info(f'Saving checkpoint at {step} iterations: {self.interval_minutes} minutes have passed')

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 from mmengine.visualization import Visualizer
 
+from unmix.engine.start import collective_timeout
 from unmix.utils.files import free_mib
 
 SHARED_MEMORY = '/dev/shm'
@@ -102,8 +103,9 @@ def failures_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
             ) from error
         if _RANK.search(text):
             raise ConnectionError(
-                f'Another process of this training has ended, or does not answer: {text.strip().splitlines()[0]}. Its '
-                f'own output, or that of its machine, has the reason. {again}'
+                f'Another process of this run has ended, or does not answer: {text.strip().splitlines()[0]}. Its own '
+                'output, or that of its machine, has the reason. If it was only slow, allow more than '
+                f'{collective_timeout(runner.cfg) or 1800:g} s: --cfg-options env_cfg.dist_cfg.timeout=7200. {again}'
             ) from error
         raise
 

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 from unmix.checkpoint.identity import current_run
 from unmix.checkpoint.latest import find_latest_checkpoint, search
+from unmix.engine.start import collective_timeout
 from unmix.engine.work_dir import sole_use
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
@@ -50,7 +51,7 @@ def init_cpu_distributed(cfg: Config) -> None:
     if get_device() != 'cpu':
         return
     if not torch.distributed.is_initialized():
-        timeout = dist_cfg.get('timeout')
+        timeout = collective_timeout(cfg)
         delta = None if timeout is None else datetime.timedelta(seconds=timeout)
         torch.distributed.init_process_group('gloo', timeout=delta)
     # Assigned, not changed in place, since a Config returns copies.
@@ -74,11 +75,24 @@ def set_rendezvous(launcher: str, port: int | None) -> None:
         )
     for name, source in zip(('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), _RANK_VARIABLES[launcher], strict=True):
         os.environ[name] = os.environ[source]
-    if launcher == 'slurm' and port is not None:
-        os.environ['MASTER_PORT'] = str(port)
+    if launcher == 'slurm':
+        if port is not None:
+            os.environ['MASTER_PORT'] = str(port)
+        os.environ.setdefault('MASTER_PORT', _port_of_job())
+        if torch.cuda.device_count() == 1:  # each task sees its own only, so all call it 0; MMEngine reads both
+            os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID'] = '0'
     os.environ.setdefault('MASTER_PORT', '29500')
     if 'MASTER_ADDR' not in os.environ:
         os.environ['MASTER_ADDR'] = _first_host(launcher)
+
+
+def _port_of_job() -> str:
+    """Return a port that all tasks of a Slurm step find, and other jobs and steps on the same machine do not.
+
+    It is below 32768, where the ports begin that the system gives to connections.
+    """
+    job, step = (int(os.environ.get(name, 0)) for name in ('SLURM_JOB_ID', 'SLURM_STEP_ID'))
+    return str(10_000 + (job + 997 * step) % 20_000)
 
 
 def _first_host(launcher: str) -> str:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from mmengine.dist import all_gather, all_reduce, broadcast_object_list, get_rank, get_world_size
 from mmengine.model import is_model_wrapper
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+
+_host_groups: list[tuple[Any, Any]] = []  # the default group of this process, and its helper
 
 
 @torch.no_grad()
@@ -45,6 +48,22 @@ def concat_all_gather_grad(tensor: Tensor) -> Tensor:
 def rank_slice(batch_size: int) -> slice:
     """Return this rank's rows of a gathered tensor with ``batch_size`` rows a rank."""
     return slice(get_rank() * batch_size, (get_rank() + 1) * batch_size)
+
+
+def host_group(timeout: float | None = None) -> Any:
+    """Return the gloo group by which the ranks agree on what the host decides, such as to stop or to save.
+
+    So that no accelerator has work for it, and the host does not wait for one. Gloo takes the interface that the name
+    of the machine stands for, or that of ``GLOO_SOCKET_IFNAME``. All ranks make the first call at the same place.
+
+    Args:
+        timeout: Seconds that its collectives may take; for the first call. None: gloo's 30 minutes.
+    """
+    default = distributed.group.WORLD
+    if not _host_groups or _host_groups[0][0] is not default:
+        delta = None if timeout is None else timedelta(seconds=timeout)
+        _host_groups[:] = [(default, distributed.new_group(backend='gloo', timeout=delta))]
+    return _host_groups[0][1]
 
 
 def unwrap(model: nn.Module) -> Any:

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from mmengine.dist import get_world_size
 from torch.utils.data import DataLoader
 
+from unmix.utils.dist import host_group
+
 IMPATIENCE = 2.0
 # Ctrl-C; clusters; a closed terminal; Slurm's --signal=USR1@60 or USR2@60. Windows lacks some.
 SIGNALS = tuple(
@@ -50,7 +52,7 @@ class StopSignal:
 
     def __enter__(self) -> 'StopSignal':
         if get_world_size() > 1 and self._group is None:
-            self._group = dist.new_group(backend='gloo')
+            self._group = host_group()
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 # A job started with `nohup` ignores SIGHUP, one in the background of a script SIGINT; leave it so.

@@ -17,6 +17,7 @@ from unmix.engine.failures import WorkerWatch
 from unmix.engine.loader import epoch_of_stream
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
 from unmix.engine.sizes import check_schedules, check_sizes
+from unmix.engine.start import check_start
 from unmix.engine.step import TrainStep
 from unmix.registry import LOOPS
 from unmix.utils.accumulation import between_steps
@@ -96,6 +97,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self._remainder.restore(self.runner)
         follow_seed(self.runner, self.dataloader, self._seed)
         self._begin = self._iter
+        check_start(self.runner)
         self.step = TrainStep(self.runner.model, self.runner.optim_wrapper)
         try:
             with self._stop, self._workers:
