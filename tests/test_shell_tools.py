@@ -1,7 +1,9 @@
 """The shell tools hand every argument on unchanged. A stub that prints its arguments stands in for python and srun."""
 
 import os
+import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,20 @@ def test_slurm_defaults_and_nodes(stub: Path):
     _, many = run(TOOLS / 'slurm_train.sh', ['p', 'j', 'c.py'], stub, **env)
     assert many[2:6] == ['--ntasks=16', '--ntasks-per-node=4', '--gpus-per-task=1', '--cpus-per-task=12']
     assert many[7] == '--signal=USR2@60'
+
+
+def test_a_task_has_a_cpu_for_each_worker_and_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of the loader that has the most; options count."""
+    tool = str(TOOLS / 'misc' / 'cpus_per_task.py')
+    options = [
+        'train_dataloader.num_workers=3',
+        'val_cfg.bank_dataloader.num_workers=7',
+        'val_dataloader.num_workers=0',
+    ]
+    for more, expected in ((options, '8\n'), (['train_dataloader.num_workers=11'], '12\n')):
+        arguments = ['unmix::quickstart/moco_digits.py', 'checkpoint.pth', '--launcher', 'slurm', '--resume']
+        monkeypatch.setattr(sys, 'argv', [tool, *arguments, '--cfg-options', *more])
+        runpy.run_path(tool, run_name='__main__')
+        assert capsys.readouterr().out == expected

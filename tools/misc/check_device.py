@@ -96,9 +96,7 @@ def work(names: Sequence[tuple[str, str]], options: Options, log: str, connectio
         connection.send(Row(outcome.status, name[0], name[1], seconds, outcome.value, outcome.details))
         if broken:  # the device is of no use to this process any more
             break
-    sys.stdout.flush()
     connection.close()
-    os._exit(0)
 
 
 def run_worker(names: Sequence[tuple[str, str]], options: Options, log: str, end: float) -> Iterator[Row]:
@@ -129,6 +127,7 @@ def run_worker(names: Sequence[tuple[str, str]], options: Options, log: str, end
             text = f'its process ended with status {process.exitcode}; see {log}'
             yield Row('FAIL', running[0], running[1], time.monotonic() - begin, text, {})
     finally:
+        process.join(5 if done == len(names) else 0)  # one that is done ends its data workers itself
         with suppress(ProcessLookupError):
             os.killpg(process.pid or 0, signal.SIGKILL)
         process.join()

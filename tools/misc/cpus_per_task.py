@@ -20,7 +20,7 @@ def workers(node: Any) -> Iterator[int]:
 def main() -> None:
     """Print the number."""
     args, _ = argument_parser(__doc__).parse_known_args()
-    print(1 + max(workers(load_config(args.config, args.cfg_options)), default=0))
+    print(1 + max(workers(load_config(args.config, args.cfg_options).to_dict()), default=0))
 
 
 if __name__ == '__main__':

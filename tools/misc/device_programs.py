@@ -21,10 +21,10 @@ REDUCED = torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8
 
 def program_cases(options: Options) -> list[Case]:
     """Return the cases."""
+    kinds = {'deterministic': True} if options.quick else {'deterministic': True, 'as by default': False}
     return [
         Case('golden', 'golden tests', partial(golden, options)),
-        Case('resume', 'kill and resume, deterministic', partial(resume, options, True)),
-        Case('resume', 'kill and resume, as by default', partial(resume, options, False)),
+        *(Case('resume', f'kill and resume, {kind}', partial(resume, options, value)) for kind, value in kinds.items()),
         Case('nccl', 'collectives of one process', partial(collectives, options)),
         Case('nccl', 'training of one process', partial(launched, options)),
     ]
