@@ -18,9 +18,7 @@ def run_rank(rank: int, golden: Golden, directory: Path) -> None:
     model = build_moco(golden, dict(type='UnMix', mixing=dict(type='GoldenMixture')))
     view0, view1, mixture = golden.tensor('img_u8')[rank]
     model.unmix.mixing.mixture, model.unmix.mixing.lam = mixture, golden.hp['lam']
-    # Only rank 0 draws the recorded permutation: the others must receive it.
-    permutation = golden['perm'] if rank == 0 else golden['perm'][::-1].copy()
-    replay(model, None, Recorded(permutation=[permutation]))
+    replay(model, None, Recorded(permutation=[golden['perm']]))  # a function of the step, so alike on all ranks
     queue = model.head.queue.features.clone()
     logits = []
     model.head.register_forward_hook(lambda head, args, output: logits.append(moco_logits(head, *args[:2]).detach()))

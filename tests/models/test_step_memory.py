@@ -69,7 +69,7 @@ def measure(build: Callable[[int], BaseHead], size: int, batch: int, dim: int) -
     lambda size: PICHead(size, 128, num_recent=512),
 ], ids=['info_nce', 'align_uniform', 'instdisc', 'pic_recent'])  # fmt: skip
 def test_a_step_needs_no_more_with_a_larger_state(monkeypatch: pytest.MonkeyPatch, build: Callable[[int], BaseHead]):
-    monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 64)  # chunks smaller than either
+    monkeypatch.setattr(bank_chunks, 'CHUNK', 64)  # chunks smaller than either
     (small, few), (large, many) = (measure(build, size, batch=64, dim=128) for size in (1000, 4000))
     assert large > 1.3 * small
     # Whether a chunk is still alive when the next one begins is, to the profiler's clock, a matter of chance.
@@ -78,7 +78,7 @@ def test_a_step_needs_no_more_with_a_larger_state(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_step_of_pic_has_gradients_of_the_weights_but_no_logits(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(bank_chunks.CHUNK, 'cpu', 64)
+    monkeypatch.setattr(bank_chunks, 'CHUNK', 64)
     (_, few), (_, many) = (measure(lambda size: PICHead(size, 8), size, batch=512, dim=8) for size in (1000, 4000))
     weights, logits = 3000 * 8 * 4, 3000 * 512 * 4  # bytes that 3000 more instances add to one tensor of each kind
     assert weights < many - few < logits / 8
