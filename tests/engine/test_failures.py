@@ -29,15 +29,19 @@ TEXTS = {  # of PyTorch
     'could not unlink the shared memory file /torch_1 : No such file': (RuntimeError, 'could not unlink'),
     '[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1': (
         ConnectionError, r'Another process .* closed by peer'),
-    '[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1)': (ConnectionError, 'NCCL'),
+    '[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1)': (
+        ConnectionError, r'NCCL.*more than 90 s: .*dist_cfg\.timeout='),
     'mat1 and mat2 shapes cannot be multiplied': (RuntimeError, '^mat1 and mat2'),
 }  # fmt: skip
+
+
+RUNNER = SimpleNamespace(work_dir='runs/a', cfg=dict(env_cfg=dict(dist_cfg=dict(timeout=90))))
 
 
 @pytest.mark.parametrize('text', TEXTS)
 def test_errors_of_pytorch_are_explained(text: str):
     kind, message = TEXTS[text]
-    with pytest.raises(kind, match=message) as caught, failures_explained(SimpleNamespace(work_dir='runs/a')):
+    with pytest.raises(kind, match=message) as caught, failures_explained(RUNNER):
         raise RuntimeError(text)
     if kind is not RuntimeError:
         assert re.search(r'--resume from the last checkpoint in runs/a', str(caught.value))
