@@ -12,6 +12,7 @@ import torch
 from engine_toy import ToyData, toy_runner
 from mmengine.registry import DATASETS
 from mmengine.visualization import BaseVisBackend
+from torch.utils.data import DataLoader
 
 from unmix.engine.failures import failures_explained
 from unmix.registry import VISBACKENDS
@@ -20,6 +21,7 @@ TEXTS = {  # of PyTorch
     'DataLoader worker (pid 123) is killed by signal: Killed. ': (
         ChildProcessError, r'process 123\) was ended by a signal \(Killed\).*train_dataloader\.num_workers'),
     'DataLoader worker (pid(s) 1, 2) exited unexpectedly': (ChildProcessError, r'process 1, 2\) has ended'),
+    'Pin memory thread exited unexpectedly': (ChildProcessError, r'A worker of a DataLoader has ended'),
     'DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader\'s workers are out of '
     'shared memory. Please try to raise your shared memory limit.': (OSError, r'/dev/shm.*num_workers=2'),
     'unable to write to file </torch_1_2_3>: No space left on device (28)': (OSError, '/dev/shm'),
@@ -46,6 +48,24 @@ def test_errors_of_pytorch_are_explained(text: str):
     if kind is not RuntimeError:
         assert re.search(r'--resume from the last checkpoint in runs/a', str(caught.value))
         assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('kind', [ConnectionResetError, EOFError, FileNotFoundError])
+def test_a_socket_of_a_worker_that_breaks_is_the_end_of_the_worker(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    """It can break before PyTorch knows that the worker ended; the same error of the user's own code stays."""
+    loader: Any = iter(DataLoader(ToyData(), num_workers=1))
+
+    def get(**_: Any) -> Any:
+        raise kind('reset')
+
+    monkeypatch.setattr(loader._data_queue, 'get', get)
+    ended = r'A worker of a DataLoader has ended.*--resume'
+    with pytest.raises(ChildProcessError, match=ended), failures_explained(RUNNER):
+        next(loader)
+    with pytest.raises(kind, match='reset'), failures_explained(RUNNER):
+        raise kind('reset')
 
 
 @DATASETS.register_module(force=True)

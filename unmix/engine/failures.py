@@ -4,6 +4,7 @@ import logging
 import re
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -25,6 +26,7 @@ _FULL = re.compile(
 _WORKER = re.compile(
     r'DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (is killed by signal: ([\w ]+)|exited unexpectedly)'
 )
+_NO_NUMBER = 'Pin memory thread exited unexpectedly'  # so PyTorch, when that thread lost a worker
 _RANK = re.compile(
     r'closed by peer|[Cc]onnection reset|Broken pipe|Timed out waiting|[Tt]imeout.*collective|NCCL|ProcessGroup'
 )
@@ -84,20 +86,25 @@ def failures_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError) as error:
         text = str(error)
         again = f'Go on by --resume from the last checkpoint in {runner.work_dir}.'
         worker = _WORKER.search(text)
+        # A batch is fetched from its worker by a socket, which can break before PyTorch knows that the worker ended.
+        unfetched = not isinstance(error, RuntimeError)
+        if unfetched and not _raised_in(error, '_try_get_data'):
+            raise
         if _FULL.search(text):
             raise OSError(
                 f'The shared memory {SHARED_MEMORY}, by which workers pass batches on, is full: '
                 f'{free_mib(SHARED_MEMORY):.0f} MiB are free. Give it more room (docker run --shm-size=8g, or '
                 f'--ipc=host), or take fewer workers: train_dataloader.num_workers=2, or 0 for none. {again}'
             ) from error
-        if worker is not None:
-            how = f'was ended by a signal ({worker[3].strip()})' if worker[3] else 'has ended'
+        if worker is not None or _NO_NUMBER in text or unfetched:
+            which = f' (process {worker[1]})' if worker else ''
+            how = f'was ended by a signal ({worker[3].strip()})' if worker and worker[3] else 'has ended'
             raise ChildProcessError(
-                f'A worker of a DataLoader (process {worker[1]}) {how}. If the system had no memory left, its log '
+                f'A worker of a DataLoader{which} {how}. If the system had no memory left, its log '
                 '(dmesg) names the process: take fewer workers (train_dataloader.num_workers), or a smaller '
                 f'train_dataloader.batch_size. {again}'
             ) from error
@@ -108,6 +115,10 @@ def failures_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
                 f'{collective_timeout(runner.cfg) or 1800:g} s: --cfg-options env_cfg.dist_cfg.timeout=7200. {again}'
             ) from error
         raise
+
+
+def _raised_in(error: BaseException, function: str) -> bool:
+    return any(frame.f_code.co_name == function for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def keep_going(visualizer: Visualizer) -> None:
