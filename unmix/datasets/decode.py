@@ -74,7 +74,9 @@ def read_image(path: str | bytes | Path, data: bytes | None = None, exif: bool =
         raise _unreadable(path, error) from error
 
 
-def decode_image(path: str | bytes | Path, least: int | None = None, exif: bool = True) -> Tensor:
+def decode_image(
+    path: str | bytes | Path, least: int | None = None, exif: bool = True, data: bytes | None = None
+) -> Tensor:
     """Read an image file as RGB: uint8 (3, H, W), whose memory has the order of (H, W, 3).
 
     Args:
@@ -82,15 +84,17 @@ def decode_image(path: str | bytes | Path, least: int | None = None, exif: bool 
         least: If given, a JPEG is decoded at n/8 of its size (n = 1 to 4), the smallest at which both sides have at
             least so many pixels. This is not bit-equal to what resizing would give: docs/speed.md.
         exif: As for :func:`read_image`.
+        data: The bytes of the file, if they have been read.
 
     Raises:
         ValueError: If it is truncated or no image.
     """
-    try:
-        with open(path_bytes(path), 'rb') as file:
-            data = file.read()
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    if data is None:
+        try:
+            with open(path_bytes(path), 'rb') as file:
+                data = file.read()
+        except OSError as error:
+            raise _unreadable(path, error) from error
     pixels = _decode_jpeg(data, least) if simplejpeg is not None and data[:2] == b'\xff\xd8' else None
     if pixels is None:
         pixels = np.array(read_image(path, data, exif))
