@@ -24,6 +24,7 @@ from unmix.utils.dist import host_group
 CACHES = ('none', 'full', 'part', 'decoded')
 _THREADS = 8
 _STRIDE = 256  # images between two looks at the progress bar
+GROUPS = Path('/sys/fs/cgroup')
 _GIB = 2**30
 
 
@@ -174,7 +175,7 @@ def _limits(controllers: str, path: Path) -> Iterator[int]:
     """Yield the bytes that are left in a control group and those above it; memory of files counts as left."""
     if controllers and 'memory' not in controllers.split(','):
         return
-    top = Path('/sys/fs/cgroup') / ('memory' if controllers else '')
+    top = GROUPS / ('memory' if controllers else '')
     names = ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file')
     limit, usage, files = names if controllers else ('memory.max', 'memory.current', 'inactive_file')
     for group in [top / path, *(top / above for above in path.parents)]:

@@ -160,7 +160,8 @@ def _scan(
     if not os.path.isdir(root):
         option = ' (--cfg-options data_root=DIR)' if key == 'dataset.data_root' else ''
         raise FileNotFoundError(
-            f'{key}: there is no folder or archive {shown(root)} (looked in {shown(Path.cwd())}). Correct the path{option}.'
+            f'{key}: there is no folder {shown(root)} and no such archive (looked in {shown(Path.cwd())}). Correct the '
+            f'path{option}.'
         )
     try:
         return Scan(root, folders)

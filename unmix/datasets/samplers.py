@@ -123,9 +123,9 @@ class EpochSampler(KeySampler):
         shuffle: Whether each epoch has its own order; without, the order is that of the data set.
         seed: The same on all ranks; None: one that the ranks agree on.
         round_up: Whether the first images come again at the end, so that all ranks have as many.
-        part: In every epoch rank r takes the images r, r + world_size, ..., each rank in an order of its own: those that
-            its machine has in memory with ``cache='part'`` of the data set. A batch of all ranks is then no random part
-            of all images, as in the released code of PIC with ``--zip``.
+        part: In every epoch rank r takes the images r, r + world_size, ..., each rank in an order of its own: those
+            that its machine has in memory with ``cache='part'`` of the data set. A batch of all ranks is then no random
+            part of all images, as in the released code of PIC with ``--zip``.
     """
 
     def __init__(
