@@ -3,13 +3,12 @@
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
@@ -20,6 +19,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.logging import print_log
 
 from unmix.utils.dist import host_group
+from unmix.utils.progress import progress
 
 CACHES = ('none', 'full', 'part', 'decoded')
 _THREADS = 8
@@ -126,7 +126,10 @@ class HostCache:
                 _write(self._descriptor, data, start + 1)
                 _write(self._descriptor, b'\1', start)
 
-        with ThreadPoolExecutor(_THREADS) as pool, _progress(what, int(self.sizes[images].sum())) as advance:
+        with (
+            ThreadPoolExecutor(_THREADS) as pool,
+            progress(what, int(self.sizes[images].sum()), get_rank() == 0) as advance,
+        ):
             for first, last in pairwise([*range(0, len(images), _STRIDE), len(images)]):
                 list(pool.map(write, images[first:last].tolist()))
                 advance(int(self.sizes[images[first:last]].sum()))
@@ -214,15 +217,3 @@ def _write(descriptor: int, data: bytes, start: int) -> None:
 def _close(descriptor: int) -> None:
     with suppress(OSError):
         os.close(descriptor)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    shown = get_rank() == 0 and sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda size: progress.update(task, advance=size)

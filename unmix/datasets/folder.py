@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +141,22 @@ class ImageFolder(EncodedDataset):
         scan.passed += Counter()  # without zeros
         if labelled:
             self.labels = torch.tensor(list(labels.values()))
-            folders = {label: name.rpartition(b'/')[0] for name, label in labels.items()}
-            pairs = {(name.rpartition(b'/')[0], label) for name, label in labels.items()}
-            if len(pairs) == len(folders) == len({*folders.values()}) == max(folders) + 1:
-                self.classes = tuple(text(folders[label]) for label in range(len(folders)))
+            tops = [(name[: max(name.find(b'/'), 0)], label) for name, label in labels.items()]
+            folders = [(os.path.dirname(name), label) for name, label in labels.items()]
+            self.classes = _names_of_labels(tops) or _names_of_labels(folders)
         return list(labels)
 
     def name(self, index: int) -> str:
         """Return the path of an image below ``data_root``."""
         return text(self.paths[index])
+
+
+def _names_of_labels(pairs: Sequence[tuple[bytes, int]]) -> tuple[str, ...] | None:
+    """Return the name of each label, from 0; None unless each has one, and no other has it."""
+    names = {label: name for name, label in pairs}
+    if len({*pairs}) == len(names) == len({*names.values()}) == max(names) + 1:
+        return tuple(text(names[label]) for label in range(len(names)))
+    return None
 
 
 def _scan(
