@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_an_error_before_anything_is_read(tmp_path: Path, m
     needed = int((ImageFolder(path).files.sizes() + 1).sum())
     monkeypatch.setattr(caches, 'free_memory', lambda folder: {'in /dev/shm': 2**40, 'in the memory': needed - 1})
     expected = (
-        rf"dataset\.cache='full': the images have .* GiB \({needed} bytes\), but only .* GiB \({needed - 1} bytes\)"
+        rf"dataset\.cache='full': the images have .* MiB \({needed} bytes\), but only .* MiB \({needed - 1} bytes\)"
     )
     with pytest.raises(ValueError, match=expected + r" are free in the memory\. Set dataset\.cache='none'"):
         ImageFolder(path, cache='full')

@@ -5,6 +5,7 @@ from unmix.datasets.arrays import ArrayDataset, Digits
 from unmix.datasets.base import BaseDataset, collate
 from unmix.datasets.decode import decode_image, read_image
 from unmix.datasets.folder import ImageFolder, ImageNet, TinyImageNet
+from unmix.datasets.hugging_face import HuggingFaceDataset
 from unmix.datasets.published import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, read_idx
 from unmix.datasets.samplers import EpochSampler, SampleKey, SlidingWindowSampler
 from unmix.datasets.wrappers import FirstImages, MixtureDataset, Subset
@@ -20,6 +21,7 @@ __all__ = [
     'EpochSampler',
     'FashionMNIST',
     'FirstImages',
+    'HuggingFaceDataset',
     'ImageFolder',
     'ImageNet',
     'MixtureDataset',

@@ -25,7 +25,6 @@ CACHES = ('none', 'full', 'part', 'decoded')
 _THREADS = 8
 _STRIDE = 256  # images between two looks at the progress bar
 GROUPS = Path('/sys/fs/cgroup')
-_GIB = 2**30
 
 
 class HostCache:
@@ -83,10 +82,9 @@ class HostCache:
             error = ValueError(f'{what}: the images do not fit into {folder} ({refusal.strerror}). {_advice(folder)}')
         _raise(_gather(error))
         if rank == 0:
-            size = self.sizes[kept].sum() / _GIB
             print_log(
-                f'{what}: {int(kept.sum())} images, {size:.3g} GiB in the memory of this host, read in '
-                f'{time.monotonic() - began:.1f} s.',
+                f'{what}: {int(kept.sum())} images, {_shown(int(self.sizes[kept].sum()))} in the memory of this host, '
+                f'read in {time.monotonic() - began:.1f} s.',
                 logger='current',
             )
 
@@ -99,8 +97,8 @@ class HostCache:
         place, free = min(free_memory(folder).items(), key=lambda item: item[1])
         if needed > free:
             raise ValueError(
-                f'{what}: the images have {needed / _GIB:.3g} GiB ({needed} bytes), but only {free / _GIB:.3g} GiB '
-                f'({free} bytes) are free {place}. {_advice(folder)}'
+                f'{what}: the images have {_shown(needed)} ({needed} bytes), but only {_shown(free)} ({free} bytes) '
+                f'are free {place}. {_advice(folder)}'
             )
         descriptor, name = tempfile.mkstemp(prefix='unmix-', dir=folder)
         self._keep(descriptor)
@@ -185,6 +183,10 @@ def _limits(controllers: str, path: Path) -> Iterator[int]:
         with suppress(OSError, ValueError, KeyError):  # 'max' is no number
             stat = dict(line.split() for line in (group / 'memory.stat').read_text().splitlines())
             yield int((group / limit).read_text()) - int((group / usage).read_text()) + int(stat[files])
+
+
+def _shown(size: int) -> str:
+    return f'{size / 2**30:.1f} GiB' if size >= 2**30 else f'{size / 2**20:.1f} MiB'
 
 
 def _advice(folder: str) -> str:
