@@ -12,7 +12,9 @@ from unmix.checkpoint.data import difference, fingerprint
 from unmix.datasets import HuggingFaceDataset, ImageFolder, Subset
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # nothing is looked for elsewhere
-datasets = pytest.importorskip('datasets', reason="needs the package datasets: pip install 'unmix[datasets]'")
+datasets = pytest.importorskip(
+    'datasets', minversion='2.19', reason="needs the package datasets: pip install 'unmix[datasets]'"
+)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -111,9 +113,10 @@ def test_what_is_refused(tmp_path: Path) -> None:
             ValueError, match=rf'12 of 12 labels .* no integers from 0; the first is {wrong!r} of image 0'
         ):
             HuggingFaceDataset(name)
-    found.select([]).save_to_disk(tmp_path / 'empty')
-    with pytest.raises(FileNotFoundError, match=r"the split 'train' of .*empty holds no image"):
-        HuggingFaceDataset(tmp_path / 'empty')
+    empty = datasets.Dataset.from_dict(dict(image=[], label=[]), features=found.features)
+    empty.to_parquet(tmp_path / 'empty.parquet')
+    with pytest.raises(FileNotFoundError, match=r'dataset\.data_root: .*empty\.parquet.* (holds no image|no data)'):
+        HuggingFaceDataset(tmp_path / 'empty.parquet')
 
 
 def test_images_that_are_files_elsewhere(tmp_path: Path) -> None:

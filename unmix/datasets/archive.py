@@ -46,8 +46,8 @@ SEVERAL = b'*?['
 LARGEST_FACTOR, LARGEST_FREE = 100, 2**20  # a member of up to 1 MiB, or of 100 times its packed bytes
 KEPT = 10_000  # members; the directory of a smaller archive is read each time
 OPEN = 256  # archives that stay open
-SLACK = 64  # bytes: the longest extra field of a member that is read in one go
 _HEADER = 30  # bytes of a zip's local header
+_NAME = 256  # bytes of a name that are read with it
 _TEXT = 2**16  # bytes of the longest label
 _ARRAYS = ('names', 'start', 'packed', 'size', 'kind', 'label')
 
@@ -124,10 +124,13 @@ class Archive:
         parts = [_directory(file) for file in self.files]
         self.stamps = [stamp for stamp, _ in parts]
         self.file = np.repeat(np.arange(len(parts)), [len(part['names']) for _, part in parts])
-        self.paths, self.start, self.packed, self.size, self.kind, self.label = (
-            np.concatenate([part[name] for _, part in parts]) for name in _ARRAYS
+        self.paths, self.kind, self.label = (
+            np.concatenate([part[name] for _, part in parts]) for name in ('names', 'kind', 'label')
         )
+        spans = [np.stack([part[name] for name in ('start', 'packed', 'size', 'kind')], 1) for _, part in parts]
+        self.spans = np.concatenate(spans).astype(np.int64)  # (N, 4): one look-up an image
         self.inside = b''
+        self._data = np.zeros(len(self.paths), dtype=np.int64)  # where data begin, as far as they have been read
         self._open: dict[int, int] = {}  # descriptors
         self._refuse_doubles()
 
@@ -149,7 +152,7 @@ class Archive:
         """Return the archive with these members only."""
         chosen = copy.copy(self)  # without open files: __getstate__
         rows = np.asarray(numbers, dtype=np.int64)
-        for name in ('file', 'paths', 'start', 'packed', 'size', 'kind', 'label'):
+        for name in ('file', 'paths', 'spans', 'kind', 'label', '_data'):
             setattr(chosen, name, getattr(self, name)[rows])
         return chosen
 
@@ -186,20 +189,21 @@ class Archive:
         Raises:
             ValueError: If the archive has changed or is gone, or the member is damaged.
         """
-        start, packed, size, kind = (int(a[number]) for a in (self.start, self.packed, self.size, self.kind))
-        if kind == TAR:
-            data = self._at(number, start, size)
-        else:
-            name = os.path.basename(self.paths[number])
-            guess = _HEADER + len(self.paths[number]) + SLACK
-            block = self._at(number, start, guess + packed)
-            skipped = _HEADER + int.from_bytes(block[26:28], 'little') + int.from_bytes(block[28:30], 'little')
-            named = block[_HEADER : _HEADER + int.from_bytes(block[26:28], 'little')]
-            if block[:4] != b'PK\x03\x04' or not named.endswith(name):
+        start, packed, size, kind = self.spans[number].tolist()
+        known = int(self._data[number])
+        if known:
+            start = known
+        elif kind != TAR:
+            header = self._at(number, start, _HEADER + _NAME)
+            length, extra = (int.from_bytes(header[place : place + 2], 'little') for place in (26, 28))
+            if length > _NAME:
+                header = self._at(number, start, _HEADER + length)
+            named = header[_HEADER : _HEADER + length].endswith(os.path.basename(self.paths[number]))
+            if header[:4] != b'PK\x03\x04' or not named:
                 raise self._damaged(number, 'it is not where the directory says')
-            data = block[skipped : skipped + packed]
-            if skipped > guess:  # a long extra field
-                data += self._at(number, start + guess + packed, skipped - guess)
+            start += _HEADER + length + extra
+            self._data[number] = start
+        data = self._at(number, start, packed)
         if len(data) != packed:
             raise self._damaged(number, 'the archive ends before it')
         if kind != DEFLATED:
@@ -243,10 +247,10 @@ class Archive:
 
     def sizes(self) -> np.ndarray:
         """Return the bytes of each member, (N,) int64, unpacked."""
-        return self.size
+        return self.spans[:, 2]
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | dict(_open={})
+        return vars(self) | dict(_open={}, _data=np.zeros_like(self._data))
 
     def __del__(self) -> None:
         for descriptor in vars(self).get('_open', {}).values():

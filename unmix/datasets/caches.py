@@ -56,13 +56,13 @@ class HostCache:
         share = np.arange(len(sizes)) % world
         order = np.argsort(share, kind='stable')  # those of a rank lie together: the others take no memory
         self.starts = np.empty(len(sizes), dtype=np.int64)
-        rooms = 1 + self.sizes[order]  # the first byte says whether the image is there
-        self.starts[order] = np.cumsum(rooms) - rooms
+        ends = len(sizes) + np.cumsum(self.sizes[order])  # first a byte for each image that says whether it is there
+        self.starts[order] = ends - self.sizes[order]
         kept = np.isin(share, peers) if part else np.ones(len(sizes), dtype=bool)
         name, error = '', None
         if rank == peers[0]:
             try:
-                name = self._create(folder, int(self.sizes[kept].sum()) + int(kept.sum()), what)
+                name = self._create(folder, int(self.sizes[kept].sum()) + len(sizes), what)
             except ValueError as refusal:
                 error = refusal
         answers = _gather((name, error))
@@ -81,6 +81,7 @@ class HostCache:
         except OSError as refusal:
             error = ValueError(f'{what}: the images do not fit into {folder} ({refusal.strerror}). {_advice(folder)}')
         _raise(_gather(error))
+        self._there = np.frombuffer(os.pread(self._descriptor, len(sizes), 0), dtype=bool)
         if rank == 0:
             print_log(
                 f'{what}: {int(kept.sum())} images, {_shown(int(self.sizes[kept].sum()))} in the memory of this host, '
@@ -102,7 +103,7 @@ class HostCache:
             )
         descriptor, name = tempfile.mkstemp(prefix='unmix-', dir=folder)
         self._keep(descriptor)
-        os.truncate(descriptor, int((1 + self.sizes).sum()))
+        os.truncate(descriptor, len(self.sizes) + int(self.sizes.sum()))
         return name
 
     def _keep(self, descriptor: int) -> None:
@@ -120,9 +121,8 @@ class HostCache:
         def write(number: int) -> None:
             data = make(number)
             if data is not None:
-                start = int(self.starts[number])
-                _write(self._descriptor, data, start + 1)
-                _write(self._descriptor, b'\1', start)
+                _write(self._descriptor, data, int(self.starts[number]))
+                _write(self._descriptor, b'\1', number)
 
         with (
             ThreadPoolExecutor(_THREADS) as pool,
@@ -134,10 +134,9 @@ class HostCache:
 
     def get(self, number: int) -> bytes | None:
         """Return the bytes of an image; None if it is not there."""
-        if self._descriptor < 0:
+        if self._descriptor < 0 or not self._there[number]:
             return None
-        found = os.pread(self._descriptor, 1 + int(self.sizes[number]), int(self.starts[number]))
-        return found[1:] if found[:1] == b'\1' else None
+        return os.pread(self._descriptor, int(self.sizes[number]), int(self.starts[number]))
 
     def __getstate__(self) -> dict[str, Any]:
         """Give the file to a process that is started; a copy for anything else has no image."""

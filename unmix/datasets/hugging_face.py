@@ -167,7 +167,9 @@ def _load(root: str, split: str) -> Any:
     """Return a split as ``datasets.Dataset``."""
     try:
         import datasets
-    except ImportError as error:
+
+        datasets.load_dataset  # noqa: B018  # a folder named datasets can be imported too
+    except (ImportError, AttributeError) as error:
         raise ImportError("HuggingFaceDataset needs the package datasets: pip install 'unmix[datasets]'.") from error
     try:
         if any(os.path.isfile(os.path.join(root, name)) for name in SAVED):
