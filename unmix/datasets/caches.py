@@ -158,12 +158,12 @@ def free_memory(folder: str) -> dict[str, int]:
     """Return the bytes that a file in ``folder`` may take, by what limits them, as the end of a sentence."""
     found = {f'in {folder}': shutil.disk_usage(folder).free}
     with suppress(OSError, StopIteration):
-        lines = Path('/proc/meminfo').read_text().splitlines()
+        lines = Path('/proc/meminfo').read_text(encoding='utf-8').splitlines()
         found['in the memory of this machine'] = 1024 * int(
             next(line.split()[1] for line in lines if line.startswith('MemAvailable:'))
         )
     with suppress(OSError):
-        for line in Path('/proc/self/cgroup').read_text().splitlines():
+        for line in Path('/proc/self/cgroup').read_text(encoding='utf-8').splitlines():
             _, controllers, path = line.split(':', 2)
             for limit in _limits(controllers, Path(path.strip('/'))):
                 place = 'under the memory limit of this job or container'
@@ -180,8 +180,12 @@ def _limits(controllers: str, path: Path) -> Iterator[int]:
     limit, usage, files = names if controllers else ('memory.max', 'memory.current', 'inactive_file')
     for group in [top / path, *(top / above for above in path.parents)]:
         with suppress(OSError, ValueError, KeyError):  # 'max' is no number
-            stat = dict(line.split() for line in (group / 'memory.stat').read_text().splitlines())
-            yield int((group / limit).read_text()) - int((group / usage).read_text()) + int(stat[files])
+            stat = dict(line.split() for line in (group / 'memory.stat').read_text(encoding='utf-8').splitlines())
+            yield (
+                int((group / limit).read_text(encoding='utf-8'))
+                - int((group / usage).read_text(encoding='utf-8'))
+                + int(stat[files])
+            )
 
 
 def _shown(size: int) -> str:
