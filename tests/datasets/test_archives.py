@@ -67,6 +67,28 @@ def pack_tar(path: Path, members: list[Member], form: int = tarfile.PAX_FORMAT) 
     return path
 
 
+class Stream(io.RawIOBase):
+    """A file without positions: a zip to it has the sizes of a member behind its data."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = open(path, 'wb')  # noqa: SIM115
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        return self.file.write(data)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def streamed(path: Path, members: list[Member]) -> Path:
+    with Stream(path) as stream:
+        pack_zip(stream, members, zipfile.ZIP_DEFLATED)
+    return path
+
+
 def with_map(path: Path, members: list[Member]) -> Path:
     names = [name for name, _ in members if name in NAMES]
     labels = {label: number for number, label in enumerate(sorted({name.split('/')[0] for name in names}))}
@@ -91,6 +113,7 @@ FORMS: dict[str, Callable[[Path, list[Member]], Path]] = {
     'stored': lambda root, members: pack_zip(root / 'x.zip', members),
     'deflated': lambda root, members: pack_zip(root / 'x.ZIP', members, zipfile.ZIP_DEFLATED),
     'zip64': lambda root, members: pack_zip(root / 'x.zip', members, wide=True),
+    'streamed': lambda root, members: streamed(root / 'x.zip', members),
     'with folders': lambda root, members: pack_zip(root / 'x.zip', [('a/', b''), ('c/', b''), *reversed(members)]),
     'map': lambda root, members: with_map(root / 'x.zip', members),
     'map with prefix': lambda root, members: flat_map(root / 'x.zip', members),

@@ -82,8 +82,19 @@ def test_a_device_that_is_full_is_an_error(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(caches, '_write', full)
     images(tmp_path / 'x')
-    with pytest.raises(ValueError, match=r'the images do not fit into /.* \(No space left on device\)\. Set dataset'):
+    with pytest.raises(ValueError, match=r'the images cannot be kept in /.* \(No space left on device\)\. Set dataset'):
         ImageFolder(tmp_path / 'x', cache='full')
+
+
+def test_memory_that_cannot_be_had_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object) -> None:
+        raise OSError(27, 'File too large')
+
+    monkeypatch.setattr(os, 'truncate', refused)
+    images(tmp_path / 'x')
+    with pytest.raises(ValueError, match=r"dataset\.cache='part': the images cannot be kept in /.* \(File too large\)"):
+        ImageFolder(tmp_path / 'x', cache='part')
+    assert MEMORY is None or not list(MEMORY.glob('unmix-*'))
 
 
 def test_limits_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

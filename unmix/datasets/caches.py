@@ -60,26 +60,28 @@ class HostCache:
         self.starts[order] = ends - self.sizes[order]
         kept = np.isin(share, peers) if part else np.ones(len(sizes), dtype=bool)
         name, error = '', None
-        if rank == peers[0]:
-            try:
+        try:
+            if rank == peers[0]:
                 name = self._create(folder, int(self.sizes[kept].sum()) + len(sizes), what)
-            except ValueError as refusal:
-                error = refusal
+        except (ValueError, OSError) as refusal:
+            error = _explained(refusal, what, folder)
         answers = _gather((name, error))
         _raise([error for _, error in answers])
-        if rank != peers[0]:
-            self._keep(os.open(answers[peers[0]][0], os.O_RDWR))
-        _gather(None)  # all have opened it
+        try:
+            if rank != peers[0]:
+                self._keep(os.open(answers[peers[0]][0], os.O_RDWR))
+        except OSError as refusal:
+            error = _explained(refusal, what, folder)
+        errors = _gather(error)  # all have opened it
         if rank == peers[0]:
             os.unlink(name)
+        _raise(errors)
         mine = np.flatnonzero(kept & (share == rank)) if part else np.flatnonzero(kept)[peers.index(rank) :: len(peers)]
         began = time.monotonic()
         try:
             self._fill(mine, make, what)
-        except ValueError as refusal:
-            error = refusal
-        except OSError as refusal:
-            error = ValueError(f'{what}: the images do not fit into {folder} ({refusal.strerror}). {_advice(folder)}')
+        except (ValueError, OSError) as refusal:
+            error = _explained(refusal, what, folder)
         _raise(_gather(error))
         self._there = np.frombuffer(os.pread(self._descriptor, len(sizes), 0), dtype=bool)
         if rank == 0:
@@ -93,6 +95,7 @@ class HostCache:
         """Create the file, and return its name.
 
         Raises:
+            OSError: If the system does not allow it.
             ValueError: If there is not enough memory.
         """
         place, free = min(free_memory(folder).items(), key=lambda item: item[1])
@@ -103,7 +106,11 @@ class HostCache:
             )
         descriptor, name = tempfile.mkstemp(prefix='unmix-', dir=folder)
         self._keep(descriptor)
-        os.truncate(descriptor, len(self.sizes) + int(self.sizes.sum()))
+        try:
+            os.truncate(descriptor, len(self.sizes) + int(self.sizes.sum()))
+        except OSError:
+            os.unlink(name)
+            raise
         return name
 
     def _keep(self, descriptor: int) -> None:
@@ -198,6 +205,12 @@ def _advice(folder: str) -> str:
         "images, or more machines with cache='part'; in a container, raise its limits, such as --shm-size of docker "
         f'for {folder}.'
     )
+
+
+def _explained(error: ValueError | OSError, what: str, folder: str) -> ValueError:
+    if isinstance(error, ValueError):
+        return error
+    return ValueError(f'{what}: the images cannot be kept in {folder} ({error.strerror}). {_advice(folder)}')
 
 
 def _gather(value: Any) -> list[Any]:
