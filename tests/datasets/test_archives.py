@@ -366,6 +366,8 @@ def test_maps_that_are_refused(tmp_path: Path, fault: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         ImageFolder(path)
     assert str(caught.value).startswith('dataset.map_file: ')
+    if fault == 'negative':  # as the message advises
+        assert len(ImageFolder(path, labelled=False)) == 2
     (tmp_path / 'x_map.txt').unlink()
     assert len(ImageFolder(path)) == 2
 

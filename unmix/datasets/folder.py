@@ -129,7 +129,7 @@ class ImageFolder(EncodedDataset):
 
     def _mapped(self, scan: Scan, map_file: str | Path, labelled: bool) -> list[bytes]:
         """Return the images of a map; set labels and, if they lie in a folder for each label, classes."""
-        known, labels = set(scan.paths()), read_map(map_file, 'dataset.map_file')
+        known, labels = set(scan.paths()), read_map(map_file, 'dataset.map_file', labelled)
         missing = [name for name in labels if name not in known]
         if missing:
             raise FileNotFoundError(

@@ -72,7 +72,7 @@ def _readings(line: bytes, root: bytes) -> list[bytes]:
     return names
 
 
-def read_map(path: str | Path, key: str) -> dict[bytes, int]:
+def read_map(path: str | Path, key: str, labelled: bool = True) -> dict[bytes, int]:
     """Read a file with the name of an image, a tab and its label in each line, as the zipped ImageNet has it.
 
     A name may have the prefix of its archive (``train.zip@/``), ``./`` or ``/``. Labels are integers from 0.
@@ -80,6 +80,7 @@ def read_map(path: str | Path, key: str) -> dict[bytes, int]:
     Args:
         path: The file.
         key: Key of the config, for messages.
+        labelled: Whether labels are needed: without, they may be negative.
 
     Returns:
         The label of each name, in the order of the file.
@@ -101,7 +102,7 @@ def read_map(path: str | Path, key: str) -> dict[bytes, int]:
         where = f'{key}: line {number} of {shown(file)}'
         if not tab or not re.fullmatch(rb' *[+-]?[0-9]{1,9} *\r?', label):
             raise ValueError(f'{where} is {shown(line)}; expected NAME, a tab and a label, such as a/1.jpg<TAB>0.')
-        if int(label) < 0:
+        if labelled and int(label) < 0:
             raise ValueError(
                 f'{where} gives {shown(name)} the label {int(label)}; labels are the numbers of classes, from 0. '
                 'Leave images without a label out, or train with dataset.labelled=False.'
