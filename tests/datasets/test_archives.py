@@ -251,6 +251,14 @@ def test_threads_read_for_themselves(tmp_path: Path, form: str) -> None:
         assert not any(name.startswith(str(tmp_path)) for name in names)
 
 
+def test_more_archives_than_can_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = images(tmp_path / 'x')
+    packed = ImageFolder(FORMS['some tars'](tmp_path, members), pipeline=VIEWS)
+    monkeypatch.setattr(archive, 'OPEN', 2)
+    assert same(batches(ImageFolder(tmp_path / 'x', pipeline=VIEWS)), batches(packed))
+    assert not packed.files._open
+
+
 def png(side: int = 4) -> bytes:
     file = io.BytesIO()
     Image.new('RGB', (side, side)).save(file, 'PNG')
