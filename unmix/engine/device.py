@@ -70,9 +70,9 @@ def describe_use(runner: Runner | FlexibleRunner, prefetch: bool) -> str:
         runner: With a model and an optimiser that are built.
         prefetch: Whether batches are copied ahead.
     """
-    device = next(unwrap(runner.model).parameters()).device
+    device, count = next(unwrap(runner.model).parameters()).device, get_world_size()
     parts = [
-        f'{_device(device)}, {get_world_size()} process(es)',
+        f'{_device(device)}, {count} process{"es" * (count > 1)}',
         _precision(runner, device),
         f'channels-last {_channels_last(runner.model)}',
         f'compile {_on(runner.cfg.get("compile") not in (None, False))}',
