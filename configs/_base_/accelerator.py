@@ -4,9 +4,10 @@ _base_ = ['unmix::moco/mocov2_resnet50_8xb32-coslr-200e_in1k.py', 'unmix::_base_
 unmix train moco/mocov2_resnet50_8xb32-coslr-200e_in1k --cfg-options _base_=unmix::_base_/accelerator.py
 
 Each key is explained in docs/speed.md. Further ones: compile=True, optim_wrapper.type=AutocastOptimWrapper (bfloat16).
+Recipes with model.backbone.num_splits are faster with model.backbone.channels_last=False.
 """
 
-# `accelerator` is merged into the config: no two bases may have the same key at the top, and all have env_cfg.
+# Merged into the config when all is read: no two bases may have a key in common, and each recipe has these.
 accelerator = dict(
     env_cfg=dict(cudnn_benchmark=True, matmul_precision='high'),
     model=dict(backbone=dict(channels_last=True)),

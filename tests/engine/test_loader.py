@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,7 +176,7 @@ def test_a_config_with_a_stream_needs_no_sampler() -> None:
 def test_batches_are_pinned_where_there_is_cuda(
     cuda: bool, given: dict[str, bool], pinned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    monkeypatch.setattr('unmix.engine.loader.torch', SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: cuda)))
     cfg = dict(dataset=dict(type='mmengine.ToyData'), sampler=dict(type='DefaultSampler'), batch_size=4, **given)
     assert build_dataloader(cfg).pin_memory == pinned
 

@@ -90,7 +90,7 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     """
     cfg = _read(find_config(name))
     options = dict(options or {})
-    _add_bases(cfg, options.pop('_base_', []))
+    _add_bases(cfg, option_bases(options.pop('_base_', [])))
     content = cfg._cfg_dict
     check_kinds(content)
     for _, node in dicts(content):
@@ -117,14 +117,23 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     return cfg
 
 
-def _add_bases(cfg: Config, bases: Any) -> None:
-    """Merge the bases of the option ``_base_`` into a config, and then its key ``accelerator``."""
-    names = bases if isinstance(bases, list | tuple) else [bases]
+def option_bases(value: Any) -> list[str]:
+    """Return the names of configs that the option ``_base_`` has, one or several.
+
+    Raises:
+        ValueError: If it has something else.
+    """
+    names = [*value] if isinstance(value, list | tuple) else [value]
     if not all(isinstance(name, str) for name in names):
         raise ValueError(
-            f'--cfg-options _base_ is {bases!r}; expected the path or name of a config, or several: '
+            f'--cfg-options _base_ is {value!r}; expected the path or name of a config, or several: '
             '_base_=unmix::_base_/accelerator.py.'
         )
+    return names
+
+
+def _add_bases(cfg: Config, names: list[str]) -> None:
+    """Merge bases into a config, and then its key ``accelerator``."""
     for name in names:
         cfg.merge_from_dict(_read(find_config(name))._cfg_dict)
     accelerator = cfg.pop('accelerator', {})
