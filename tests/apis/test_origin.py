@@ -67,5 +67,5 @@ def test_the_base_for_accelerators(tmp_path):
         assert value is True
         assert [place.file.name for place in places] == ['accelerator.py', 'default_runtime.py']
         assert 'cudnn_benchmark=True' in file.read_text().splitlines()[places[0].line - 1]
-        assert found['model.backbone.channels_last'][1][0].file == file
+        assert found['model.backbone.channels_last'][1][0].file.samefile(file)
         assert found['env_cfg.dist_cfg.timeout'][1][0].file.name == 'default_runtime.py'
