@@ -505,6 +505,7 @@ def test_several_bases_as_an_option(tmp_path):
     ({'_base_': 3}, ValueError, r'--cfg-options _base_ is 3; expected the path or name of a config'),
     ({'_base_': [None]}, ValueError, r'--cfg-options _base_ is \[None\]; expected the path or name of a config'),
     ({'compile': True, '_base_': 'unmix::_base_/fsdp.py'}, ValueError, 'strategy and compile'),
+    ({'compile': 'default'}, ValueError, r"compile is 'default' \(str\); expected True, False, or a dict"),
     ({'env_cfg.matmul_precision': 'tf32'}, ValueError, "it is one of 'highest', 'high', 'medium'"),
 ])  # fmt: skip
 def test_bases_and_settings_for_speed_that_are_refused(options, error, message):

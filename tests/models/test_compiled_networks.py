@@ -155,6 +155,15 @@ def test_the_networks_of_a_method() -> None:
     assert not compile_networks(nn.Linear(2, 2), {})
 
 
+@pytest.mark.parametrize(('options', 'reason'), [
+    (dict(mode='fast'), 'fast'), (dict(mode='default', options={}), 'mode'),
+    pytest.param(dict(backend='inductr'), 'inductr', marks=pytest.mark.slow),
+])  # fmt: skip
+def test_options_that_pytorch_does_not_have(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=rf'compile is .*, which torch\.compile refuses: .*{reason}'):
+        compile_networks(METHODS['simclr'].build(), options)
+
+
 def _on_rank(rank: int, key: str) -> None:
     torch.set_num_threads(1)
     method, compiler = METHODS[key], Compiler()

@@ -33,7 +33,13 @@ def check_combinations(cfg: Mapping[str, Any]) -> None:
     _check_scaling(cfg.get('auto_scale_lr') or {}, cfg.get('train_dataloader') or {})
     _check_multipliers(cfg.get('optim_wrapper') or {})
     check_precision((cfg.get('env_cfg') or {}).get('matmul_precision'))
-    if cfg.get('strategy') and cfg.get('compile') not in (None, False):
+    compiled = cfg.get('compile')
+    if compiled is not None and not isinstance(compiled, bool | Mapping):
+        raise ValueError(
+            f'compile is {compiled!r} ({type(compiled).__name__}); expected True, False, or a dict of arguments of '
+            'torch.compile, as in --cfg-options compile.mode=default.'
+        )
+    if cfg.get('strategy') and compiled not in (None, False):
         raise ValueError(
             'The config has strategy and compile: networks that FSDP divides among the ranks are not compiled. Set '
             'compile=False, or strategy=None if the model fits on one GPU.'

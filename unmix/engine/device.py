@@ -56,10 +56,19 @@ def compile_networks(model: nn.Module, options: Mapping[str, Any]) -> bool:
     Args:
         model: The model, perhaps in DistributedDataParallel.
         options: Of ``torch.compile``.
+
+    Raises:
+        ValueError: If ``torch.compile`` has no such options.
     """
     found = networks(model)
     for network in found:
-        network.compile(**options)
+        try:
+            network.compile(**options)
+        except (RuntimeError, TypeError) as error:  # such as an unknown mode or backend
+            raise ValueError(
+                f'compile is {dict(options)}, which torch.compile refuses: {" ".join(str(error).split())}. '
+                'compile=True takes its defaults.'
+            ) from error
     return bool(found)
 
 
