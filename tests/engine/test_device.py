@@ -12,6 +12,7 @@ from mmengine.optim import OptimWrapper
 from unmix.config import load_config
 from unmix.engine.device import describe_use, set_matmul_precision
 from unmix.engine.optimizers import AutocastOptimWrapper
+from unmix.engine.sharding import ShardedStrategy
 
 QUICKSTART = 'unmix::quickstart/unmix-moco_digits.py'
 
@@ -86,3 +87,8 @@ def test_the_line_has_the_memory_format(value: bool | int, text: str, tmp_path: 
     runner.optim_wrapper = OptimWrapper(optimizer=torch.optim.SGD(runner.model.parameters(), 0.1))
     assert f'channels-last {text}' in describe_use(runner, prefetch=True).split('; ')
     assert describe_use(runner, prefetch=True).endswith('prefetch on')
+
+
+def test_strategies_set_the_precision_too() -> None:
+    ShardedStrategy(env_kwargs=dict(launcher='none', randomness=dict(seed=0), matmul_precision='medium'))
+    assert torch.get_float32_matmul_precision() == 'medium'
