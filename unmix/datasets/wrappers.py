@@ -161,6 +161,8 @@ class FirstImages(Wrapper):
                 f'processes); the data set has {len(self.dataset)}, and a positive number up to that is expected.'
             )
         self.num_images = num_images
+        labels = getattr(self.dataset, 'labels', None)
+        self.labels = None if labels is None else labels[:num_images]
 
     def __len__(self) -> int:
         return self.num_images

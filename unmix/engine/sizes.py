@@ -67,25 +67,27 @@ def check_sizes(runner: Runner | FlexibleRunner, dataloader: DataLoader[Any], ba
     parts: list[Any] = [model.head] if isinstance(model, BaseAlgorithm) else []
     parts += [sampler] if isinstance(sampler, KeySampler) else []
     found: list[Misfit] = []
-    enough = len(dataloader) > 0 and (batch is None or not dataloader.drop_last or batch * world <= images)
+    drawn = min(images, len(sampler) * world) if isinstance(sampler, KeySampler) else images  # of an epoch
+    enough = len(dataloader) > 0 and (batch is None or not dataloader.drop_last or batch * world <= drawn)
     if not enough:
-        share = f'{images} images' + (f', {images // world} for each of {world} processes' if world > 1 else '')
-        reason = f'train_dataloader.batch_size is {batch}, but the training data set has only {share}: not one whole'
+        share = f'{drawn} images' + (f', {drawn // world} for each of {world} processes' if world > 1 else '')
+        source = 'the training data set' if drawn == images else f'an epoch of {type(sampler).__name__}'
+        reason = f'train_dataloader.batch_size is {batch}, but {source} has only {share}: not one whole'
         found.append(Misfit(f'{reason} batch', fatal=True))
     if batch is None:
         return
     dim = ((runner.cfg.get('model') or {}).get('neck') or {}).get('out_dim')
 
     def sizes(size: int) -> Sizes:
-        total = size * world if dataloader.drop_last else min(size * world, max(images, 1))
-        seen = images // total * total if dataloader.drop_last else images
+        total = size * world if dataloader.drop_last else min(size * world, max(drawn, 1))
+        seen = drawn // total * total if dataloader.drop_last else drawn
         return Sizes(images, total, seen, epochs * -(-seen // total), dim)
 
     now = sizes(batch)._replace(iterations=epochs * max(len(dataloader), 1))
     found += [misfit for part in parts for misfit in part.misfits(now)]
     if not found:
         return
-    least = [2**k for k in range(20, -1, -1) if 2**k * world <= max(images // 4, min(SMALL, images))]
+    least = [2**k for k in range(20, -1, -1) if 2**k * world <= max(drawn // 4, min(SMALL, drawn))]
     for size in [*([batch] if enough else []), *(size for size in least if size <= batch)]:
         changes = [part.suitable(sizes(size)) for part in parts]
         if None not in changes:
@@ -96,7 +98,7 @@ def check_sizes(runner: Runner | FlexibleRunner, dataloader: DataLoader[Any], ba
     for change in changes:
         options |= change
     words = ' '.join(f'{key}={value}' for key, value in options.items())
-    advice = f'These sizes fit {images} images: --cfg-options {words}' if words else 'More images are needed.'
+    advice = f'These sizes fit {drawn} images: --cfg-options {words}' if words else 'More images are needed.'
     text = f'{". ".join(misfit.reason for misfit in found)}. {advice}'
     if any(misfit.fatal for misfit in found):
         raise ValueError(text)
