@@ -3,7 +3,8 @@
 from unmix.datasets import samplers, transforms
 from unmix.datasets.arrays import ArrayDataset, Digits
 from unmix.datasets.base import BaseDataset, collate
-from unmix.datasets.decode import decode_image, read_image
+from unmix.datasets.broken import BatchDataset
+from unmix.datasets.decode import BrokenImage, decode_image, read_image
 from unmix.datasets.folder import ImageFolder, ImageNet, TinyImageNet
 from unmix.datasets.published import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, read_idx
 from unmix.datasets.samplers import (
@@ -24,6 +25,8 @@ __all__ = [
     'STL10',
     'ArrayDataset',
     'BaseDataset',
+    'BatchDataset',
+    'BrokenImage',
     'ClassBalancedSampler',
     'Digits',
     'EpochSampler',

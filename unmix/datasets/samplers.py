@@ -82,6 +82,8 @@ class KeySampler(Sampler[SampleKey]):
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.start = 0
+        if callable(follow := getattr(dataset, 'follow', None)):  # BatchDataset
+            follow(self)
 
     def misfits(self, sizes: Sizes) -> list[Misfit]:
         """Return what does not fit these sizes of a training; checked before it. Default: nothing."""
