@@ -149,8 +149,8 @@ def test_folders_whose_first_image_may_not_be_opened_are_named(
     assert len(ImageFolder(tmp_path)) == 6
     assert sorted(asked) == [os.fsencode(tmp_path / place / '0.png') for place in ('a', 'b')]
     assert said[1:] == [
-        f'warning: {tmp_path}: the first image of 1 folders may not be opened: b/0.png; "unmix doctor {tmp_path}" lists '
-        'all such images.'
+        f'warning: {tmp_path}: the first image of 1 folders may not be opened: b/0.png; "unmix doctor {tmp_path}" '
+        'lists all such images.'
     ]
 
 

@@ -78,6 +78,14 @@ class BaseDataset(BatchDataset):
         """
         return ''
 
+    def encoded(self, index: int) -> bytes | None:
+        """Return the bytes of the file of an image; None if images are no files. ``unmix doctor`` asks for them.
+
+        Raises:
+            OSError: If they cannot be read.
+        """
+        return None
+
     def content(self, index: int) -> bytes:
         """Return bytes that change with the image, quickly, from any thread; empty by default: they are not compared.
 

@@ -102,6 +102,11 @@ class ImageFolder(BaseDataset):
         """Return the path of an image below ``data_root``."""
         return text(self.paths[index])
 
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of a file."""
+        with open(os.path.join(self.root, self.paths[index]), 'rb') as file:
+            return file.read()
+
     def content(self, index: int) -> bytes:
         """Return parts of the file."""
         return file_evidence(os.path.join(self.root, self.paths[index]))
