@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from rich.console import Console
 from rich.progress import track
@@ -127,7 +131,8 @@ def _parts_of_folder(root: bytes) -> Iterator[Part]:
 
 
 def _folder_part(name: str, role: str, root: bytes) -> Part:
-    dataset = ImageFolder(text(root), labelled=False)
+    with _quiet():
+        dataset = ImageFolder(text(root), labelled=False)
     items = Items(dataset)
     tops = [path.partition(os.sep.encode()) for path in dataset.paths.tolist()]
     labels, classes = None, None
@@ -137,6 +142,20 @@ def _folder_part(name: str, role: str, root: bytes) -> Part:
             numbers = {label: number for number, label in enumerate(found)}
             classes, labels = found, np.array([numbers[text(top)] for top, _, _ in tops])
     return Part(name, role, items.leaves, items.leaf, items.row, labels, classes, root)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Build a data set without its line in the log and its warnings: the findings have more."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _parts_of_config(cfg: Any, findings: list[Finding]) -> Iterator[Part]:
@@ -152,7 +171,8 @@ def _parts_of_config(cfg: Any, findings: list[Finding]) -> Iterator[Part]:
             continue
         seen.append((role, dataset))
         try:
-            built = DATASETS.build(dict(dataset))
+            with _quiet():
+                built = DATASETS.build(dict(dataset))
             items = Items(built)
         except (ValueError, OSError, TypeError, KeyError) as error:
             findings.append(Finding('data_set', 'error', name, f'The data set cannot be built: {error}'))

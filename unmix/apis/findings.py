@@ -152,7 +152,7 @@ def _of_classes(part: Part) -> Iterator[Finding]:
     if part.labels is None or part.classes is None:
         return
     counts = np.bincount(part.labels, minlength=len(part.classes))
-    absent = [part.classes[number] for number in np.flatnonzero(counts == 0)]
+    absent = [part.classes[number] for number in np.flatnonzero(counts == 0).tolist()]
     if absent:
         words = f'{len(absent)} of {len(part.classes)} classes have no image: delete their folders, or fill them.'
         yield Finding('empty_class', 'error', part.name, words, absent)
@@ -206,8 +206,15 @@ def of_pairs(parts: Sequence[Part]) -> Iterator[Finding]:
     row = np.concatenate([part.readable for part in parts])
     if len(row) == 0:
         return
-    records = np.concatenate([part.records[part.readable] for part in parts])
-    groups = equal_groups(records['digest'])
+
+    def column(name: str, where: np.ndarray | None = None) -> np.ndarray:
+        """Return a column of all records, or of some rising positions, without a copy of the whole."""
+        where = np.arange(len(row)) if where is None else where
+        return np.concatenate(
+            [part.records[name][row[where[owner[where] == number]]] for number, part in enumerate(parts)]
+        )
+
+    groups = equal_groups(column('digest'))
     # Within each part, and from the first image to train on to those to test on, all pairs with the first one.
     exact: list[tuple[int, int]] = []
     for group in groups:
@@ -218,9 +225,9 @@ def of_pairs(parts: Sequence[Part]) -> Iterator[Finding]:
         tested = [position for position in group if parts[owner[position]].role == 'test']
         exact += [(one, other) for one in trained for other in tested]
     first = np.setdiff1d(np.arange(len(row)), np.array([other for group in groups for other in group[1:]], int))
-    usable = first[~records['constant'][first]]
-    sides = np.minimum(records['width'], records['height'])
-    near = usable[near_pairs(records['thumbnail'][usable], sides[usable], records['mean'][usable])]
+    usable = first[~column('constant', first)]
+    sides = np.minimum(column('width', usable), column('height', usable))
+    near = usable[near_pairs(column('thumbnail', usable), sides, column('mean', usable))]
     yield from _pairs(parts, owner, row, [(int(a), int(b)) for a, b in exact], 'exact')
     yield from _pairs(parts, owner, row, [(int(a), int(b)) for a, b in near], 'near')
 

@@ -12,8 +12,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from unmix.datasets.base import BaseDataset
-from unmix.datasets.decode import ORIENTATION, PLAIN, BrokenImage, read_image, simplejpeg
+from unmix.datasets.decode import ORIENTATION, PLAIN, BrokenImage, read_image
 from unmix.datasets.transforms import to_tensor
+
+try:
+    import simplejpeg
+except ImportError:  # PIL reads JPEG too, less strictly
+    simplejpeg = None
 
 SIDE = 16  # of thumbnails
 FAULTS = ('', 'unreadable', 'zero_byte', 'no_image', 'truncated', 'too_large', 'damaged')
@@ -59,6 +64,7 @@ def examine(leaf: Any, row: int) -> tuple[np.ndarray, str]:
     record = np.zeros((), RECORD)
     try:
         data = leaf.encoded(row) if isinstance(leaf, BaseDataset) else None
+        pixels: np.ndarray | None
         if data is None:
             pixels, reason = _pixels_of(leaf, row), ''
             record['kind'] = KINDS.index('grey' if pixels.shape[2] == 1 else 'RGB')
@@ -146,7 +152,7 @@ def _measure(pixels: np.ndarray, record: np.ndarray) -> None:
     """Fill in what depends on pixels (H, W, C), uint8."""
     height, width, channels = pixels.shape
     record['height'], record['width'] = height, width
-    digest = blake2b(np.ascontiguousarray(pixels), digest_size=8, salt=f'{height}x{width}'.encode()[:16]).digest()
+    digest = blake2b(pixels.tobytes(), digest_size=8, salt=f'{height}x{width}'.encode()[:16]).digest()
     record['digest'] = int.from_bytes(digest, 'little')
     record['constant'] = (pixels.reshape(-1, channels).min(0) == pixels.reshape(-1, channels).max(0)).all()
     part = pixels[:: -(-height // _SAMPLED), :: -(-width // _SAMPLED)].reshape(-1, channels).astype(np.float32)
