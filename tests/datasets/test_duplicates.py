@@ -22,6 +22,7 @@ def unit(image: np.ndarray) -> np.ndarray:
 
 
 def details(image: np.ndarray) -> np.ndarray:
+    """The image less the mean of each pixel and its 8 neighbours."""
     wide = np.pad(image.astype(float), 1, mode='reflect')
     return image - sum(wide[y : y + 16, x : x + 16] for y in range(3) for x in range(3)) / 9
 
@@ -43,9 +44,9 @@ def naive(a: np.ndarray, b: np.ndarray, small: bool) -> bool:
 def test_near_pairs_are_those_of_a_comparison_of_all(side: int) -> None:
     rng = np.random.default_rng(1)
     ramp = np.linspace(0, 20, 16)[:, None] + np.linspace(0, 9, 16)
-    images = [rng.integers(0, 256, (16, 16)) for _ in range(40)]  # with many details
-    images += [100 + 3 * n + ramp + rng.normal(0, 0.9, (16, 16)) for n in range(20)]  # with few
-    images += [images[n] + rng.normal(0, noise, (16, 16)) for n in range(0, 60, 2) for noise in (0.3, 4.0)]
+    images = [rng.integers(0, 256, (16, 16)) for _ in range(14)]  # with many details
+    images += [100 + 3 * n + ramp + rng.normal(0, 0.9, (16, 16)) for n in range(10)]  # with few
+    images += [images[n] + rng.normal(0, noise, (16, 16)) for n in range(0, 24, 2) for noise in (0.3, 4.0)]
     thumbnails = np.clip(np.rint(images), 0, 255).astype(np.uint8)
     means = np.repeat(thumbnails.mean((1, 2))[:, None], 3, axis=1)
     expected = [
@@ -56,7 +57,7 @@ def test_near_pairs_are_those_of_a_comparison_of_all(side: int) -> None:
     ]
     found = near_pairs(thumbnails, np.full(len(images), side), means)
     assert [tuple(pair) for pair in found.tolist()] == expected
-    assert 25 < len(expected) < 100
+    assert 10 < len(expected) < 40
 
 
 def test_time_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +70,7 @@ def test_time_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(duplicates, '_same_details', count)
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 16)).astype(np.uint8)
-    near_pairs(np.repeat(image, 300, axis=0), np.full(300, 64), np.zeros((300, 3)))
-    assert sum(compared) <= duplicates.TABLES * duplicates.WINDOW * 300
+    monkeypatch.setattr(duplicates, 'WINDOW', 4)
+    near_pairs(np.repeat(image, 200, axis=0), np.full(200, 64), np.zeros((200, 3)))
+    assert sum(compared) <= duplicates.TABLES * 4 * 200
     assert near_pairs(image[:0], np.empty(0), np.empty((0, 3))).shape == (0, 2)
