@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmix.datasets.samplers import SampleKey, one_run
+from unmix.datasets.samplers import SampleKey, streams
 from unmix.datasets.transforms.images import to_tensor
 from unmix.registry import TRANSFORMS
-from unmix.utils.rng import stream, uniforms
+from unmix.utils.rng import uniforms
 
 Uniform = Callable[[int], np.ndarray[Any, Any]]
 """``uniform(n)`` returns (N, n) float64 numbers in [0, 1). A second call repeats them: draw all numbers in one call."""
@@ -227,13 +227,12 @@ class BatchMultiView:
         Raises:
             ValueError: If the keys are of more than one seed or epoch.
         """
-        purpose = ('augmentation', *one_run(keys))
-        index = np.array([key.index for key in keys])
+        index, stream = np.array([key.index for key in keys]), streams(keys)
         views = []
         for view in range(self.num_views):
             mapped = images.float()
             for name, transform in zip(self.names, self.transforms, strict=True):
-                uniform = partial(uniforms, stream(*purpose, view, name), index)
+                uniform = partial(uniforms, stream('augmentation', view, name), index)
                 mapped = transform.apply(mapped, transform.draw(uniform, mapped.shape))
             views.append(mapped)
         return views
