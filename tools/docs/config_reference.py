@@ -1,0 +1,182 @@
+"""The pages of the configuration reference: what each registered class of ``unmix`` takes from a config.
+
+griffe reads the signatures and docstrings from the source, so nothing of it is imported and the pages are always those
+of the code. ``docs/config_keys.md`` has the keys of MMEngine, PyTorch and torchvision.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import griffe
+from sphinx_roles import SphinxRoles
+
+# Title of a page and its file; the place of a class in a config, by the package that it is in, in order.
+PAGES: dict[str, tuple[str, dict[str, str]]] = {
+    'model': (
+        'Model',
+        {
+            'unmix.models.algorithms': '`model`',
+            'unmix.mixing': '`model.unmix`, its `mixing`, and `mixing` of `MixtureDataset`',
+            'unmix.models.backbones': '`model.backbone`',
+            'unmix.models.necks': '`model.neck`, `model.predictor`',
+            'unmix.models.heads': '`model.head`',
+            'unmix.models': '`model.data_preprocessor`, `init_cfg`',
+        },
+    ),
+    'data': (
+        'Data',
+        {
+            'unmix.datasets.transforms': '`dataset.pipeline`, and its `transforms`',
+            'unmix.datasets.samplers': '`train_dataloader.sampler`',
+            'unmix.datasets': '`dataset` of a data loader',
+        },
+    ),
+    'training': (
+        'Training',
+        {
+            'unmix.engine.loops': '`train_cfg`, `val_cfg`, `test_cfg`',
+            'unmix.engine.optimizers': '`optim_wrapper`, its `optimizer` and `constructor`',
+            'unmix.engine.schedulers': '`param_scheduler`',
+            'unmix.engine.hooks': '`default_hooks`, `custom_hooks`',
+            'unmix.checkpoint': '`default_hooks`, `custom_hooks`',
+            'unmix.engine': '`strategy`, `log_processor`',
+            'unmix.visualization': '`visualizer.vis_backends`',
+        },
+    ),
+    'evaluation': ('Evaluation', {'unmix.evaluation': '`val_evaluator`, `test_evaluator`'}),
+}
+# What the Runner and the builders pass, so that no config has it, by registry.
+PASSED = {
+    'LOOPS': {'runner', 'dataloader', 'evaluator'},
+    'OPTIMIZERS': {'params'},
+    'PARAM_SCHEDULERS': {'optimizer'},
+    'OPTIM_WRAPPER_CONSTRUCTORS': {'optim_wrapper_cfg', 'paramwise_cfg'},
+    'FUNCTIONS': {'samples'},
+}
+REGISTERED = re.compile(r'(\w+)\.register_module\((?:.*?name=[\'"]([\w.]+)[\'"])?')
+
+
+@dataclass
+class Entry:
+    """A class or function that a config names by ``type``."""
+
+    name: str
+    registry: str
+    found: griffe.Class | griffe.Function
+
+    @property
+    def package(self) -> str:
+        """The longest package or module of :data:`PAGES` that it is in."""
+        places = [place for _, packages in PAGES.values() for place in packages]
+        inside = [place for place in places if f'{self.found.path}.'.startswith(f'{place}.')]
+        return max(inside, key=len, default='')
+
+
+def load(root: Path) -> griffe.Module:
+    """Read the package ``unmix`` of a checkout."""
+    loaded = griffe.load(
+        'unmix', search_paths=[root], docstring_parser='google', extensions=griffe.load_extensions(SphinxRoles)
+    )
+    assert isinstance(loaded, griffe.Module)
+    return loaded
+
+
+def entries(package: griffe.Object) -> Iterator[Entry]:
+    """Yield what the package registers, in the order of the source."""
+    for member in package.members.values():
+        if member.is_alias:
+            continue
+        if member.is_module:
+            yield from entries(member)
+        elif isinstance(member, griffe.Class | griffe.Function):
+            for decorator in member.decorators:
+                registered = REGISTERED.match(str(decorator.value))
+                if registered and registered[1].isupper():
+                    yield Entry(registered[2] or member.name, registered[1], member)
+
+
+def arguments(entry: Entry) -> tuple[dict[str, tuple[str, str, str]], str]:
+    """Return type, default and description of each key, and what is said of further ones; '' if there are none.
+
+    A class that passes ``**kwargs`` on takes the arguments of its base classes too.
+    """
+    found: dict[str, tuple[str, str, str]] = {}
+    further = ''
+    own = entry.found
+    classes: list[Any] = [own, *own.mro()] if isinstance(own, griffe.Class) else [own]
+    for cls in classes:
+        init = cls.members.get('__init__') if isinstance(cls, griffe.Class) else cls
+        if init is None or init.is_alias:
+            continue
+        described = descriptions(cls) | descriptions(init)
+        rest = None
+        for parameter in init.parameters:
+            if parameter.kind is griffe.ParameterKind.var_keyword:
+                rest = parameter
+            elif parameter.name != 'self' and parameter.name not in PASSED.get(entry.registry, ()):
+                kind = str(parameter.annotation or '')
+                default = 'required' if parameter.default is None else f'`{parameter.default}`'
+                found.setdefault(parameter.name, (kind, default, described.get(parameter.name, '')))
+        if rest is None:
+            return found, ''
+        further = described.get(f'**{rest.name}', '') or further
+    return found, further or 'passed on'
+
+
+def descriptions(found: griffe.Object) -> dict[str, str]:
+    """Return what a docstring says of each argument."""
+    sections = found.docstring.parsed if found.docstring is not None else []
+    return {
+        item.name: ' '.join(item.description.split())
+        for section in sections
+        if section.kind is griffe.DocstringSectionKind.parameters
+        for item in section.value
+    }
+
+
+def summary(found: griffe.Object) -> str:
+    """Return the first paragraph of a docstring."""
+    return found.docstring.value.split('\n\n')[0] if found.docstring is not None else ''
+
+
+def cell(text: str) -> str:
+    """Return text for a cell of a table."""
+    return text.replace('|', r'\|')
+
+
+def section(entry: Entry) -> str:
+    """Return the entry as Markdown."""
+    found, further = arguments(entry)
+    lines = [f'### {entry.name}', '', summary(entry.found), '', f"`type='{entry.name}'`: [`{entry.found.path}`][]", '']
+    if found:
+        lines += ['| key | type | default | |', '|---|---|---|---|']
+        for name, (kind, default, text) in found.items():
+            lines.append(f'| `{name}` | {f"`{cell(kind)}`" if kind else ""} | {cell(default)} | {cell(text)} |')
+    else:
+        lines.append('It has no keys.')
+    if further:
+        lines += ['', f'Further keys: {further}']
+    return '\n'.join(lines)
+
+
+def pages(package: griffe.Module) -> dict[str, str]:
+    """Return the content of each page of the reference by its name.
+
+    Raises:
+        ValueError: If a registered class is in none of the packages of :data:`PAGES`.
+    """
+    found = list(entries(package))
+    lost = [entry.found.path for entry in found if not entry.package]
+    if lost:
+        raise ValueError(f'{", ".join(lost)}: no page of the configuration reference has this package; add it to PAGES.')
+    content = {}
+    for name, (title, packages) in PAGES.items():
+        parts = [f'# {title}: keys of a config']
+        for place, keys in packages.items():
+            parts.append(f'## {keys}')
+            parts.extend(section(entry) for entry in found if entry.package == place)
+        content[name] = '\n\n'.join(parts) + '\n'
+    return content
