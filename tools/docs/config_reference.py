@@ -171,7 +171,7 @@ def pages(package: griffe.Module) -> dict[str, str]:
     found = list(entries(package))
     lost = [entry.found.path for entry in found if not entry.package]
     if lost:
-        raise ValueError(f'{", ".join(lost)}: no page of the configuration reference has this package; add it to PAGES.')
+        raise ValueError(f'{", ".join(lost)}: no page of the reference has this package; add it to PAGES.')
     content = {}
     for name, (title, packages) in PAGES.items():
         parts = [f'# {title}: keys of a config']

@@ -83,12 +83,13 @@ def content_of(path: Path) -> str:
         path /= 'README.md'
     name = path.relative_to(ROOT).as_posix()
     if path.is_dir():
-        items = [f'* [{item.name}]({os.path.relpath(page_of(item), PurePosixPath(FILES, name))})' for item in linked(path)]
+        here = PurePosixPath(FILES, name)
+        items = [f'* [{item.name}]({os.path.relpath(page_of(item), here)})' for item in linked(path)]
         return '\n'.join([f'# {name}', '', *items, ''])
     text = path.read_text(encoding='utf-8')
     if path.suffix == '.md':
         return rewritten(text, path)
-    fence = '`' * max(3, *(len(ticks) + 1 for ticks in re.findall('`+', text)), 3)
+    fence = '`' * max([3, *(len(ticks) + 1 for ticks in re.findall('`+', text))])
     return f'# {name}\n\n{fence}{LANGUAGES.get(path.suffix, "text")}\n{text.rstrip()}\n{fence}\n'
 
 
@@ -126,7 +127,7 @@ def on_config(config: Any) -> Any:
     return config
 
 
-def on_files(files: Files, config: Any) -> Files:
+def on_files(files: Files, *, config: Any) -> Files:
     """Add the pages that are made of code, and the files of the repository that pages link to."""
     start = [*DOCS.glob('*.md'), *(ROOT / path for path in CONTRIBUTING)]
     pages = {page_of(path): content_of(path) for path in reached(start)}
@@ -135,7 +136,7 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Rewrite the links of the pages of ``docs``; those of the other pages are as they must be."""
     source = DOCS / page.file.src_uri
     return rewritten(markdown, source) if source.is_file() else markdown

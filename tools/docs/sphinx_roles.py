@@ -1,8 +1,8 @@
 """Docstrings in the form that the site reads: griffe calls :class:`SphinxRoles` when it has read the package.
 
-The docstrings have Google's sections with Sphinx's marks in them. The site is Markdown: a role such as ``:class:`MoCo```
-becomes a link to the entry of the name, if there is exactly one, and code otherwise; a named link, Markdown's; a
-colon before an indented block is written once.
+The docstrings have Google's sections with Sphinx's marks in them, and the site is Markdown. So the name in a role, such
+as ``:class:`MoCo```, becomes a link to its entry, if there is exactly one, and code otherwise; a link with a text becomes
+that of Markdown; and of two colons before an indented block one stays.
 """
 
 import re
