@@ -124,10 +124,11 @@ def test_arguments_in_the_reference_are_those_of_the_code() -> None:
         function, _ = find_type(entry.name)
         if getattr(function, '__module__', '').startswith('unmix'):
             stated, further = config_reference.arguments(entry)
-            known, takes_any = arguments(function)
+            known, _ = arguments(function)
             passed = config_reference.PASSED.get(entry.registry, set())
             own = {key: known[key] for key in stated}
             assert further or known.keys() - passed == stated.keys(), entry.name
+            assert all(text for _, _, text in stated.values()), f'{entry.name}: an argument is not described'
             for key, parameter in own.items():
                 assert (stated[key][1] == 'required') == (parameter.default is parameter.empty), f'{entry.name}.{key}'
 
@@ -164,7 +165,7 @@ class Page(HTMLParser):
         self.anchors |= {values[name] for name in ('id', 'name') if name in values}
         if tag == 'a' and 'href' in values:
             self.links.append(values['href'])
-        elif tag in ('script', 'img', 'iframe', 'link') and not values.get('rel') in ('canonical', 'prev', 'next'):
+        elif tag in ('script', 'img', 'iframe', 'link') and values.get('rel') not in ('canonical', 'prev', 'next'):
             self.loaded += [values[name] for name in ('src', 'href') if name in values]
 
 
@@ -172,7 +173,10 @@ class Page(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('site')
     done = subprocess.run(
-        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', folder], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -226,5 +230,8 @@ def test_markdown_of_the_pages_is_read_as_on_github(pages: dict[Path, Page]) -> 
     wrong = []
     for path in pages:
         text = re.sub(r'<(pre|code|script|style)\b.*?</\1>', '', path.read_text(encoding='utf-8'), flags=re.DOTALL)
-        wrong += [f'{path.name}: {found[0]}' for found in re.finditer(r'(?m)^(?:\* |\d\. |\|--|```).*|:(?:class|func|meth):.*', text)]
+        wrong += [
+            f'{path.name}: {found[0]}'
+            for found in re.finditer(r'(?m)^(?:\* |\d\. |\|--|```).*|:(?:class|func|meth):.*', text)
+        ]
     assert wrong == []

@@ -54,8 +54,11 @@ PASSED = {
     'OPTIMIZERS': {'params'},
     'PARAM_SCHEDULERS': {'optimizer'},
     'OPTIM_WRAPPER_CONSTRUCTORS': {'optim_wrapper_cfg', 'paramwise_cfg'},
-    'FUNCTIONS': {'samples'},
+    'FUNCTIONS': {'items'},
 }
+# What docstrings leave out, since it is the same everywhere.
+EVERYWHERE = {'init_cfg': "MMEngine's: how the weights begin, e.g. `dict(type='Pretrained', checkpoint=FILE)`."}
+WITHOUT_KEYS = {'Hook'}
 REGISTERED = re.compile(r'(\w+)\.register_module\((?:.*?name=[\'"]([\w.]+)[\'"])?')
 
 
@@ -84,8 +87,8 @@ def load(root: Path) -> griffe.Module:
     return loaded
 
 
-def entries(package: griffe.Object) -> Iterator[Entry]:
-    """Yield what the package registers, in the order of the source."""
+def entries(package: Any) -> Iterator[Entry]:
+    """Yield what the package registers."""
     for member in package.members.values():
         if member.is_alias:
             continue
@@ -104,29 +107,36 @@ def arguments(entry: Entry) -> tuple[dict[str, tuple[str, str, str]], str]:
     A class that passes ``**kwargs`` on takes the arguments of its base classes too.
     """
     found: dict[str, tuple[str, str, str]] = {}
-    further = ''
-    own = entry.found
-    classes: list[Any] = [own, *own.mro()] if isinstance(own, griffe.Class) else [own]
+    further, passed = '', PASSED.get(entry.registry, set())
+    classes: list[Any] = [entry.found]
+    if isinstance(entry.found, griffe.Class):
+        classes += entry.found.mro()
+        others = {str(base) for cls in classes for base in cls.bases} - {cls.name for cls in classes} - WITHOUT_KEYS
+        further = f'those of {", ".join(f"`{name}`" for name in sorted(others))}.' if others else ''
     for cls in classes:
-        init = cls.members.get('__init__') if isinstance(cls, griffe.Class) else cls
+        init: Any = cls.members.get('__init__') if isinstance(cls, griffe.Class) else cls
         if init is None or init.is_alias:
             continue
-        described = descriptions(cls) | descriptions(init)
+        described = EVERYWHERE | descriptions(cls) | descriptions(init)
         rest = None
         for parameter in init.parameters:
             if parameter.kind is griffe.ParameterKind.var_keyword:
-                rest = parameter
-            elif parameter.name != 'self' and parameter.name not in PASSED.get(entry.registry, ()):
-                kind = str(parameter.annotation or '')
+                rest = f'**{parameter.name}'
+            elif (
+                parameter.kind is not griffe.ParameterKind.var_positional
+                and parameter.name != 'self'
+                and parameter.name not in passed
+            ):
                 default = 'required' if parameter.default is None else f'`{parameter.default}`'
-                found.setdefault(parameter.name, (kind, default, described.get(parameter.name, '')))
+                kind, default, text = found.get(parameter.name, (str(parameter.annotation or ''), default, ''))
+                found[parameter.name] = (kind, default, text or described.get(parameter.name, ''))
         if rest is None:
             return found, ''
-        further = described.get(f'**{rest.name}', '') or further
-    return found, further or 'passed on'
+        further = described.get(rest, further)
+    return found, further
 
 
-def descriptions(found: griffe.Object) -> dict[str, str]:
+def descriptions(found: Any) -> dict[str, str]:
     """Return what a docstring says of each argument."""
     sections = found.docstring.parsed if found.docstring is not None else []
     return {
@@ -143,8 +153,8 @@ def summary(found: griffe.Object) -> str:
 
 
 def cell(text: str) -> str:
-    """Return text for a cell of a table."""
-    return text.replace('|', r'\|')
+    """Return text for a cell of a table: a pipe outside of code would end it."""
+    return re.sub(r'(`+.*?`+)|\|', lambda match: match[1] or r'\|', text)
 
 
 def section(entry: Entry) -> str:
@@ -154,7 +164,7 @@ def section(entry: Entry) -> str:
     if found:
         lines += ['| key | type | default | |', '|---|---|---|---|']
         for name, (kind, default, text) in found.items():
-            lines.append(f'| `{name}` | {f"`{cell(kind)}`" if kind else ""} | {cell(default)} | {cell(text)} |')
+            lines.append(f'| `{name}` | {f"`{kind}`" if kind else ""} | {default} | {cell(text)} |')
     else:
         lines.append('It has no keys.')
     if further:
@@ -168,7 +178,7 @@ def pages(package: griffe.Module) -> dict[str, str]:
     Raises:
         ValueError: If a registered class is in none of the packages of :data:`PAGES`.
     """
-    found = list(entries(package))
+    found = sorted(entries(package), key=lambda entry: entry.name.lower())
     lost = [entry.found.path for entry in found if not entry.package]
     if lost:
         raise ValueError(f'{", ".join(lost)}: no page of the reference has this package; add it to PAGES.')

@@ -117,9 +117,7 @@ def on_config(config: Any) -> Any:
     for part in config.nav:
         (title, children), *_ = part.items()
         if title == 'Configuration reference':
-            children += [
-                {heading: f'reference/{name}.md'} for name, (heading, _) in config_reference.PAGES.items()
-            ]
+            children += [{heading: f'reference/{name}.md'} for name, (heading, _) in config_reference.PAGES.items()]
         elif title == 'API reference':
             children += [{package: f'api/{package}.md'} for package in api_pages()]
         elif title == 'Contributing':

@@ -1,8 +1,8 @@
 """Docstrings in the form that the site reads: griffe calls :class:`SphinxRoles` when it has read the package.
 
 The docstrings have Google's sections with Sphinx's marks in them, and the site is Markdown. So the name in a role, such
-as ``:class:`MoCo```, becomes a link to its entry, if there is exactly one, and code otherwise; a link with a text becomes
-that of Markdown; and of two colons before an indented block one stays.
+as ``:class:`MoCo```, becomes a link to its entry, if there is exactly one, and code otherwise; a link with a text
+becomes that of Markdown; and of two colons before an indented block one stays.
 """
 
 import re
@@ -16,7 +16,7 @@ NAMED_LINK = re.compile(r'`([^`<]+?)\s+<([^`>]+)>`__?')
 BLOCK = re.compile(r'::$', re.MULTILINE)
 
 
-def public(found: griffe.Object) -> Iterator[griffe.Object]:
+def public(found: Any) -> Iterator[Any]:
     """Yield a module, class or function and all below it that have an entry: none begins with an underscore."""
     yield found
     for name, member in found.members.items():
@@ -24,7 +24,7 @@ def public(found: griffe.Object) -> Iterator[griffe.Object]:
             yield from public(member)
 
 
-def all_below(found: griffe.Object) -> Iterator[griffe.Object]:
+def all_below(found: Any) -> Iterator[Any]:
     """Yield a module, class, function or attribute and all that is defined in it."""
     yield found
     for member in found.members.values():
