@@ -108,12 +108,13 @@ def test_every_key_of_the_configs_is_in_the_reference() -> None:
         names = {name for name in reference if find_type(name)[0] in classes} | {cls.__name__ for cls in classes}
         return {key for name in names for key in reference.get(name, ())}
 
-    missing = set()
+    missing, seen = set(), 0
     for file in config_files():
         cfg = load_config(str(file))
         missing |= cfg.keys() - reference['Top level'].keys() - reference['Variables'].keys()
-        for path, node in dicts(cfg):
+        for path, node in dicts(cfg._cfg_dict):
             place = path.rpartition('.')[2]
+            seen += len(node)
             if place.endswith('dataloader'):
                 missing |= {f'DataLoader.{key}' for key in node.keys() - reference['DataLoader'].keys() - {'type'}}
             elif 'type' in node and place not in LITERAL:
@@ -128,6 +129,7 @@ def test_every_key_of_the_configs_is_in_the_reference() -> None:
                     f'{table}.{prefix}{key}' for key in node if f'{prefix}{key}' not in reference.get(table, ())
                 }
     assert missing == set()
+    assert seen > 10_000
 
 
 @needs_docs

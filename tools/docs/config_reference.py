@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import griffe
 from sphinx_roles import SphinxRoles
@@ -59,6 +59,20 @@ PASSED = {
 # What docstrings leave out, since it is the same everywhere.
 EVERYWHERE = {'init_cfg': "MMEngine's: how the weights begin, e.g. `dict(type='Pretrained', checkpoint=FILE)`."}
 WITHOUT_KEYS = {'Hook'}
+# Keys that MMEngine's builders and base classes add to all of a registry: type, default, description.
+ADDED: dict[str, dict[str, tuple[str, str, str]]] = {
+    'HOOKS': {
+        'priority': ('int | str', 'of the class', "From 0, first, to 100, or a name of MMEngine's such as `'LOW'`.")
+    },
+    'PARAM_SCHEDULERS': {
+        'by_epoch': ('bool', '`True`', 'Whether its numbers count epochs; else iterations.'),
+        'convert_to_iter_based': ('bool', '`False`', 'Whether numbers in epochs are turned to iterations.'),
+    },
+    'OPTIM_WRAPPERS': {
+        'constructor': ('str', 'none', 'Class that gives the optimiser its parameters.'),
+        'paramwise_cfg': ('dict', 'none', 'Rates for some parameters.'),
+    },
+}
 REGISTERED = re.compile(r'(\w+)\.register_module\((?:.*?name=[\'"]([\w.]+)[\'"])?')
 
 
@@ -80,11 +94,10 @@ class Entry:
 
 def load(root: Path) -> griffe.Module:
     """Read the package ``unmix`` of a checkout."""
-    loaded = griffe.load(
-        'unmix', search_paths=[root], docstring_parser='google', extensions=griffe.load_extensions(SphinxRoles)
+    extensions = griffe.load_extensions(SphinxRoles)
+    return cast(
+        griffe.Module, griffe.load('unmix', search_paths=[root], docstring_parser='google', extensions=extensions)
     )
-    assert isinstance(loaded, griffe.Module)
-    return loaded
 
 
 def entries(package: Any) -> Iterator[Entry]:
@@ -160,6 +173,7 @@ def cell(text: str) -> str:
 def section(entry: Entry) -> str:
     """Return the entry as Markdown."""
     found, further = arguments(entry)
+    found = found | ADDED.get(entry.registry, {})
     lines = [f'### {entry.name}', '', summary(entry.found), '', f"`type='{entry.name}'`: [`{entry.found.path}`][]", '']
     if found:
         lines += ['| key | type | default | |', '|---|---|---|---|']
