@@ -117,7 +117,11 @@ class BatchColorJitter(BatchTransform):
 
 @TRANSFORMS.register_module()
 class BatchGamma(BatchTransform):
-    """``255 * (x / 255)^g`` with log(g) ~ U(-gamma, gamma); values are at least 1e-4 of 255 before."""
+    """``255 * (x / 255)^g`` with log(g) ~ U(-gamma, gamma); values are at least 1e-4 of 255 before.
+
+    Args:
+        gamma: Largest logarithm of the exponent.
+    """
 
     def __init__(self, gamma: float) -> None:
         self.gamma = gamma
@@ -133,7 +137,11 @@ class BatchGamma(BatchTransform):
 
 @TRANSFORMS.register_module()
 class BatchNoise(BatchTransform):
-    """Add Gaussian noise of a standard deviation ~ U(0, max_std), in units of 0 to 255."""
+    """Add Gaussian noise of a standard deviation ~ U(0, max_std), in units of 0 to 255.
+
+    Args:
+        max_std: Largest standard deviation.
+    """
 
     def __init__(self, max_std: float) -> None:
         self.max_std = max_std
