@@ -1,5 +1,6 @@
 """The same images in a folder, zips, tars and shards; archives that are damaged, or made to do harm."""
 
+import gc
 import io
 import json
 import os
@@ -246,6 +247,7 @@ def test_threads_read_for_themselves(tmp_path: Path, form: str) -> None:
                  and os.path.exists(f'/proc/self/fd/{fd}')]  # fmt: skip
         assert sum(name.startswith(str(tmp_path)) for name in names) == 1
         del packed
+        gc.collect()
         names = [os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd') if int(fd) > 2
                  and os.path.exists(f'/proc/self/fd/{fd}')]  # fmt: skip
         assert not any(name.startswith(str(tmp_path)) for name in names)

@@ -1,5 +1,6 @@
 """Images in memory: the same batches, one copy on a host, nothing left behind, an estimate before."""
 
+import gc
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from test_train_loop import assert_same, state
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unmix.datasets import EpochSampler, ImageFolder, SampleKey, TinyImageNet, caches, collate
+from unmix.datasets import BrokenImage, EpochSampler, ImageFolder, SampleKey, TinyImageNet, caches, collate
 from unmix.testing.ranks import run_ranks
 
 CACHES = ('full', 'part', 'decoded')
@@ -28,6 +29,7 @@ MEMORY = Path('/dev/shm') if os.path.isdir('/dev/shm') else None
 
 def held() -> list[str]:
     """Files of caches that this process has open."""
+    gc.collect()
     folder = Path('/proc/self/fd')
     names = [os.readlink(path) for path in folder.iterdir() if os.path.islink(path)] if folder.is_dir() else []
     return [name for name in names if 'unmix-' in name]
@@ -307,3 +309,17 @@ def test_a_killed_process_leaves_no_memory_behind(tmp_path: Path, when: str) -> 
     while used() - before > 10 * 2**20 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert used() - before < 10 * 2**20
+
+
+@pytest.mark.parametrize('cache', ('none', *CACHES))
+def test_others_take_the_places_of_broken_images_in_an_archive(tmp_path: Path, cache: str) -> None:
+    images(tmp_path / 'x')
+    (tmp_path / 'x' / 'c' / '2.png').write_bytes(b'no image')
+    path = pack_zip(tmp_path / 'x.zip', [(str(p.relative_to(tmp_path / 'x')), p.read_bytes())
+                                         for p in sorted((tmp_path / 'x').rglob('*')) if p.is_file()])  # fmt: skip
+    folder = ImageFolder(tmp_path / 'x', pipeline=VIEWS, broken='skip')
+    packed = ImageFolder(path, pipeline=VIEWS, broken='skip', cache=cache)
+    assert packed.encoded(10) == b'no image'
+    with pytest.raises(BrokenImage, match=r'x\.zip@/c/2\.png'):
+        packed.read(10)
+    assert same(batches(folder), batches(packed))

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from unmix.datasets.base import evidence, file_evidence
+from unmix.datasets.decode import EXHAUSTED, BrokenImage
 from unmix.utils.download import cache_directory
 from unmix.utils.files import atomic_path
 from unmix.utils.names import byte_array, shown, text
@@ -71,20 +72,23 @@ class FolderFiles:
         """Return the bytes of a file.
 
         Raises:
-            ValueError: If it cannot be read.
+            BrokenImage: If it cannot be read.
+            OSError: If the process has no memory or file left.
         """
         place = self.place(number)
         try:
             with open(place, 'rb') as file:
                 return file.read()
         except FileNotFoundError as error:
-            raise ValueError(
+            raise BrokenImage(
                 f'The image {shown(place)} was there when the run began, and is gone. Put it back and resume the run, '
                 'or start a run without it.'
             ) from error
         except OSError as error:
-            raise ValueError(
-                f'The image {shown(place)} cannot be read ({error}). Replace or delete the file.'
+            if error.errno in EXHAUSTED:
+                raise
+            raise BrokenImage(
+                f'The image {shown(place)} cannot be read ({error.strerror}). Replace or delete the file.'
             ) from error
 
     def evidence(self, number: int) -> bytes:
@@ -187,7 +191,8 @@ class Archive:
         """Return the bytes of a member.
 
         Raises:
-            ValueError: If the archive has changed or is gone, or the member is damaged.
+            BrokenImage: If the archive has changed or is gone, or the member is damaged.
+            OSError: If the process has no memory or file left.
         """
         start, packed, size, kind = self.spans[number].tolist()
         known = int(self._data[number])
@@ -233,11 +238,13 @@ class Archive:
                     file.seek(start)
                     return file.read(size)
         except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
             raise self._damaged(number, str(error.strerror)) from error
         raise self._damaged(number, 'the archive has changed since the run began')
 
-    def _damaged(self, number: int, reason: str) -> ValueError:
-        return ValueError(
+    def _damaged(self, number: int, reason: str) -> BrokenImage:
+        return BrokenImage(
             f'The image {shown(self.place(number))} cannot be read: {reason}. Restore the archive and resume the run.'
         )
 

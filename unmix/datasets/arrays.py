@@ -52,7 +52,7 @@ class ArrayDataset(BaseDataset):
         """Return the pixels."""
         return self.images[index].numpy().tobytes()
 
-    def __getitems__(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
+    def batch(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
         """Return a batch, or a list of items if the pipeline takes one image at a time."""
         if self.pipeline is not None and not getattr(self.pipeline, 'fused', hasattr(self.pipeline, 'batch')):
             return [self[key] for key in keys]

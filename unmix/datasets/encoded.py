@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from unmix.datasets.base import BaseDataset, Pipeline
 from unmix.datasets.caches import CACHES, HostCache
-from unmix.datasets.decode import decode_image
+from unmix.datasets.decode import BrokenImage, decode_image
 from unmix.utils.names import shown
 
 
@@ -21,7 +21,7 @@ class Files(Protocol):
         """Return where an image lies, for messages."""
 
     def read(self, number: int) -> bytes:
-        """Return the bytes of an image; raise ``ValueError`` if they cannot be read."""
+        """Return the bytes of an image; raise ``BrokenImage`` if they cannot be read."""
 
     def evidence(self, number: int) -> bytes:
         """Return :func:`unmix.datasets.base.evidence` of an image."""
@@ -38,6 +38,7 @@ class EncodedDataset(BaseDataset):
         decode_size: Decode JPEGs of twice this size and more at a half to an eighth of theirs, but no side below it:
             faster for large photographs, not bit-equal; see :func:`decode_image`.
         exif: Turn photographs upright, as their EXIF orientation says. The released codes of the methods do not.
+        broken: As for :class:`BaseDataset`.
         cache: What is kept in memory, one copy on a host for all ranks and workers. ``'none'``; ``'full'``: the bytes
             of all files; ``'part'``: of those whose number i is r modulo the number of ranks, for each rank r of the
             host (``--cache-mode part`` of PIC; with ``EpochSampler(part=True)`` rank r takes no others, else these are
@@ -62,10 +63,11 @@ class EncodedDataset(BaseDataset):
         pipeline: dict[str, Any] | Pipeline | None = None,
         decode_size: int | None = None,
         exif: bool = True,
+        broken: str = 'error',
         cache: str = 'none',
         cache_size: int | None = None,
     ) -> None:
-        super().__init__(pipeline)
+        super().__init__(pipeline, broken)
         if cache not in CACHES:
             raise ValueError(f'dataset.cache is {cache!r}; expected one of {", ".join(map(repr, CACHES))}.')
         if cache_size is not None and (cache != 'decoded' or cache_size < 1):
@@ -111,7 +113,7 @@ class EncodedDataset(BaseDataset):
         """Return the bytes of an image; None if they cannot be read, which :meth:`load` will say."""
         try:
             data = self.files.read(index)
-        except ValueError:
+        except BrokenImage:
             return None
         if len(data) != self._sizes[index]:
             raise ValueError(
@@ -124,7 +126,7 @@ class EncodedDataset(BaseDataset):
         """Return the pixels of an image; None as above."""
         try:
             image = self._decode(index)
-        except ValueError:
+        except BrokenImage:
             return None
         pixels = image.permute(1, 2, 0).contiguous()
         if pixels.shape != self._shape:
@@ -134,6 +136,10 @@ class EncodedDataset(BaseDataset):
                 'the side of the squares that all images are to become.'
             )
         return pixels.numpy().tobytes()
+
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of a file."""
+        return self.files.read(index)
 
     def content(self, index: int) -> bytes:
         """Return parts of the file."""

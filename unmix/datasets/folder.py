@@ -49,6 +49,7 @@ class ImageFolder(EncodedDataset):
         pipeline: As for :class:`BaseDataset`.
         decode_size: As for :class:`EncodedDataset`.
         exif: As for :class:`EncodedDataset`.
+        broken: As for :class:`BaseDataset`.
         map_file: A map elsewhere, also for a folder.
         cache: As for :class:`EncodedDataset`.
         cache_size: As for :class:`EncodedDataset`.
@@ -71,11 +72,12 @@ class ImageFolder(EncodedDataset):
         pipeline: dict[str, Any] | Pipeline | None = None,
         decode_size: int | None = None,
         exif: bool = True,
+        broken: str = 'error',
         map_file: str | Path | None = None,
         cache: str = 'none',
         cache_size: int | None = None,
     ) -> None:
-        super().__init__(pipeline, decode_size, exif, cache, cache_size)
+        super().__init__(pipeline, decode_size, exif, broken, cache, cache_size)
         self.root = path_bytes(data_root)
         self.data_root = Path(text(self.root))
         if map_file is not None and class_list is not None:
@@ -226,6 +228,7 @@ class ImageNet(ImageFolder):
         pipeline: As for :class:`BaseDataset`.
         decode_size: As for :class:`ImageFolder`.
         exif: As for :class:`EncodedDataset`. The recipes set it to False, as published.
+        broken: As for :class:`BaseDataset`.
         cache: As for :class:`EncodedDataset`.
         cache_size: As for :class:`EncodedDataset`.
 
@@ -242,6 +245,7 @@ class ImageNet(ImageFolder):
         pipeline: dict[str, Any] | Pipeline | None = None,
         decode_size: int | None = None,
         exif: bool = True,
+        broken: str = 'error',
         cache: str = 'none',
         cache_size: int | None = None,
     ) -> None:
@@ -250,7 +254,7 @@ class ImageNet(ImageFolder):
         folder = _split(Path(data_root), split)
         if split == 'val' and class_list is None and _map_beside(path_bytes(folder)) is None:
             class_list = _training_classes(folder)
-        super().__init__(folder, True, class_list, pipeline, decode_size, exif, None, cache, cache_size)
+        super().__init__(folder, True, class_list, pipeline, decode_size, exif, broken, None, cache, cache_size)
         present = set(self.labels.tolist()) if self.labels is not None else set()
         absent = [name for number, name in enumerate(self.classes or ()) if number not in present]
         if split == 'train' and absent:
@@ -288,6 +292,7 @@ class TinyImageNet(ImageFolder):
         data_root: The folder ``tiny-imagenet-200``.
         split: 'train' or 'test'.
         pipeline: As for :class:`BaseDataset`.
+        broken: As for :class:`BaseDataset`.
         cache: As for :class:`EncodedDataset`.
 
     Raises:
@@ -302,17 +307,18 @@ class TinyImageNet(ImageFolder):
         data_root: str | Path = 'data/tiny-imagenet-200',
         split: str = 'train',
         pipeline: dict[str, Any] | Pipeline | None = None,
+        broken: str = 'error',
         cache: str = 'none',
     ) -> None:
         train, val = (Path(data_root).expanduser() / name for name in ('train', 'val'))
         annotations = val / 'val_annotations.txt'
         if is_train(split):
-            super().__init__(train, True, pipeline=pipeline, cache=cache)
+            super().__init__(train, True, pipeline=pipeline, broken=broken, cache=cache)
             return
         if not annotations.is_file():
-            super().__init__(val, True, _training_classes(val), pipeline, cache=cache)
+            super().__init__(val, True, _training_classes(val), pipeline, broken=broken, cache=cache)
             return
-        super().__init__(val, labelled=False, pipeline=pipeline, cache=cache)
+        super().__init__(val, labelled=False, pipeline=pipeline, broken=broken, cache=cache)
         lines = (line.split(b'\t') for line in annotations.read_bytes().splitlines() if line.strip())
         classes = {name: wnid for name, wnid, *_ in lines}
         names = [os.path.basename(path) for path in self.paths.tolist()]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unmix.datasets.base import Pipeline, evidence
+from unmix.datasets.decode import BrokenImage
 from unmix.datasets.encoded import EncodedDataset
 from unmix.registry import DATASETS
 from unmix.utils.names import byte_array, path_bytes, shown, text
@@ -39,7 +40,7 @@ class TableFiles:
         """Return the bytes of an image.
 
         Raises:
-            ValueError: If there are none, and no file where the table says.
+            BrokenImage: If there are none, and no file where the table says.
         """
         value = self.table.data.column(self.column)[number].as_py() or {}
         if value.get('bytes') is not None:
@@ -47,7 +48,7 @@ class TableFiles:
         try:
             return Path(value.get('path') or '').read_bytes()
         except OSError as error:
-            raise ValueError(
+            raise BrokenImage(
                 f'The image {shown(self.place(number))} has no bytes in the table, and its file {value.get("path")!r} '
                 f'cannot be read ({error.strerror}). Put the file back, or write the table again with the images in it.'
             ) from error
@@ -85,6 +86,7 @@ class HuggingFaceDataset(EncodedDataset):
         pipeline: As for :class:`BaseDataset`.
         decode_size: As for :class:`EncodedDataset`.
         exif: As for :class:`EncodedDataset`.
+        broken: As for :class:`BaseDataset`.
         cache: As for :class:`EncodedDataset`.
         cache_size: As for :class:`EncodedDataset`.
 
@@ -107,10 +109,11 @@ class HuggingFaceDataset(EncodedDataset):
         pipeline: dict[str, Any] | Pipeline | None = None,
         decode_size: int | None = None,
         exif: bool = True,
+        broken: str = 'error',
         cache: str = 'none',
         cache_size: int | None = None,
     ) -> None:
-        super().__init__(pipeline, decode_size, exif, cache, cache_size)
+        super().__init__(pipeline, decode_size, exif, broken, cache, cache_size)
         self.root = path_bytes(data_root)
         self.data_root = Path(text(self.root))
         table = _load(text(self.root), split)

@@ -62,30 +62,69 @@ def check_sizes(runner: Runner | FlexibleRunner, dataloader: DataLoader[Any], ba
     Raises:
         ValueError: If there is not one whole batch, or the head cannot be trained with these sizes.
     """
-    images, world, model = len(cast(Sized, dataloader.dataset)), get_world_size(), unwrap(runner.model)
+    images, world = len(cast(Sized, dataloader.dataset)), get_world_size()
     sampler = getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
+    drawn = min(images, len(sampler) * world) if isinstance(sampler, KeySampler) else images
+    dim = ((runner.cfg.get('model') or {}).get('neck') or {}).get('out_dim')
+    found = misfits_of(
+        unwrap(runner.model), sampler, images, drawn, batch, world, dataloader.drop_last, len(dataloader), epochs, dim
+    )
+    if found is None:
+        return
+    if found[1]:
+        raise ValueError(found[0])
+    runner.logger.warning(found[0])
+
+
+def misfits_of(
+    model: Any,
+    sampler: Any,
+    images: int,
+    drawn: int,
+    batch: int | None,
+    world: int,
+    drop_last: bool,
+    batches: int,
+    epochs: int,
+    dim: int | None,
+) -> tuple[str, bool] | None:
+    """Return what does not fit in the sizes of a training, with the advice, and whether it is impossible so.
+
+    Args:
+        model: The model.
+        sampler: The sampler.
+        images: Images of the training set.
+        drawn: Images of an epoch, of all processes.
+        batch: Images of a batch of a process; None if it is not known.
+        world: Number of processes.
+        drop_last: Whether an incomplete batch is left out.
+        batches: Batches of an epoch of a process.
+        epochs: Number of epochs.
+        dim: Width of the features, if it is known.
+    """
     parts: list[Any] = [model.head] if isinstance(model, BaseAlgorithm) else []
     parts += [sampler] if isinstance(sampler, KeySampler) else []
     found: list[Misfit] = []
-    enough = len(dataloader) > 0 and (batch is None or not dataloader.drop_last or batch * world <= images)
+    enough = batches > 0 and (batch is None or not drop_last or batch * world <= drawn)
     if not enough:
-        share = f'{images} images' + (f', {images // world} for each of {world} processes' if world > 1 else '')
-        reason = f'train_dataloader.batch_size is {batch}, but the training data set has only {share}: not one whole'
+        share = f'{drawn} images' + (f', {drawn // world} for each of {world} processes' if world > 1 else '')
+        source = 'the training data set' if drawn == images else f'an epoch of {type(sampler).__name__}'
+        reason = f'train_dataloader.batch_size is {batch}, but {source} has only {share}: not one whole'
         found.append(Misfit(f'{reason} batch', fatal=True))
     if batch is None:
-        return
-    dim = ((runner.cfg.get('model') or {}).get('neck') or {}).get('out_dim')
+        return None
 
     def sizes(size: int) -> Sizes:
-        total = size * world if dataloader.drop_last else min(size * world, max(images, 1))
-        seen = images // total * total if dataloader.drop_last else images
+        total = size * world if drop_last else min(size * world, max(drawn, 1))
+        seen = drawn // total * total if drop_last else drawn
         return Sizes(images, total, seen, epochs * -(-seen // total), dim)
 
-    now = sizes(batch)._replace(iterations=epochs * max(len(dataloader), 1))
+    now = sizes(batch)._replace(iterations=epochs * max(batches, 1))
     found += [misfit for part in parts for misfit in part.misfits(now)]
     if not found:
-        return
-    least = [2**k for k in range(20, -1, -1) if 2**k * world <= max(images // 4, min(SMALL, images))]
+        return None
+    least = [2**k for k in range(20, -1, -1) if 2**k * world <= max(drawn // 4, min(SMALL, drawn))]
+    changes: list[Any] = []
     for size in [*([batch] if enough else []), *(size for size in least if size <= batch)]:
         changes = [part.suitable(sizes(size)) for part in parts]
         if None not in changes:
@@ -96,11 +135,9 @@ def check_sizes(runner: Runner | FlexibleRunner, dataloader: DataLoader[Any], ba
     for change in changes:
         options |= change
     words = ' '.join(f'{key}={value}' for key, value in options.items())
-    advice = f'These sizes fit {images} images: --cfg-options {words}' if words else 'More images are needed.'
+    advice = f'These sizes fit {drawn} images: --cfg-options {words}' if words else 'More images are needed.'
     text = f'{". ".join(misfit.reason for misfit in found)}. {advice}'
-    if any(misfit.fatal for misfit in found):
-        raise ValueError(text)
-    runner.logger.warning(text)
+    return text, any(misfit.fatal for misfit in found)
 
 
 def _splits(model: Any, size: int) -> dict[str, int]:

@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from unmix.datasets.samplers import SampleKey, one_run
+from unmix.datasets.samplers import SampleKey, streams
 from unmix.datasets.transforms.backends import finished, kernel, write_views
 from unmix.datasets.transforms.images import COLOURS, check_units, to_floats, to_pil, to_tensor
 from unmix.datasets.transforms.named import Transform, build_transform, steps
 from unmix.datasets.transforms.recipe import Recipe
 from unmix.registry import TRANSFORMS
-from unmix.utils.rng import preserved, reseed, stream, uniforms
+from unmix.utils.rng import preserved, reseed, uniforms
 
 BACKENDS = ('auto', 'numba', 'torch', 'pil')
 DTYPES = {'uint8': torch.uint8, 'float32': torch.float32, 'bfloat16': torch.bfloat16}
@@ -159,10 +159,11 @@ class MultiView:
             pixels = to_floats(pixels) if isinstance(pixels, Tensor) else [to_floats(image) for image in pixels]
         sizes = np.array([image.shape[-2:] for image in parts])
         sizes = np.tile(sizes, (len(keys), 1)) if isinstance(images, Tensor) else sizes
-        purpose, num = ('views', *one_run(keys)), len(keys)
-        streams = [stream(*purpose, view) for view in range(self.first_view, self.first_view + self.num_views)]
+        num, stream = len(keys), streams(keys)
+        numbered = range(self.first_view, self.first_view + self.num_views)
+        of_views = [np.broadcast_to(np.asarray(stream('views', view), np.uint64), num) for view in numbered]
         index = np.tile([key.index for key in keys], self.num_views)
-        numbers = uniforms(np.repeat(np.array(streams, np.uint64), num), index, self.recipe.columns)
+        numbers = uniforms(np.concatenate(of_views), index, self.recipe.columns)
         draws = self.recipe.draw(numbers, np.tile(sizes, (self.num_views, 1)))
         for view, target in enumerate(out):
             part = draws.rows(slice(view * num, (view + 1) * num))
