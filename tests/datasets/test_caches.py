@@ -311,7 +311,7 @@ def test_a_killed_process_leaves_no_memory_behind(tmp_path: Path, when: str) -> 
     assert used() - before < 10 * 2**20
 
 
-@pytest.mark.parametrize('cache', ('none', *CACHES))
+@pytest.mark.parametrize('cache', ['none', *CACHES])
 def test_others_take_the_places_of_broken_images_in_an_archive(tmp_path: Path, cache: str) -> None:
     images(tmp_path / 'x')
     (tmp_path / 'x' / 'c' / '2.png').write_bytes(b'no image')
