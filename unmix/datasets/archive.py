@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from unmix.datasets.base import evidence, file_evidence
-from unmix.datasets.decode import EXHAUSTED, BrokenImage
+from unmix.datasets.decode import EXHAUSTED, BrokenImage, read_file
 from unmix.utils.download import cache_directory
 from unmix.utils.files import atomic_path
 from unmix.utils.names import byte_array, shown, text
@@ -75,21 +75,7 @@ class FolderFiles:
             BrokenImage: If it cannot be read.
             OSError: If the process has no memory or file left.
         """
-        place = self.place(number)
-        try:
-            with open(place, 'rb') as file:
-                return file.read()
-        except FileNotFoundError as error:
-            raise BrokenImage(
-                f'The image {shown(place)} was there when the run began, and is gone. Put it back and resume the run, '
-                'or start a run without it.'
-            ) from error
-        except OSError as error:
-            if error.errno in EXHAUSTED:
-                raise
-            raise BrokenImage(
-                f'The image {shown(place)} cannot be read ({error.strerror}). Replace or delete the file.'
-            ) from error
+        return read_file(self.place(number))
 
     def evidence(self, number: int) -> bytes:
         """Return :func:`unmix.datasets.base.file_evidence` of a file."""

@@ -80,6 +80,22 @@ def read_image(path: str | bytes | Path, data: bytes | None = None, exif: bool =
         raise _unreadable(path, error) from error
 
 
+def read_file(path: str | bytes | Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        BrokenImage: If it cannot be read.
+        OSError: If the process has no memory or file left.
+    """
+    try:
+        with open(path_bytes(path), 'rb') as file:
+            return file.read()
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        raise _unreadable(path, error) from error
+
+
 def decode_image(
     path: str | bytes | Path, least: int | None = None, exif: bool = True, data: bytes | None = None
 ) -> Tensor:
@@ -97,13 +113,7 @@ def decode_image(
         OSError: If the process has no memory or file left.
     """
     if data is None:
-        try:
-            with open(path_bytes(path), 'rb') as file:
-                data = file.read()
-        except OSError as error:
-            if error.errno in EXHAUSTED:
-                raise
-            raise _unreadable(path, error) from error
+        data = read_file(path)
     pixels = _decode_jpeg(data, least) if simplejpeg is not None and data[:2] == b'\xff\xd8' else None
     if pixels is None:
         pixels = np.array(read_image(path, data, exif))
@@ -119,7 +129,8 @@ def _unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
     reason = getattr(error, 'strerror', None) or str(error)
     if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
         reason = 'it is empty, or no image of a format that PIL knows'
-    return BrokenImage(f'The image {shown(path)} cannot be read ({reason}). Replace or delete the file.')
+    advice = 'Put it back' if isinstance(error, FileNotFoundError) else 'Replace or delete the file'
+    return BrokenImage(f'The image {shown(path)} cannot be read ({reason}). {advice}.')
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

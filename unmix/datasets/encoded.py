@@ -139,7 +139,10 @@ class EncodedDataset(BaseDataset):
 
     def encoded(self, index: int) -> bytes:
         """Return the bytes of a file."""
-        return self.files.read(index)
+        try:
+            return self.files.read(index)
+        except BrokenImage as error:
+            raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
     def content(self, index: int) -> bytes:
         """Return parts of the file."""
