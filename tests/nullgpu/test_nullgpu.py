@@ -91,6 +91,15 @@ def test_variants(libraries, tmp_path, variant):
     assert most(results, 'pageable') == PAGEABLE['quickstart']
 
 
+def test_views_that_the_device_makes(libraries, tmp_path):
+    names = ['unmix-mocov2_resnet50_8xb32-coslr-200e_in1k', 'unmix-swav_resnet26_1xb128-coslr-400e_cifar10', 'cmc-lab']
+    results = take_steps(libraries, tmp_path, 'device_views', *names)
+    assert len(results) >= 4
+    assert all(found['stepped'] and found['off_device'] == [] for found in results.values())
+    assert most(results, 'waits') == CHECK
+    assert most(results, 'pageable') == {}
+
+
 def test_commands(libraries, tmp_path):
     """Training with all hooks, resuming, and evaluation by all protocols, with controls."""
     config, work_dir = tmp_path / 'unmix-moco_digits.py', tmp_path / 'work'

@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from unmix.datasets.transforms.deferred import DeferredViews
 from unmix.registry import MODELS
 from unmix.utils.labels import check_labels
 
@@ -14,6 +15,9 @@ from unmix.utils.labels import check_labels
 @MODELS.register_module()
 class DataPreprocessor(BaseDataPreprocessor):
     """Move a batch to the model's device and normalise its images: ``(image - mean) / std``.
+
+    Views that the data set has left to the device (``backend='torch'``) are made there first, see
+    :class:`DeferredViews`.
 
     Args:
         mean: Mean of each channel, or one for all, in the units of the images (0 to 255). None: no normalisation.
@@ -55,6 +59,10 @@ class DataPreprocessor(BaseDataPreprocessor):
         inputs = batch['inputs']
         batch['inputs'] = self.normalize(inputs) if isinstance(inputs, Tensor) else [self.normalize(x) for x in inputs]
         return batch
+
+    def cast_data(self, data: Any) -> Any:
+        """Return a batch, or a part of it, on the device; views that were left to the device are made."""
+        return data.make(self.device) if isinstance(data, DeferredViews) else super().cast_data(data)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalise images (N, C, H, W) of any real type.
