@@ -55,6 +55,7 @@ def test_steps_of_a_model(monkeypatch, tmp_path):
     assert 'views' in found['stages']
 
 
+@pytest.mark.slow
 def test_a_model_that_needs_more_than_steps():
     model = dict(ALGORITHMS['deepclusterv2'])
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
@@ -94,6 +95,7 @@ def test_advice_for_few_cores_follows():
     )
 
 
+@pytest.mark.slow
 def test_advice_on_files(tmp_path, monkeypatch):
     from PIL import Image
 
@@ -107,7 +109,7 @@ def test_advice_on_files(tmp_path, monkeypatch):
         'Files are waited for',
         'train_dataloader.dataset.decode_size=16',
     ]
-    monkeypatch.setattr(dataloader.decode, 'simplejpeg', None)
+    monkeypatch.setattr(dataloader, 'find_spec', lambda name: None)
     busy = dict(decode=dict(cpu=1.0, wall=4.0), views=dict(cpu=1.0, wall=4.0))  # other processes delay both
     small = DataLoader(ImageFolder(tmp_path, pipeline=pipeline, decode_size=16), 2)
     (change,) = dataloader.advice(small, 0, busy, rates(w0=9), 1, 'cpu')

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,6 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from unmix.apis.command import argument_parser, run_tool
 from unmix.config import load_config
-from unmix.datasets import decode
 from unmix.datasets.transforms import to_tensor
 from unmix.engine.loader import build_dataloader
 from unmix.engine.step import TrainStep
@@ -216,7 +216,7 @@ def advice(
         busy = max(view['wall'] / view['cpu'], 1.0) if view['cpu'] else 1.0  # how other processes delay this one
         if load['wall'] > SLOW_FILES * busy * load['cpu']:
             found.append('Files are waited for: copy them to a local disk, or let the system cache them in memory.')
-        if decode.simplejpeg is None:
+        if find_spec('simplejpeg') is None:
             found.append('pip install simplejpeg: it decodes JPEG in less than half the time of PIL.')
         made: Any = source[0]['inputs']
         largest = max(max(x.shape[-2:]) for x in ([made] if isinstance(made, Tensor) else made))
