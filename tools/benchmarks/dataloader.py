@@ -227,7 +227,7 @@ def advice(
     if backends & {'pil', 'torch'} and not getattr(pipeline, 'deferred', False):
         found.append('The views are not made by numba, which is several times as fast: docs/speed.md, Views.')
     if device != 'cpu' and not loader.pin_memory:
-        found.append(f'{key}.pin_memory=True: no copy to the device is waited for.')
+        found.append(f'{key}.pin_memory=False makes each copy to the device wait; leave it out.')
     return found or ['nothing']
 
 
@@ -266,12 +266,11 @@ def measure(args: argparse.Namespace, cfg: Any, tried: list[int], folder: str) -
         settings['sampler'] = dict(type='EpochSampler', shuffle=True)  # others are for a number of images
 
     def build(workers: int) -> DataLoader[Any]:
-        loader = dict(settings, num_workers=workers, persistent_workers=workers > 0, pin_memory=pins)
+        loader = dict(settings, num_workers=workers, persistent_workers=workers > 0)
         if workers == 0:
             loader.pop('prefetch_factor', None)
         return build_dataloader(loader, seed=0)
 
-    pins = bool(settings.get('pin_memory')) and torch.accelerator.is_available()
     loader = build(0)
     settings['dataset'] = loader.dataset
     stream = isinstance(loader.dataset, IterableDataset)
