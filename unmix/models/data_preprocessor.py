@@ -50,9 +50,13 @@ class DataPreprocessor(BaseDataPreprocessor):
     def cast_data(self, data: Any) -> Any:
         """Copy a batch to the device, or a part of one; tensors that are there are not copied again.
 
+        Views that were left to the device are made.
+
         Raises:
             ValueError: If a label is none of ``num_classes``; labels that are on a device were checked before.
         """
+        if isinstance(data, DeferredViews):
+            return data.make(self.device)
         label = data.get('label') if isinstance(data, Mapping) and self.num_classes is not None else None
         if label is not None and not (isinstance(label, Tensor) and label.is_cuda):
             check_labels(label, self.num_classes, 'model.head.num_classes does not fit the data set')
@@ -68,10 +72,6 @@ class DataPreprocessor(BaseDataPreprocessor):
         inputs = batch['inputs']
         batch['inputs'] = self.normalize(inputs) if isinstance(inputs, Tensor) else [self.normalize(x) for x in inputs]
         return batch
-
-    def cast_data(self, data: Any) -> Any:
-        """Return a batch, or a part of it, on the device; views that were left to the device are made."""
-        return data.make(self.device) if isinstance(data, DeferredViews) else super().cast_data(data)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalise images (N, C, H, W) of any real type.
