@@ -17,7 +17,8 @@ from torch import Tensor
 
 from unmix.checkpoint.files import verify, write_checkpoint
 from unmix.checkpoint.load import load_from_local
-from unmix.evaluation.extraction import Batch, Encoder, Features, collect_features
+from unmix.evaluation.extraction import Batch, Encoder, collect_features
+from unmix.evaluation.shard import Features, Shard
 from unmix.version import __version__
 
 
@@ -44,7 +45,7 @@ class FeatureCache:
         networks: Mapping[str, Any],
         data: Any,
         dataset: Any,
-    ) -> dict[str, Features] | None:
+    ) -> dict[str, Shard] | None:
         """Return what :func:`collect_features` returns, from the files if each encoder has one, else computed.
 
         Args:
@@ -64,11 +65,13 @@ class FeatureCache:
         broadcast_object_list(found, src=0)
         if found[0]:
             print_log(f'The features of {len(dataset)} images are those in {self.directory}.', logger='current')
-            return cached or {}
-        features = collect_features(batches, encoders)
-        for name, rows in (features or {}).items():
-            _write(paths[name], rows)
-        return features
+            return {name: Shard.deal(None if cached is None else cached.pop(name)) for name in encoders}
+        shards = collect_features(batches, encoders)
+        for name, shard in (shards or {}).items():
+            rows = shard.whole(keep=get_rank() == 0)
+            if rows is not None:
+                _write(paths[name], rows)
+        return shards
 
 
 def _content_digest(dataset: Any) -> str:
@@ -83,8 +86,7 @@ def _content_digest(dataset: Any) -> str:
 
 
 def _write(path: Path, rows: Features) -> None:
-    content = dict(features=rows.features.cpu(), labels=rows.labels.cpu(), device=str(rows.labels.device))
-    torch.save(content, buffer := io.BytesIO())
+    torch.save(dict(features=rows.features, labels=rows.labels), buffer := io.BytesIO())
     try:
         write_checkpoint(buffer, str(path))
     except OSError as error:
@@ -108,5 +110,4 @@ def _read(path: Path, number: int) -> Features:
     parts = [content.get(key) for key in ('features', 'labels')] if isinstance(content, dict) else []
     if not verify(path) or not all(isinstance(part, Tensor) and len(part) == number for part in parts) or not parts:
         raise ValueError(f'{path} has no seal, or is not of {number} images')
-    device = content['device'] if torch.cuda.is_available() else 'cpu'
-    return Features(content['features'].to(device), content['labels'].to(device))
+    return Features(content['features'], content['labels'])

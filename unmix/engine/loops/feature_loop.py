@@ -1,7 +1,8 @@
 """Validation and test on frozen features."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch.utils.data import DataLoader
 from unmix.evaluation import Features
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
+from unmix.evaluation.shard import Shard
+from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.registry import LOOPS, METRICS, MODELS
 from unmix.utils.clock import is_trained
 from unmix.utils.dist import unwrap
@@ -86,14 +89,17 @@ class FeatureLoop(BaseLoop):
 
     def _evaluate(self) -> dict[str, float]:
         model = unwrap(self.runner.model)
+        device = next(model.parameters()).device
         encoders: dict[str, Encoder] = {'': partial(self._encode, model)}
         if self.controls:
-            encoders |= self._control_encoders(next(model.parameters()).device)
-        collect = self._collector(encoders)
+            encoders |= self._control_encoders(device)
+        watched = encoders | {'': self._watched(encoders[''])}
         with eval_mode(model), statistics_of_rank_zero(model):
             # The evaluation set comes first: hooks time its batches, and without labels the bank is not read.
-            test = collect(self._watched(self.dataloader), self.dataloader.dataset, self._data[0])
-            bank = None if test is None else collect(self.bank_dataloader, self.bank_dataloader.dataset, self._data[1])
+            test = self._collect(self.dataloader, watched, self._data[0])
+            bank = None if test is None else self._collect(self.bank_dataloader, encoders, self._data[1])
+        names = list(encoders)
+        encoders = watched = {}  # the network of a control is not needed any more
         if test is None or bank is None:
             if not self._warned:
                 self.runner.logger.warning(
@@ -102,33 +108,38 @@ class FeatureLoop(BaseLoop):
                 )
                 self._warned = True
             return {}
+        results: dict[str, float] = {}
+        for name in names:  # one bank at a time is on the device
+            results |= self._measure(name, bank.pop(name), test.pop(name), device)
+        return results
+
+    def _measure(self, encoder: str, bank: Shard, test: Shard, device: torch.device) -> dict[str, float]:
+        """Return the results of all metrics on the features of an encoder; those of rank 0 on all ranks."""
+        found = test.whole()
+        assert found is not None
+        queries, bank = Features(*(x.to(device) for x in found)), bank.to(device)
         results: list[dict[str, float]] = [{}]
-        if get_rank() == 0:
-            for encoder in encoders:
-                for metric in self.metrics:
-                    prefix = f'{encoder}/{metric.name}' if encoder else metric.name
-                    values = metric(bank[encoder], test[encoder])
-                    for key, value in values.items():  # one metric may give results of several names
-                        results[0][f'{encoder}/{key}'.lstrip('/') if '/' in key else f'{prefix}/{key}'] = value
+        for metric in self.metrics:
+            prefix = f'{encoder}/{metric.name}' if encoder else metric.name
+            known = bank if getattr(metric, 'sharded', False) else bank.whole(keep=get_rank() == 0)
+            values = {} if known is None else metric(known, queries)
+            for key, value in values.items():  # one metric may give results of several names
+                results[0][f'{encoder}/{key}'.lstrip('/') if '/' in key else f'{prefix}/{key}'] = value
         broadcast_object_list(results, src=0)
         return results[0]
 
-    def _collector(self, encoders: Mapping[str, Encoder]) -> Any:
-        """Return the function ``(batches, dataset, identity of the data) -> features by encoder``."""
+    def _collect(self, loader: DataLoader[Any], encoders: Mapping[str, Encoder], data: Any) -> dict[str, Shard] | None:
+        """Return the shards of a loader's images by encoder; ``data`` is the config of its data set."""
         file = Path(str(self.runner._load_from or ''))
         fixed = self.mode == 'test' and not is_trained(self.runner) and file.is_file() and None not in self._data
         if not self.cache or not fixed:
-            return lambda batches, dataset, data: collect_features(batches, encoders)
+            return collect_features(loader, encoders)
         cfg = self.runner.cfg
         model = dict(model=cfg.model, preprocessor=cfg.get('data_preprocessor'), stage=self.stage)
         names = {'': file_hash(file), 'random_init': f'seed {self.runner.seed}', 'raw_pixels': 'pixels'}
         networks = {name: names[name] if name == 'raw_pixels' else [model, names[name]] for name in encoders}
         cache = FeatureCache(Path(self.runner.work_dir, 'features'))
-
-        def collect(batches: Iterable[dict[str, Any]], dataset: Any, data: Any) -> dict[str, Features] | None:
-            return cache.collect(batches, encoders, networks, (data, self.runner.seed), dataset)
-
-        return collect
+        return cache.collect(loader, encoders, networks, (data, self.runner.seed), loader.dataset)
 
     def _encode(self, model: Any, batch: dict[str, Any]) -> Tensor:
         return model.extract_feat(model.data_preprocessor(batch, False)['inputs'], stage=self.stage)
@@ -144,19 +155,27 @@ class FeatureLoop(BaseLoop):
             with seeded('random_init', self.runner.seed):
                 model = MODELS.build(cfg)
                 model.init_weights()
+            if isinstance(model, BaseAlgorithm):  # only backbone and neck are needed, and banks are large
+                del model.head, model.momentum_encoder
             encoders['random_init'] = partial(self._encode, model.to(device).eval())
         else:
             self.runner.logger.warning(
                 'No random_init control: it needs the config of the model, not the model itself.'
             )
-        return encoders | {'raw_pixels': lambda batch: raw_pixels(batch).to(device)}
+        return encoders | {'raw_pixels': raw_pixels}
 
-    def _watched(self, dataloader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
-        """Yield the batches, and call the Runner's hooks before and after each."""
-        for i, batch in enumerate(dataloader):
+    def _watched(self, encoder: Encoder) -> Encoder:
+        """Return an encoder that calls the Runner's hooks before and after each batch."""
+        number = itertools.count()
+
+        def encode(batch: dict[str, Any]) -> Tensor:
+            i = next(number)
             self.runner.call_hook(f'before_{self.mode}_iter', batch_idx=i, data_batch=batch)
-            yield batch
+            features = encoder(batch)
             self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=i, data_batch=batch, outputs=None)
+            return features
+
+        return encode
 
 
 @contextmanager
