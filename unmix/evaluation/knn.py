@@ -18,7 +18,7 @@ from unmix.utils.labels import check_labels
 
 _BLOCK = 2**25  # similarities, class scores or numbers of the bank held at once: 128 MiB in float32
 _ROWS = 2**13  # of the bank at once, at most
-_LISTS = 2**22  # numbers in lists of neighbours that a rank sends at once
+_LISTS = 2**22  # numbers that are sorted, or lists of neighbours that are exchanged, at once
 _NO_LABEL = torch.iinfo(torch.long).max  # in a list that is not full
 
 
@@ -275,9 +275,10 @@ def _nearest(similarity: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor
     cut = (values[:, k] == values[:, k - 1]).nonzero()[:, 0]
     values, columns = values[:, :k], columns[:, :k]
     if len(cut):
-        order = (labels if labels.ndim == 1 else labels[cut]).argsort(dim=-1, stable=True).expand(len(cut), -1)
-        best = similarity[cut].gather(1, order).sort(dim=1, descending=True, stable=True).indices[:, :k]
-        columns[cut] = order.gather(1, best)
+        for rows in torch.split(cut, max(1, _LISTS // similarity.shape[1])):  # all rows, if all features are equal
+            order = (labels if labels.ndim == 1 else labels[rows]).argsort(dim=-1, stable=True).expand(len(rows), -1)
+            best = similarity[rows].gather(1, order).sort(dim=1, descending=True, stable=True).indices[:, :k]
+            columns[rows] = order.gather(1, best)
     return values, labels[columns] if labels.ndim == 1 else labels.gather(1, columns)
 
 
