@@ -1,8 +1,8 @@
 """Device memory of an evaluation at the size of ImageNet: python -m tests.nullgpu -m tests.nullgpu.evaluation
 
 No number of a large tensor is read or written here, so its memory is only reserved, on the host too. Prints, as JSON,
-how many bytes the extraction and each metric hold on the device at most, beside the bank. With NULLGPU_FREE=0x200000000,
-8 GiB, the bank has no room there.
+how many bytes the extraction and each metric hold on the device at most, beside the bank. With
+NULLGPU_FREE=0x200000000, 8 GiB, the bank has no room there.
 """
 
 import json
