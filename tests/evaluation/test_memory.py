@@ -64,9 +64,9 @@ def test_metrics_copy_neither_bank_nor_queries(name: str, collapsed: bool) -> No
         bank, test = features(rows, collapsed), features(queries, collapsed)
         return peak(lambda: METRICS[name](bank, test))
 
-    small = bytes_of(400, 140)
-    of_a_row = (bytes_of(1200, 140) - small) / 800
-    of_a_query = (bytes_of(400, 540) - small) / 400
+    small = bytes_of(400, 250)
+    of_a_row = (bytes_of(1200, 250) - small) / 800
+    of_a_query = (bytes_of(400, 650) - small) / 400
     assert of_a_row <= 8 * 8  # row, label, permutation and the like; a copy has 512
     assert of_a_query <= K * (4 + 8) + 6 * 8  # and the lists of its neighbours
 

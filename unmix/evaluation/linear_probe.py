@@ -189,10 +189,9 @@ def _fit(
 
 
 def _statistics(bank: Shard, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return :func:`feature_statistics` of the rows of all ranks, on the device; of several by sums in float64."""
-    if not bank.spread:
-        mean, std = feature_statistics(bank.features)
-        return mean.to(device), std.to(device)
+    """Return :func:`feature_statistics` of all rows; where they are not all on the device, by sums in float64."""
+    if not bank.spread and bank.features.device == device:
+        return feature_statistics(bank.features)
     total, blocks = len(bank.all_labels), torch.split(bank.features, max(1, CHUNK // bank.features.shape[1]))
     center = torch.zeros(bank.features.shape[1], dtype=torch.double, device=device)
     sums = [torch.zeros_like(center), torch.zeros_like(center)]
