@@ -20,7 +20,8 @@ K = 5
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that blocks are small beside these small banks, as they are beside that of ImageNet."""
     monkeypatch.setattr(knn, '_BLOCK', 2**12)
-    monkeypatch.setattr(knn, '_ROWS', 32)
+    monkeypatch.setattr(knn, '_ROWS', 16)
+    monkeypatch.setattr(knn, '_PANEL_ROWS', 32)
     monkeypatch.setattr(knn, '_LISTS', 2**10)
     monkeypatch.setattr(accuracy, 'CHUNK', 2**12)
     monkeypatch.setattr('unmix.evaluation.linear_probe.CHUNK', 2**12)

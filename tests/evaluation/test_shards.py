@@ -58,8 +58,8 @@ def sets() -> Iterator[tuple[str, Features, Features]]:
 
 
 def neighbours(rank: int, world_size: int) -> None:
-    for rows in (knn._ROWS, 16):
-        knn._ROWS = rows
+    for rows, panel in ((knn._ROWS, knn._PANEL_ROWS), (16, 40), (16, 16)):
+        knn._ROWS, knn._PANEL_ROWS = rows, panel
         for name, bank, test in sets():
             metrics = [KNN((1, 5, 20, 1000), (0.07, 0.5)), KNN(chunk_size=7), EuclideanKNN((1, 5))]
             whole = [metric(bank, test) for metric in metrics]

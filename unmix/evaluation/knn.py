@@ -16,8 +16,10 @@ from unmix.evaluation.shard import Features, Shard
 from unmix.registry import METRICS
 from unmix.utils.labels import check_labels
 
-_BLOCK = 2**25  # similarities, class scores or numbers of the bank held at once: 128 MiB in float32
-_ROWS = 2**13  # of the bank at once, at most
+_BLOCK = 2**25  # similarities, or class scores, held at once: 128 MiB in float32
+_ROWS = 2**13  # of the bank in a product of matrices, at most
+_PANEL_ROWS = 2**16  # of the bank in a search, at most; few searches are faster than many
+_PANEL = 2**26  # numbers of them, at most
 _LISTS = 2**22  # numbers that are sorted, or lists of neighbours that are exchanged, at once
 _NO_LABEL = torch.iinfo(torch.long).max  # in a list that is not full
 
@@ -214,10 +216,10 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     """Return what :func:`knn_neighbours` returns, on all ranks alike; with ``unit`` rows are brought to unit length.
 
-    The bank goes by blocks of equally many rows, the last filled with zeros. So the similarity of two images is a
-    function of the two and of the shapes of blocks, which all ranks and any number of them share, bit for bit. Each
-    rank keeps its nearest rows; of these lists the nearest count, in the order of falling similarity and rising label,
-    which does not depend on how rows are shared out.
+    A product of matrices has blocks of equally many rows of the bank, the last filled with zeros. So the similarity of
+    two images is a function of the two and of the shapes of blocks, which all ranks and any number of them share, bit
+    for bit. Some blocks are a panel, of which a rank keeps the nearest rows. Of the lists of all panels and ranks the
+    nearest count, in the order of falling similarity and rising label, which does not depend on how rows are shared.
     """
     shapes = [tuple(x.shape) for x in (features, bank.features, bank.labels)]
     if features.ndim != 2 or shapes[1][1:] != shapes[0][1:] or shapes[2] != shapes[1][:1]:
@@ -228,21 +230,25 @@ def _search(
     if total == 0:
         raise ValueError('kNN: the bank is empty; bank_dataloader must deliver at least one image.')
     check_labels(bank.all_labels, num_classes, 'kNN, the bank')
-    k, rows = min(k, total), _even(total, min(_ROWS, max(1, _BLOCK // max(1, width))))
-    chunk_size = chunk_size or max(1, _BLOCK // rows)
-    chunks = [slice(start, start + chunk_size) for start in range(0, images, chunk_size)]
+    limit = _PANEL // max(1, width)
+    k, rows = min(k, total), _even(total, max(1, min(_ROWS, limit)))
+    panel = rows * max(1, min(_PANEL_ROWS, limit) // rows)
+    chunk_size = chunk_size or max(1, _BLOCK // min(total, panel))
     similarity = features.new_full((images, k), -math.inf)
     labels = features.new_full((images, k), _NO_LABEL, dtype=torch.long)
-    own, block = bank.labels.to(features.device), features.new_empty(rows, width)
-    for start in range(0, len(own), rows):
-        classes = own[start : start + rows]
-        block[: len(classes)] = bank.features[start : start + rows]
-        block[len(classes) :] = 0
-        if unit:
-            F.normalize(block, dim=1, out=block)
-        for chunk in chunks:
+    own = bank.labels.to(features.device)
+    for start in range(0, len(own), panel):
+        classes, blocks = own[start : start + panel], []
+        for part in torch.split(bank.features[start : start + panel], rows):
+            blocks.append(F.pad(part.to(features), (0, 0, 0, rows - len(part))))
+            if unit:
+                F.normalize(blocks[-1], dim=1, out=blocks[-1])
+        for first in range(0, images, chunk_size):
+            chunk = slice(first, first + chunk_size)
             queries = F.normalize(features[chunk], dim=1) if unit else features[chunk]
-            near = torch.cdist(queries, block).neg_() if euclidean else queries @ block.T
+            near = features.new_empty(len(queries), len(blocks) * rows)
+            for block, columns in zip(blocks, near.split(rows, 1), strict=True):
+                columns.copy_(torch.cdist(queries, block).neg_() if euclidean else queries @ block.T)
             values, found = _nearest(near[:, : len(classes)], classes, k)
             values, found = torch.cat([similarity[chunk], values], 1), torch.cat([labels[chunk], found], 1)
             similarity[chunk], labels[chunk] = _nearest(values, found, k)
