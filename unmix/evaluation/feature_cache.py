@@ -30,7 +30,8 @@ class FeatureCache:
     checkpoint, config, layer) and of the data (config and pipeline), the arrays that the data set holds in memory
     (images, labels, paths; image *files* are assumed to be unchanged), and the versions of this package and of torch.
     The folder may be deleted at any time. Each file is sealed (:mod:`unmix.checkpoint.files`); one that is damaged is
-    computed again, with a warning.
+    computed again, with a warning. With several processes rank 0 reads and writes whole files, in memory of its host,
+    and sends and gets rows in pieces; files do not depend on the number of processes.
 
     Args:
         directory: Folder of the files.

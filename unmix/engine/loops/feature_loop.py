@@ -31,6 +31,9 @@ from unmix.utils.rng import seeded
 class FeatureLoop(BaseLoop):
     """Extract the features of a labelled bank and of the evaluation set once, and run every metric on them.
 
+    Features are collected in memory of the host, each process those of the images that it reads. One bank at a time is
+    on the device. A bank without room there stays on the host, and metrics copy it block by block.
+
     As ``val_cfg`` it monitors a pre-training, as ``test_cfg`` it evaluates one; it calls the hooks of that
     phase. It changes nothing of a run: weights, training modes and the global random generators are as before.
 
@@ -38,7 +41,9 @@ class FeatureLoop(BaseLoop):
         runner: The Runner.
         dataloader: Of the evaluation set, without augmentation.
         evaluator: A metric's config or a list of them, registry ``METRICS``: :class:`KNN`, :class:`LinearProbe`, or any
-            object with a ``name`` that maps ``(bank, test)``, two :class:`Features`, to a dict of floats.
+            object with a ``name`` that maps ``(bank, test)``, two :class:`Features`, to a dict of floats. With several
+            processes it is called on rank 0, on the whole bank, while others wait. One with ``sharded = True`` is
+            called on all ranks at once, and gets this rank's :class:`Shard` as the bank.
         bank_dataloader: Of the training images, without augmentation.
         stage: Where features are taken: ``'backbone'``, or ``'neck'`` for the projection.
         controls: Also evaluate a randomly initialised copy of the model and the raw pixels, by the same protocol. Their
