@@ -128,18 +128,23 @@ class BaseDataset(BatchDataset):
             return [self[key] for key in keys]
         pipeline: Any = self.pipeline
         full_keys = SampleKey.all_of(keys)
+        deferred = getattr(pipeline, 'deferred', False)
+        size = len(keys) if deferred else CHUNK  # so that few images are in memory before they are cropped
+        inputs: Any = None
         views: list[Tensor] = []
         labels: list[int | None] = []
-        for start in range(0, len(keys), CHUNK):  # so that few images are in memory before they are cropped
-            part = full_keys[start : start + CHUNK]
+        for start in range(0, len(keys), size):
+            part = full_keys[start : start + size]
             loaded = [self.read(key.index) for key in part]
             images = [to_tensor(image) for image, _ in loaded]
             labels += [None if label is None else int(label) for _, label in loaded]
-            views = views or pipeline.empty(len(keys), images[0])
-            inputs = pipeline.batch(images, part, [view[start : start + len(part)] for view in views])
-        batch = dict(
-            inputs=views if isinstance(inputs, list) else views[0], index=torch.tensor([key.index for key in full_keys])
-        )
+            if deferred:
+                inputs = pipeline.defer(images, part)
+            else:
+                views = views or pipeline.empty(len(keys), images[0])
+                made = pipeline.batch(images, part, [view[start : start + len(part)] for view in views])
+                inputs = views if isinstance(made, list) else views[0]
+        batch = dict(inputs=inputs, index=torch.tensor([key.index for key in full_keys]))
         if None in labels and set(labels) != {None}:
             raise ValueError('Some images of a batch have labels and others have none. Label all images or none.')
         return batch if None in labels else batch | {'label': torch.tensor(labels)}

@@ -191,12 +191,8 @@ def _attempt(runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
 @torch.no_grad()
 def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
     model = unwrap(runner.model)
-    few = {
-        key: [view[:_EXAMPLES] for view in value] if isinstance(value, list | tuple) else value[:_EXAMPLES]
-        for key, value in data_batch.items()
-    }
-    inputs = model.data_preprocessor(few, True)['inputs']
-    views = [inputs] if isinstance(inputs, torch.Tensor) else inputs
+    inputs = model.data_preprocessor(data_batch, True)['inputs']
+    views = [view[:_EXAMPLES] for view in ([inputs] if isinstance(inputs, torch.Tensor) else inputs)]
     preprocessor = model.data_preprocessor
     restore = (
         preprocessor.restore if isinstance(preprocessor, DataPreprocessor) else lambda view: (view / 255).clamp(0, 1)
