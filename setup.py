@@ -133,6 +133,7 @@ setup(
         'bench': ['albumentations>=2.0'],  # tools/benchmarks/views.py compares with it
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],
+        'datasets': ['datasets>=2.19'],  # HuggingFaceDataset
         'export': ['safetensors>=0.4', 'onnx>=1.17', 'onnxscript>=0.2'],
     },
     cmdclass={'build_py': BuildPyWithMim, 'sdist': SdistWithMim},

@@ -143,14 +143,14 @@ def test_a_planted_fault_is_found_and_nothing_else(clean: Path, fault: str, caps
 
 def test_a_file_that_may_not_be_read(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The superuser may read all, so the system's answer is replaced."""
-    from unmix.datasets import folder
+    from unmix.datasets import decode
 
     def refuse(path: bytes, mode: str) -> Any:
         if path.endswith(b'a/00.jpg'):
             raise PermissionError(13, 'Permission denied')
         return open(path, mode)
 
-    monkeypatch.setattr(folder, 'open', refuse, raising=False)
+    monkeypatch.setattr(decode, 'open', refuse, raising=False)
     assert found(examine_data(clean)) == {'unreadable in train': ['a/00.jpg: Permission denied']}
 
 

@@ -4,6 +4,7 @@ import gzip
 import pickle
 import re
 import struct
+import sys
 from hashlib import md5
 from pathlib import Path
 
@@ -292,3 +293,9 @@ def test_imagenet_and_its_class_lists(tmp_path: Path) -> None:
         ImageNet(tmp_path, 'test')
     with pytest.raises(FileNotFoundError, match=r'there is no folder .*nowhere'):
         ImageNet(tmp_path / 'nowhere')
+
+
+def test_hugging_face_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'datasets', None)
+    with pytest.raises(ImportError, match=r"needs the package datasets: pip install 'unmix\[datasets\]'"):
+        DATASETS.build(dict(type='HuggingFaceDataset', data_root='x'))

@@ -62,8 +62,8 @@ def extract_features(
     Args:
         model: Name of a model of the zoo, a checkpoint, or a network: one of :func:`unmix.get_model`, an algorithm, or
             any module that takes normalised images (N, C, H, W) to features (N, ...).
-        folder: As for :class:`unmix.datasets.ImageFolder`: at least two sub-folders and no image beside them are
-            classes, all else is unlabelled.
+        folder: A folder or archive, as for :class:`unmix.datasets.ImageFolder`: at least two sub-folders and no image
+            beside them are classes, all else is unlabelled.
         config: Path or name of the model's config; not needed for names of the zoo and networks of ``get_model``.
         stage: ``'backbone'``, or ``'neck'`` for the projection. None: as in the config's evaluation.
         size: Side of the centre crop, out of images of 8/7 of that on their shorter side. None: as the config has it.

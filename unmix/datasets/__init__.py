@@ -6,6 +6,7 @@ from unmix.datasets.base import BaseDataset, collate
 from unmix.datasets.broken import BatchDataset
 from unmix.datasets.decode import BrokenImage, decode_image, read_image
 from unmix.datasets.folder import ImageFolder, ImageNet, TinyImageNet
+from unmix.datasets.hugging_face import HuggingFaceDataset
 from unmix.datasets.published import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, read_idx
 from unmix.datasets.samplers import (
     ClassBalancedSampler,
@@ -32,6 +33,7 @@ __all__ = [
     'EpochSampler',
     'FashionMNIST',
     'FirstImages',
+    'HuggingFaceDataset',
     'ImageFolder',
     'ImageNet',
     'MixtureDataset',

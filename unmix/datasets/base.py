@@ -172,6 +172,11 @@ def file_evidence(path: str | bytes | Path) -> bytes:
         return size.to_bytes(8, 'little') + head + file.read()
 
 
+def evidence(data: bytes) -> bytes:
+    """Return :func:`file_evidence` of a file with these bytes."""
+    return len(data).to_bytes(8, 'little') + data[:_PART] + data[max(len(data) - _PART, min(len(data), _PART)) :]
+
+
 @FUNCTIONS.register_module()
 def collate(items: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
     """Stack items to a batch; what a data set has built as a whole (``__getitems__``) is a batch already.

@@ -80,7 +80,25 @@ def read_image(path: str | bytes | Path, data: bytes | None = None, exif: bool =
         raise _unreadable(path, error) from error
 
 
-def decode_image(path: str | bytes | Path, least: int | None = None, exif: bool = True) -> Tensor:
+def read_file(path: str | bytes | Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        BrokenImage: If it cannot be read.
+        OSError: If the process has no memory or file left.
+    """
+    try:
+        with open(path_bytes(path), 'rb') as file:
+            return file.read()
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        raise _unreadable(path, error) from error
+
+
+def decode_image(
+    path: str | bytes | Path, least: int | None = None, exif: bool = True, data: bytes | None = None
+) -> Tensor:
     """Read an image file as RGB: uint8 (3, H, W), whose memory has the order of (H, W, 3).
 
     Args:
@@ -88,18 +106,14 @@ def decode_image(path: str | bytes | Path, least: int | None = None, exif: bool 
         least: If given, a JPEG is decoded at n/8 of its size (n = 1 to 4), the smallest at which both sides have at
             least so many pixels. This is not bit-equal to what resizing would give: docs/speed.md.
         exif: As for :func:`read_image`.
+        data: The bytes of the file, if they have been read.
 
     Raises:
         BrokenImage: If it is truncated or no image.
         OSError: If the process has no memory or file left.
     """
-    try:
-        with open(path_bytes(path), 'rb') as file:
-            data = file.read()
-    except OSError as error:
-        if error.errno in EXHAUSTED:
-            raise
-        raise _unreadable(path, error) from error
+    if data is None:
+        data = read_file(path)
     pixels = _decode_jpeg(data, least) if simplejpeg is not None and data[:2] == b'\xff\xd8' else None
     if pixels is None:
         pixels = np.array(read_image(path, data, exif))
@@ -115,7 +129,8 @@ def _unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
     reason = getattr(error, 'strerror', None) or str(error)
     if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
         reason = 'it is empty, or no image of a format that PIL knows'
-    return BrokenImage(f'The image {shown(path)} cannot be read ({reason}). Replace or delete the file.')
+    advice = 'Put it back' if isinstance(error, FileNotFoundError) else 'Replace or delete the file'
+    return BrokenImage(f'The image {shown(path)} cannot be read ({reason}). {advice}.')
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -1,50 +1,67 @@
-"""Images in folders: any, ImageNet, Tiny-ImageNet."""
+"""Images in folders and archives: any, ImageNet, Tiny-ImageNet."""
 
 import os
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from unmix.datasets.archive import ARCHIVES, Archive, open_archive
 from unmix.datasets.arrays import is_train
-from unmix.datasets.base import BaseDataset, Pipeline, file_evidence
-from unmix.datasets.decode import decode_image, readable_suffixes
-from unmix.datasets.lists import read_list
-from unmix.datasets.scan import Scan, count, say
+from unmix.datasets.base import Pipeline
+from unmix.datasets.decode import readable_suffixes
+from unmix.datasets.encoded import EncodedDataset
+from unmix.datasets.lists import read_list, read_map
+from unmix.datasets.scan import ArchiveScan, Scan, count, say
 from unmix.registry import DATASETS
 from unmix.utils.names import byte_array, few, path_bytes, shown, text
 
 
 @DATASETS.register_module()
-class ImageFolder(BaseDataset):
-    """The images below a folder, as RGB.
+class ImageFolder(EncodedDataset):
+    """The images below a folder, or in an archive of one, as RGB.
 
     Labelled: each sub-folder is a class, numbered in the order of their names, with images at any depth. Unlabelled:
     the images at any depth, in the order of their paths. :class:`~unmix.datasets.scan.Scan` says what is an image, and
     what becomes of links; one line of the log says what was found and passed over.
 
+    ``data_root`` may be a zip or a plain tar (:mod:`unmix.datasets.archive`): ``train.zip``; a folder inside of it,
+    ``data.zip@/images/train``; or several tars as ``webdataset`` writes them, ``shard-{000000..000146}.tar``. These are
+    read by positions, not as a stream: any image of an epoch's order can be the next, so that shuffling is whole and a
+    resumed run continues exactly, which ``webdataset``'s own reader cannot do. Where a shard has ``KEY.cls``, or
+    ``label`` in ``KEY.json``, beside ``KEY.jpg``, that is the label of the image.
+
+    Beside ``train.zip`` there may be ``train_map.txt``, as in the zipped ImageNet of `PIC
+    <https://github.com/bl0/PIC>`_: with a name, a tab and a label in each line. Then its lines are the images in their
+    order, with these labels.
+
     Args:
-        data_root: The folder.
-        labelled: Whether the images have labels. None: if all images lie in sub-folders, and these are at least two.
+        data_root: The folder or archive.
+        labelled: Whether the images have labels. None: if all images lie in sub-folders, and these are at least two;
+            or if there is a map.
         class_list: The classes, numbered in the order of their names; only these sub-folders are read, and some may
-            have no image here. A file with a name in each line (:func:`~unmix.datasets.lists.read_list`), or a folder,
-            for example of the training set, whose sub-folders are the classes. ``imagenet100.txt`` (the classes of `CMC
-            <https://arxiv.org/abs/1906.05849>`_) comes with the package.
+            have no image here. A file with a name in each line (:func:`~unmix.datasets.lists.read_list`), or a folder
+            or archive, for example of the training set, whose sub-folders are the classes. ``imagenet100.txt`` (the
+            classes of `CMC <https://arxiv.org/abs/1906.05849>`_) comes with the package. With a class list, a map
+            beside the archive is not read.
         pipeline: As for :class:`BaseDataset`.
-        decode_size: Decode JPEGs of twice this size and more at a half to an eighth of theirs, but no side below it:
-            faster for large photographs, not bit-equal; see :func:`decode_image`.
-        exif: Turn photographs upright, as their EXIF orientation says. The released codes of the methods do not.
+        decode_size: As for :class:`EncodedDataset`.
+        exif: As for :class:`EncodedDataset`.
         broken: As for :class:`BaseDataset`.
+        map_file: A map elsewhere, also for a folder.
+        cache: As for :class:`EncodedDataset`.
+        cache_size: As for :class:`EncodedDataset`.
 
     Attributes:
         paths: (N,) bytes, paths of the images below ``data_root``.
 
     Raises:
-        FileNotFoundError: If the folder or the list does not exist, or there is no image, or, without a class list,
-            none of a class.
-        ValueError: If the folder cannot be read, or the list has no names.
+        FileNotFoundError: If the folder, archive or list does not exist, or there is no image, or an image of the map
+            is not there, or, without class list and map, none of a class.
+        ValueError: If the folder or archive cannot be read, an archive is not that of honest data, or a list or map
+            has no names or other lines.
     """
 
     def __init__(
@@ -56,67 +73,104 @@ class ImageFolder(BaseDataset):
         decode_size: int | None = None,
         exif: bool = True,
         broken: str = 'error',
+        map_file: str | Path | None = None,
+        cache: str = 'none',
+        cache_size: int | None = None,
     ) -> None:
-        super().__init__(pipeline, broken)
-        self.decode_size, self.exif = decode_size, exif
+        super().__init__(pipeline, decode_size, exif, broken, cache, cache_size)
         self.root = path_bytes(data_root)
         self.data_root = Path(text(self.root))
+        if map_file is not None and class_list is not None:
+            raise ValueError('dataset.map_file and dataset.class_list both say which classes there are. Give one.')
+        if map_file is None and class_list is None:
+            map_file = _map_beside(self.root)
+        archive = open_archive(self.root)
+        beside = class_list is None and map_file is None and archive is not None and archive.label.any()
         classes: list[bytes] | None = None
         if class_list is not None:
-            classes = sorted(_listed(self.root, class_list))
-        elif labelled:
-            classes = sorted(_scan(self.root, ()).folders)
-        scan = _scan(self.root, classes)
+            classes = sorted(_listed(self.root, class_list, archive))
+        elif labelled and map_file is None and not beside:
+            classes = sorted(_scan(self.root, (), archive).folders)
+        scan = _scan(self.root, classes, archive)
         if not scan.images:
             raise FileNotFoundError(_no_image(scan))
+        absent: list[bytes] = []
+        if map_file is not None:
+            paths = self._mapped(scan, map_file, labelled is not False)
+        else:
+            paths, absent = self._in_folders(scan, classes, False if beside else labelled, class_list is not None)
+        self.paths = byte_array(paths)
+        files = scan.files(paths)
+        if beside and labelled is not False and isinstance(files, Archive):
+            self.labels = files.labels()
+        say(scan, self, absent)
+        self.use(files)
+
+    def _in_folders(
+        self, scan: Scan, classes: list[bytes] | None, labelled: bool | None, listed: bool
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return the images, and the classes without images; set labels and classes."""
         groups = scan.by_folder()
         if labelled is False:
             classes = None
         elif classes is None and b'' not in groups and len(groups) > 1:
             classes = sorted(scan.folders)
         absent = [name for name in classes or () if name not in groups]
-        if absent and class_list is None:
+        if absent and not listed:
             raise FileNotFoundError(
                 f'dataset.data_root: no image in the class folders {few(absent)} of {shown(self.root)} (passed over: '
                 f'{count(scan.passed)}). Delete them, or set dataset.labelled=False; if other data, such as those to '
                 'train on, have images of these classes, set dataset.class_list to the folder of those.'
             )
-        paths = scan.paths()
-        if classes is not None:
-            self.classes = tuple(map(text, classes))
-            sizes = torch.tensor([len(groups.get(name, ())) for name in classes])
-            self.labels = torch.arange(len(classes)).repeat_interleave(sizes)
-            paths = [path for name in classes for path in groups.get(name, ())]
-        say(scan, self.classes, absent)
-        self.paths = byte_array(paths)
+        if classes is None:
+            return scan.paths(), absent
+        self.classes = tuple(map(text, classes))
+        sizes = torch.tensor([len(groups.get(name, ())) for name in classes])
+        self.labels = torch.arange(len(classes)).repeat_interleave(sizes)
+        return [path for name in classes for path in groups.get(name, ())], absent
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def load(self, index: int) -> tuple[Tensor, int | None]:
-        """Return an image and its label."""
-        image = decode_image(os.path.join(self.root, self.paths[index]), self.decode_size, self.exif)
-        return image, None if self.labels is None else int(self.labels[index])
+    def _mapped(self, scan: Scan, map_file: str | Path, labelled: bool) -> list[bytes]:
+        """Return the images of a map; set labels and, if they lie in a folder for each label, classes."""
+        known, labels = set(scan.paths()), read_map(map_file, 'dataset.map_file', labelled)
+        missing = [name for name in labels if name not in known]
+        if missing:
+            raise FileNotFoundError(
+                f'dataset.map_file: {len(missing)} of the {len(labels)} images of {shown(path_bytes(map_file))} are '
+                f'not in {shown(self.root)}, or are no images: {few(missing)}. Write the map again, or fetch the '
+                'whole archive.'
+            )
+        scan.passed['not in the map'] = len(known) - len(labels)
+        scan.passed += Counter()  # without zeros
+        if labelled:
+            self.labels = torch.tensor(list(labels.values()))
+            tops = [(name[: max(name.find(b'/'), 0)], label) for name, label in labels.items()]
+            folders = [(os.path.dirname(name), label) for name, label in labels.items()]
+            self.classes = _names_of_labels(tops) or _names_of_labels(folders)
+        return list(labels)
 
     def name(self, index: int) -> str:
         """Return the path of an image below ``data_root``."""
         return text(self.paths[index])
 
-    def encoded(self, index: int) -> bytes:
-        """Return the bytes of a file."""
-        with open(os.path.join(self.root, self.paths[index]), 'rb') as file:
-            return file.read()
 
-    def content(self, index: int) -> bytes:
-        """Return parts of the file."""
-        return file_evidence(os.path.join(self.root, self.paths[index]))
+def _names_of_labels(pairs: Sequence[tuple[bytes, int]]) -> tuple[str, ...] | None:
+    """Return the name of each label, from 0; None unless each has one, and no other has it."""
+    names = {label: name for name, label in pairs}
+    if len({*pairs}) == len(names) == len({*names.values()}) == max(names) + 1:
+        return tuple(text(names[label]) for label in range(len(names)))
+    return None
 
 
-def _scan(root: bytes, folders: Collection[bytes] | None, key: str = 'dataset.data_root') -> Scan:
+def _scan(
+    root: bytes, folders: Collection[bytes] | None, archive: Archive | None, key: str = 'dataset.data_root'
+) -> Scan:
+    if archive is not None:
+        return ArchiveScan(root, archive, folders)
     if not os.path.isdir(root):
         option = ' (--cfg-options data_root=DIR)' if key == 'dataset.data_root' else ''
         raise FileNotFoundError(
-            f'{key}: there is no folder {shown(root)} (looked in {shown(Path.cwd())}). Correct the path{option}.'
+            f'{key}: there is no folder {shown(root)} and no such archive (looked in {shown(Path.cwd())}). Correct the '
+            f'path{option}.'
         )
     try:
         return Scan(root, folders)
@@ -126,22 +180,33 @@ def _scan(root: bytes, folders: Collection[bytes] | None, key: str = 'dataset.da
         ) from error
 
 
-def _listed(root: bytes, class_list: str | Path) -> Collection[bytes]:
-    """Return the classes of a list, or of the folder of another data set."""
-    if os.path.isdir(path_bytes(class_list)):
-        return _scan(path_bytes(class_list), (), 'dataset.class_list').folders
+def _map_beside(root: bytes) -> Path | None:
+    """Return the map beside an archive: ``train_map.txt`` beside ``train.zip``."""
+    stem, suffix = os.path.splitext(root)
+    path = stem + b'_map.txt'
+    return Path(text(path)) if suffix.lower() in ARCHIVES and os.path.isfile(root) and os.path.isfile(path) else None
+
+
+def _listed(root: bytes, class_list: str | Path, archive: Archive | None) -> Collection[bytes]:
+    """Return the classes of a list, or of the folder or archive of another data set."""
+    other = path_bytes(class_list)
+    if os.path.isdir(other) or other.lower().endswith(ARCHIVES):
+        return _scan(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
+    folders = None if archive is None else {*ArchiveScan(root, archive, ()).folders}
 
     def find(name: bytes) -> bytes | None:
         inside = os.path.basename(name) == name and name not in (b'.', b'..')
-        return name if inside and os.path.isdir(os.path.join(root, name)) else None
+        there = os.path.isdir(os.path.join(root, name)) if folders is None else name in folders
+        return name if inside and there else None
 
     return read_list(class_list, 'dataset.class_list', root, find)
 
 
 def _no_image(scan: Scan) -> str:
     beside = scan.wanted is not None and scan.passed['images beside the class folders'] > 0
+    what = 'folder' if os.path.isdir(scan.root) else 'archive'
     return (
-        f'dataset.data_root: the folder {shown(scan.root)} holds no image ({", ".join(sorted(readable_suffixes()))})'
+        f'dataset.data_root: the {what} {shown(scan.root)} holds no image ({", ".join(sorted(readable_suffixes()))})'
         + (' in a sub-folder' if beside else '')
         + (f'; passed over: {count(scan.passed)}' if scan.passed else '')
         + ('. Labels need one sub-folder for each class, or set dataset.labelled=False.' if beside else '.')
@@ -150,9 +215,11 @@ def _no_image(scan: Scan) -> str:
 
 @DATASETS.register_module()
 class ImageNet(ImageFolder):
-    """ImageNet, or another data set with the folders ``train`` and ``val`` of class folders.
+    """ImageNet, or another data set with the folders ``train`` and ``val`` of class folders, or with archives of these.
 
-    Where ``train`` has all classes of ``val``, these have their numbers of ``train``.
+    Without the folder of a split, ``train.zip`` or ``train.tar`` is read (``val.zip``, ``val.tar``), with the labels of
+    ``train_map.txt`` (``val_map.txt``) if it is there. Without a map, where ``train`` has all classes of ``val``, these
+    have their numbers of ``train``.
 
     Args:
         data_root: Folder that holds ``train`` and ``val``.
@@ -160,8 +227,10 @@ class ImageNet(ImageFolder):
         class_list: As for :class:`ImageFolder`; ``imagenet100.txt`` is ImageNet-100.
         pipeline: As for :class:`BaseDataset`.
         decode_size: As for :class:`ImageFolder`.
-        exif: As for :class:`ImageFolder`. The recipes set it to False, as published.
+        exif: As for :class:`EncodedDataset`. The recipes set it to False, as published.
         broken: As for :class:`BaseDataset`.
+        cache: As for :class:`EncodedDataset`.
+        cache_size: As for :class:`EncodedDataset`.
 
     Raises:
         FileNotFoundError: Also if a class of the list has no image in ``train``.
@@ -177,13 +246,15 @@ class ImageNet(ImageFolder):
         decode_size: int | None = None,
         exif: bool = True,
         broken: str = 'error',
+        cache: str = 'none',
+        cache_size: int | None = None,
     ) -> None:
         if split not in ('train', 'val'):
             raise ValueError(f"dataset.split is {split!r}; expected 'train' or 'val'.")
-        folder = Path(data_root) / split
-        if split == 'val' and class_list is None:
+        folder = _split(Path(data_root), split)
+        if split == 'val' and class_list is None and _map_beside(path_bytes(folder)) is None:
             class_list = _training_classes(folder)
-        super().__init__(folder, True, class_list, pipeline, decode_size, exif, broken)
+        super().__init__(folder, True, class_list, pipeline, decode_size, exif, broken, None, cache, cache_size)
         present = set(self.labels.tolist()) if self.labels is not None else set()
         absent = [name for number, name in enumerate(self.classes or ()) if number not in present]
         if split == 'train' and absent:
@@ -193,13 +264,19 @@ class ImageNet(ImageFolder):
             )
 
 
+def _split(data_root: Path, name: str) -> Path:
+    """Return the folder of a split, or its archive if there is no such folder."""
+    places = [data_root / name, *(data_root / f'{name}{text(suffix)}' for suffix in ARCHIVES)]
+    return next((place for place in places if os.path.exists(path_bytes(place))), places[0])
+
+
 def _training_classes(folder: Path) -> Path | None:
-    """Return the folder ``train`` beside that of a test set, if it has all classes of that."""
-    train = folder.with_name('train')
+    """Return the folder or archive ``train`` beside that of a test set, if it has all classes of that."""
+    train = _split(folder.parent, 'train')
     roots = path_bytes(train), path_bytes(folder)
-    if not all(map(os.path.isdir, roots)):
+    if not all(map(os.path.exists, roots)):
         return None
-    known, tested = (set(_scan(root, ()).folders) for root in roots)
+    known, tested = (set(_scan(root, (), open_archive(root)).folders) for root in roots)
     return train if tested <= known else None
 
 
@@ -216,6 +293,7 @@ class TinyImageNet(ImageFolder):
         split: 'train' or 'test'.
         pipeline: As for :class:`BaseDataset`.
         broken: As for :class:`BaseDataset`.
+        cache: As for :class:`EncodedDataset`.
 
     Raises:
         FileNotFoundError: If there are no images, or no annotations.
@@ -230,16 +308,17 @@ class TinyImageNet(ImageFolder):
         split: str = 'train',
         pipeline: dict[str, Any] | Pipeline | None = None,
         broken: str = 'error',
+        cache: str = 'none',
     ) -> None:
         train, val = (Path(data_root).expanduser() / name for name in ('train', 'val'))
         annotations = val / 'val_annotations.txt'
         if is_train(split):
-            super().__init__(train, True, pipeline=pipeline, broken=broken)
+            super().__init__(train, True, pipeline=pipeline, broken=broken, cache=cache)
             return
         if not annotations.is_file():
-            super().__init__(val, True, _training_classes(val), pipeline, broken=broken)
+            super().__init__(val, True, _training_classes(val), pipeline, broken=broken, cache=cache)
             return
-        super().__init__(val, labelled=False, pipeline=pipeline, broken=broken)
+        super().__init__(val, labelled=False, pipeline=pipeline, broken=broken, cache=cache)
         lines = (line.split(b'\t') for line in annotations.read_bytes().splitlines() if line.strip())
         classes = {name: wnid for name, wnid, *_ in lines}
         names = [os.path.basename(path) for path in self.paths.tolist()]
@@ -250,7 +329,7 @@ class TinyImageNet(ImageFolder):
                 'again.'
             )
         tested = set(classes.values())
-        known = set(_scan(path_bytes(train), ()).folders) if train.is_dir() else set()
+        known = set(_scan(path_bytes(train), (), None).folders) if train.is_dir() else set()
         numbers = {name: number for number, name in enumerate(sorted(known if tested <= known else tested))}
         self.classes = tuple(map(text, numbers))
         self.labels = torch.tensor([numbers[classes[name]] for name in names])

@@ -10,6 +10,7 @@ from typing import TypeVar
 from unmix.utils.names import path_bytes, shown
 
 LISTS = Path(__file__).parent  # lists that come with the package
+PREFIX = re.compile(rb'^(?:.*\.(?:zip|tar)@)?(?:\.?/)*', re.DOTALL)
 COMMENT = re.compile(rb'\s#(?:\s|$)')
 Found = TypeVar('Found')
 
@@ -69,3 +70,47 @@ def _readings(line: bytes, root: bytes) -> list[bytes]:
         above = [os.path.join(folder(root), b'') for folder in (os.path.abspath, os.path.realpath)]
         names += [name.removeprefix(folder) for name in names for folder in above if name.startswith(folder)]
     return names
+
+
+def read_map(path: str | Path, key: str, labelled: bool = True) -> dict[bytes, int]:
+    """Read a file with the name of an image, a tab and its label in each line, as the zipped ImageNet has it.
+
+    A name may have the prefix of its archive (``train.zip@/``), ``./`` or ``/``. Labels are integers from 0.
+
+    Args:
+        path: The file.
+        key: Key of the config, for messages.
+        labelled: Whether labels are needed: without, they may be negative.
+
+    Returns:
+        The label of each name, in the order of the file.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If a line is of another form, a name is there twice, or there is none.
+    """
+    file = path_bytes(path)
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f'{key}: there is no file {shown(file)}.')
+    with open(file, 'rb') as opened:
+        lines = opened.read().removeprefix(BOM_UTF8).split(b'\n')
+    found: dict[bytes, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, tab, label = line.rpartition(b'\t')
+        where = f'{key}: line {number} of {shown(file)}'
+        if not tab or not re.fullmatch(rb' *[+-]?[0-9]{1,9} *\r?', label):
+            raise ValueError(f'{where} is {shown(line)}; expected NAME, a tab and a label, such as a/1.jpg<TAB>0.')
+        if labelled and int(label) < 0:
+            raise ValueError(
+                f'{where} gives {shown(name)} the label {int(label)}; labels are the numbers of classes, from 0. '
+                'Leave images without a label out, or train with dataset.labelled=False.'
+            )
+        name = PREFIX.sub(b'', name)
+        if name in found:
+            raise ValueError(f'{where} names {shown(name)} a second time. Name each image once.')
+        found[name] = int(label)
+    if not found:
+        raise ValueError(f'{key}: {shown(file)} has no lines. Write NAME, a tab and a label in each.')
+    return found

@@ -136,18 +136,29 @@ class KeySampler(Sampler[SampleKey]):
 class EpochSampler(KeySampler):
     """Yield a :class:`SampleKey` for each image of this rank's share, in an order that is a function of (seed, epoch).
 
-    The shares are those of MMEngine's ``DefaultSampler``: rank r takes every world_size-th image, from the r-th on.
+    The shares are those of MMEngine's ``DefaultSampler``: rank r takes every world_size-th image of the order, from the
+    r-th on.
 
     Args:
         dataset: The data set.
         shuffle: Whether each epoch has its own order; without, the order is that of the data set.
         seed: The same on all ranks; None: one that the ranks agree on.
         round_up: Whether the first images come again at the end, so that all ranks have as many.
+        part: In every epoch rank r takes the images r, r + world_size, ..., each rank in an order of its own: those
+            that its machine has in memory with ``cache='part'`` of the data set. A batch of all ranks is then no random
+            part of all images, as in the released code of PIC with ``--zip``.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        seed: int | None = None,
+        round_up: bool = True,
+        part: bool = False,
+    ) -> None:
         super().__init__(dataset, seed)
-        self.shuffle = shuffle
+        self.shuffle, self.part = shuffle, part
         self._divide(len(dataset), round_up)
 
     def _divide(self, size: int, round_up: bool = True) -> None:
@@ -163,6 +174,10 @@ class EpochSampler(KeySampler):
 
     def order(self, epoch: int) -> np.ndarray:
         """Return every world_size-th image of the epoch's order; with ``round_up`` it begins again at its end."""
+        if self.part:
+            own = np.arange(self.rank, len(self.dataset), self.world_size)
+            order = generator('order', self.seed, self.rank, epoch).permutation(own) if self.shuffle else own
+            return np.resize(order, self.num_samples)
         return np.resize(self.whole(epoch), self.total_size)[self.rank :: self.world_size]  # np.resize repeats
 
 

@@ -6,13 +6,15 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
+from unmix.datasets.archive import FOLDER, LINK, OTHER, Archive, FolderFiles
 from unmix.datasets.decode import readable_suffixes
-from unmix.utils.names import few, shown, text
+from unmix.utils.names import byte_array, few, shown, text
 
 SYSTEM = {  # folders of operating systems and file servers, in lower case; others begin with a dot
     b'__macosx', b'__pycache__', b'@eadir', b'@recycle', b'@recently-snapshot', b'#recycle', b'#snapshot',
@@ -73,11 +75,18 @@ class Scan:
         self._places: dict[bytes, bytes] = {}  # path below root by the real path, of the folders that are read
         self._to_folders: list[bytes] = []  # links
         self._to_files: list[bytes] = []
-        self._read(b'', os.path.realpath(root))
-        self._follow()
-        self._take()
+        self._fill()
         for names in self.images.values():
             names.sort()
+
+    def _fill(self) -> None:
+        self._read(b'', os.path.realpath(self.root))
+        self._follow()
+        self._take()
+
+    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive:
+        """Return what reads these images."""
+        return FolderFiles(self.root, byte_array(paths))
 
     def paths(self) -> list[bytes]:
         """Return the paths of the images below ``root``: in the order of their folders, then of their names."""
@@ -189,19 +198,94 @@ class Scan:
             self.images[place] = self.images.get(place, []) + names
 
 
-def say(scan: Scan, classes: Sequence[str] | None, absent: Sequence[bytes]) -> None:
+class ArchiveScan(Scan):
+    """The same of the members of an archive, which are no links.
+
+    Args:
+        root: The archive, for messages.
+        archive: The same.
+        folders: As for :class:`Scan`.
+
+    Raises:
+        ValueError: If a member that is named like an image is a link.
+    """
+
+    def __init__(self, root: bytes, archive: Archive, folders: Collection[bytes] | None = None) -> None:
+        self.archive = archive
+        self._rows: dict[bytes, int] = {}
+        super().__init__(root, folders)
+
+    def _fill(self) -> None:
+        tops: dict[bytes, bool] = {}  # whether a sub-folder is data
+        for row, (path, kind) in enumerate(zip(self.archive.paths.tolist(), self.archive.kind.tolist(), strict=True)):
+            place, _, name = path.rpartition(b'/')
+            steps = path.split(b'/')
+            if len(steps) > 1 or kind == FOLDER:
+                top = steps[0]
+                if top not in tops:
+                    tops[top] = self._is_data(top)
+                if not tops[top]:
+                    continue
+            suffix = name[name.rfind(b'.') :].lower()
+            if kind == FOLDER:
+                continue
+            if any(step[0] == HIDDEN or step.lower() in SYSTEM for step in steps[1:-1]) or name[0] == HIDDEN:
+                self.passed['hidden'] += 1
+            elif any(step[step.rfind(b'.') :].lower() in self._suffixes for step in steps[1:-1]):
+                self.passed['folders named like an image'] += 1
+            elif suffix not in self._suffixes:
+                self.passed[shown(suffix) if b'.' in name else 'without suffix'] += 1
+            elif kind == LINK:
+                raise ValueError(
+                    f'dataset.data_root: {shown(path)} in {shown(self.root)} is a link. Pack the images again as '
+                    'files, by tar --dereference --hard-dereference, or tools/dataset_converters/zip_imagefolder.py.'
+                )
+            elif kind == OTHER:
+                self.passed['named like an image, but no file'] += 1
+            elif not place and self.wanted is not None:
+                self.passed['images beside the class folders'] += 1
+            else:
+                self.images.setdefault(place, []).append(name)
+                self.found[suffix] += 1
+                self._rows[path] = row
+
+    def _is_data(self, top: bytes) -> bool:
+        """Return whether a sub-folder is data; count it if it is passed over."""
+        if top == b'':
+            return False
+        if self.wanted is not None and top in self.wanted:
+            self.folders.append(top)
+            return True
+        if top[0] == HIDDEN or top.lower() in SYSTEM:
+            self.passed['hidden'] += 1
+            return False
+        if top[top.rfind(b'.') :].lower() in self._suffixes:
+            self.passed['folders named like an image'] += 1
+            return False
+        self.folders.append(top)
+        if self.wanted is not None:
+            self.passed['folders that are no class'] += 1
+        return self.wanted is None
+
+    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive:
+        """Return what reads these images."""
+        return self.archive.select([self._rows[path] for path in paths])
+
+
+def say(scan: Scan, dataset: Any, absent: Sequence[bytes]) -> None:
     """Say what a scan has found, once in a process, on rank 0 and in no data worker; warn of what to look at.
 
     Args:
         scan: The scan.
-        classes: Names of the classes; None without labels.
+        dataset: What was made of it: labels and names of classes.
         absent: Names of those without images.
     """
     if get_rank() != 0 or get_worker_info() is not None:
         return
     root, number = shown(scan.root), scan.found.total()
     kinds = count({text(suffix): n for suffix, n in scan.found.items()})
-    labels = 'no labels' if classes is None else f'{len(classes)} classes'
+    classes = dataset.num_classes
+    labels = 'no labels' if classes is None else f'{classes} classes'
     _log(f'{root}: {number} images ({kinds}), {labels}; passed over: {count(scan.passed)}.')
     notes = [
         f'{count} {suffix} are passed over; {READERS[suffix]}'
@@ -218,7 +302,7 @@ def say(scan: Scan, classes: Sequence[str] | None, absent: Sequence[bytes]) -> N
             f'{root}" lists all such images'
         )
     if absent:
-        notes.append(f'{len(absent)} of the {len(classes or ())} classes have no image: {few(absent)}')
+        notes.append(f'{len(absent)} of the {classes} classes have no image: {few(absent)}')
     if notes:
         _warn(f'{root}: {"; ".join(notes)}.')
 

@@ -1,4 +1,4 @@
-"""ImageNet. ``data_root``: the folder with ``train`` and ``val``, of class folders.
+"""ImageNet. ``data_root``: the folder with ``train`` and ``val``, of class folders, or with their zips or tars.
 
 ``exif=False``: images are seen as they are stored, as in the released codes; their EXIF orientation is not read.
 """

@@ -1,0 +1,138 @@
+"""Tables of the package ``datasets``: the batches of the folder, and columns that do not fit."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from test_archives import VIEWS, batches, images, same
+
+from unmix.checkpoint.data import difference, fingerprint
+from unmix.datasets import HuggingFaceDataset, ImageFolder, Subset
+
+os.environ.setdefault('HF_HUB_OFFLINE', '1')  # nothing is looked for elsewhere
+datasets = pytest.importorskip(
+    'datasets', minversion='2.19', reason="needs the package datasets: pip install 'unmix[datasets]'"
+)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path_factory.mktemp('cache'))
+        datasets.disable_progress_bars()
+        yield
+
+
+def table(root: Path, **columns: list) -> object:
+    """Return the images of a folder as a table, in the order of the folder."""
+    folder = ImageFolder(root)
+    names = [path.decode() for path in folder.paths.tolist()]
+    files = [dict(bytes=(root / name).read_bytes(), path=os.path.basename(name)) for name in names]
+    kinds = dict(image=datasets.Image(), label=datasets.ClassLabel(names=list(folder.classes)))
+    content = dict(image=files, label=folder.labels.tolist())
+    return datasets.Dataset.from_dict(content, features=datasets.Features(kinds))
+
+
+def saved(root: Path, found: object) -> Path:
+    found.save_to_disk(root / 'saved', num_shards=2)
+    return root / 'saved'
+
+
+def with_splits(root: Path, found: object) -> Path:
+    datasets.DatasetDict(train=found, test=found.select([0])).save_to_disk(root / 'splits')
+    return root / 'splits'
+
+
+def parquet(root: Path, found: object) -> Path:
+    (root / 'parquet').mkdir()
+    found.select(range(7)).to_parquet(root / 'parquet' / 'train-0.parquet')
+    found.select(range(7, 12)).to_parquet(root / 'parquet' / 'train-1.parquet')
+    return root / 'parquet'
+
+
+FORMS = {
+    'saved': saved,
+    'saved with splits': with_splits,
+    'folder of parquet': parquet,
+    'parquet': lambda root, found: parquet(root, found) / 'train-*.parquet',
+    'arrow': lambda root, found: saved(root, found) / '*.arrow',
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_all_forms_give_the_batches_of_the_folder(tmp_path: Path, form: str) -> None:
+    images(tmp_path / 'x')
+    folder = ImageFolder(tmp_path / 'x', pipeline=VIEWS)
+    path = FORMS[form](tmp_path, table(tmp_path / 'x'))
+    for cache in ('none', 'full', 'part', 'decoded'):
+        packed = HuggingFaceDataset(path, pipeline=VIEWS, cache=cache)
+        assert same(batches(folder), batches(packed))
+    assert (packed.classes, packed.paths.tolist()) == (folder.classes, folder.paths.tolist())
+    assert difference(fingerprint(folder), fingerprint(packed), packed) is None
+    assert packed.files.sizes().tolist() == folder.files.sizes().tolist()
+    again = pickle.loads(pickle.dumps(packed))
+    assert torch.equal(again.load(5)[0], folder.load(5)[0])
+    assert Subset(packed, per_class=1).labels.tolist() == [0, 1, 2]
+    assert HuggingFaceDataset(path, label=None).labels is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('context', ['fork', 'spawn'])
+def test_workers(tmp_path: Path, context: str) -> None:
+    images(tmp_path / 'x')
+    folder = ImageFolder(tmp_path / 'x', pipeline=VIEWS)
+    packed = HuggingFaceDataset(saved(tmp_path, table(tmp_path / 'x')), pipeline=VIEWS)
+    assert same(batches(folder), batches(packed, 2, context))
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    images(tmp_path / 'x')
+    found = table(tmp_path / 'x')
+    path = with_splits(tmp_path, found)
+    assert len(HuggingFaceDataset(path, 'test')) == 1
+    with pytest.raises(FileNotFoundError, match=r"no data set .* with a split 'val' \(it has the splits train, test\)"):
+        HuggingFaceDataset(path, 'val')
+    with pytest.raises(FileNotFoundError, match=r'dataset\.data_root: no data set .*none'):
+        HuggingFaceDataset(tmp_path / 'none')
+    with pytest.raises(FileNotFoundError, match=r'no data set .*none-\*\.parquet.*\(there is no such file\)'):
+        HuggingFaceDataset(tmp_path / 'none-*.parquet')
+    with pytest.raises(ValueError, match=r"dataset\.image is 'img', but the columns of .* are image, label\. Choose"):
+        HuggingFaceDataset(path, image='img')
+    with pytest.raises(ValueError, match=r"dataset\.label is 'y', but the columns .* Choose one of them, or None"):
+        HuggingFaceDataset(path, label='y')
+    with pytest.raises(
+        ValueError, match=r"dataset\.image: the column 'label' of .* holds ClassLabel.*; expected images"
+    ):
+        HuggingFaceDataset(path, image='label')
+    for wrong in (-1, None, 'cat', 1.5):
+        name = tmp_path / f'{wrong}'
+        found.remove_columns('label').add_column('label', [wrong] * 12).save_to_disk(name)
+        with pytest.raises(
+            ValueError, match=rf'12 of 12 labels .* no integers from 0; the first is {wrong!r} of image 0'
+        ):
+            HuggingFaceDataset(name)
+    empty = datasets.Dataset.from_dict(dict(image=[], label=[]), features=found.features)
+    empty.to_parquet(tmp_path / 'empty.parquet')
+    with pytest.raises(FileNotFoundError, match=r'dataset\.data_root: .*empty\.parquet.* (holds no image|no data)'):
+        HuggingFaceDataset(tmp_path / 'empty.parquet')
+
+
+def test_images_that_are_files_elsewhere(tmp_path: Path) -> None:
+    from pyarrow import array, binary, parquet, string, struct
+    from pyarrow import table as arrow
+
+    images(tmp_path / 'x')
+    values = [dict(bytes=None, path=str(tmp_path / 'x' / 'a' / name)) for name in ('0.jpg', '1.JPEG')]
+    column = array(values, type=struct([('bytes', binary()), ('path', string())]))
+    parquet.write_table(arrow(dict(image=column)), tmp_path / 'linked.parquet')
+    for cache in ('none', 'full'):
+        dataset = HuggingFaceDataset(tmp_path / 'linked.parquet', label=None, cache=cache)
+        assert torch.equal(dataset.load(1)[0], ImageFolder(tmp_path / 'x').load(1)[0])
+    (tmp_path / 'x' / 'a' / '1.JPEG').unlink()
+    assert dataset.load(1)[0].shape == (3, 16, 16)  # in the memory
+    with pytest.raises(
+        ValueError, match=r'linked\.parquet@/1 \(1\.JPEG\) has no bytes in the table, and its file .*1\.JPEG'
+    ):
+        HuggingFaceDataset(tmp_path / 'linked.parquet', label=None).load(1)

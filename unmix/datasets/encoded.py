@@ -1,0 +1,156 @@
+"""Data sets of encoded images (JPEG, PNG, ...), wherever their bytes come from, and which of them stay in memory."""
+
+import os
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from unmix.datasets.base import BaseDataset, Pipeline
+from unmix.datasets.caches import CACHES, HostCache
+from unmix.datasets.decode import BrokenImage, decode_image
+from unmix.utils.names import shown
+
+
+class Files(Protocol):
+    """Encoded images, by number."""
+
+    def place(self, number: int) -> bytes:
+        """Return where an image lies, for messages."""
+
+    def read(self, number: int) -> bytes:
+        """Return the bytes of an image; raise ``BrokenImage`` if they cannot be read."""
+
+    def evidence(self, number: int) -> bytes:
+        """Return :func:`unmix.datasets.base.evidence` of an image."""
+
+    def sizes(self) -> Any:
+        """Return the bytes of each image, (N,) int64."""
+
+
+class EncodedDataset(BaseDataset):
+    """Images of :class:`Files`, as RGB; a subclass calls :meth:`use`.
+
+    Args:
+        pipeline: As for :class:`BaseDataset`.
+        decode_size: Decode JPEGs of twice this size and more at a half to an eighth of theirs, but no side below it:
+            faster for large photographs, not bit-equal; see :func:`decode_image`.
+        exif: Turn photographs upright, as their EXIF orientation says. The released codes of the methods do not.
+        broken: As for :class:`BaseDataset`.
+        cache: What is kept in memory, one copy on a host for all ranks and workers. ``'none'``; ``'full'``: the bytes
+            of all files; ``'part'``: of those whose number i is r modulo the number of ranks, for each rank r of the
+            host (``--cache-mode part`` of PIC; with ``EpochSampler(part=True)`` rank r takes no others, else these are
+            read from the files); ``'decoded'``: the pixels, uint8, of all images, for small ones.
+        cache_size: Side of the images that ``'decoded'`` keeps: the shorter side is resized to it (bilinear,
+            antialiased), and the centre is cropped. Images of that size stay as they are. None: that of the first
+            image.
+
+    Attributes:
+        files: Where the bytes of the images come from.
+        paths: (N,) bytes, names of the images.
+
+    Raises:
+        ValueError: If ``cache`` is another, does not go with ``cache_size``, or does not fit into the memory.
+    """
+
+    files: Files
+    paths: np.ndarray
+
+    def __init__(
+        self,
+        pipeline: dict[str, Any] | Pipeline | None = None,
+        decode_size: int | None = None,
+        exif: bool = True,
+        broken: str = 'error',
+        cache: str = 'none',
+        cache_size: int | None = None,
+    ) -> None:
+        super().__init__(pipeline, broken)
+        if cache not in CACHES:
+            raise ValueError(f'dataset.cache is {cache!r}; expected one of {", ".join(map(repr, CACHES))}.')
+        if cache_size is not None and (cache != 'decoded' or cache_size < 1):
+            raise ValueError(
+                f'dataset.cache_size is {cache_size} with cache={cache!r}; it is the side, from 1, of the images that '
+                "cache='decoded' keeps."
+            )
+        if cache != 'none' and not hasattr(os, 'pread'):
+            raise ValueError(f"dataset.cache is {cache!r}, which this system has no means for. Set it to 'none'.")
+        self.decode_size, self.exif, self.cache, self.cache_size = decode_size, exif, cache, cache_size
+        self._kept: HostCache | None = None
+
+    def use(self, files: Files) -> None:
+        """Take images from ``files``, and fill the cache."""
+        self.files = files
+        what = f"dataset.cache='{self.cache}'"
+        if self.cache == 'decoded':
+            height, width = (self.cache_size,) * 2 if self.cache_size else self._decode(0).shape[1:]
+            self._shape = (int(height), int(width), 3)
+            sizes = torch.full((len(self),), height * width * 3).numpy()
+            self._kept = HostCache(sizes, self._pixels, False, what)
+        elif self.cache != 'none':
+            self._sizes = files.sizes()
+            self._kept = HostCache(self._sizes, self._bytes, self.cache == 'part', what)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, index: int) -> tuple[Tensor, int | None]:
+        """Return an image and its label."""
+        label = None if self.labels is None else int(self.labels[index])
+        data = None if self._kept is None else self._kept.get(index)
+        if data is not None and self.cache == 'decoded':
+            return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(self._shape).permute(2, 0, 1), label
+        return self._decode(index, data), label
+
+    def _decode(self, index: int, data: bytes | None = None) -> Tensor:
+        data = self.files.read(index) if data is None else data
+        image = decode_image(self.files.place(index), self.decode_size, self.exif, data)
+        return image if self.cache_size is None else _square(image, self.cache_size)
+
+    def _bytes(self, index: int) -> bytes | None:
+        """Return the bytes of an image; None if they cannot be read, which :meth:`load` will say."""
+        try:
+            data = self.files.read(index)
+        except BrokenImage:
+            return None
+        if len(data) != self._sizes[index]:
+            raise ValueError(
+                f'The image {shown(self.files.place(index))} has changed while it was read: it had '
+                f'{self._sizes[index]} bytes and has {len(data)} now. Start the run when all images are there.'
+            )
+        return data
+
+    def _pixels(self, index: int) -> bytes | None:
+        """Return the pixels of an image; None as above."""
+        try:
+            image = self._decode(index)
+        except BrokenImage:
+            return None
+        pixels = image.permute(1, 2, 0).contiguous()
+        if pixels.shape != self._shape:
+            raise ValueError(
+                f"dataset.cache='decoded': the image {shown(self.files.place(index))} has {image.shape[2]} x "
+                f'{image.shape[1]} pixels, the first {self._shape[1]} x {self._shape[0]}. Set dataset.cache_size to '
+                'the side of the squares that all images are to become.'
+            )
+        return pixels.numpy().tobytes()
+
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of a file."""
+        try:
+            return self.files.read(index)
+        except BrokenImage as error:
+            raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
+
+    def content(self, index: int) -> bytes:
+        """Return parts of the file."""
+        return self.files.evidence(index)
+
+
+def _square(image: Tensor, size: int) -> Tensor:
+    if image.shape[1:] == (size, size):
+        return image
+    squares = center_crop(resize(image, [size], antialias=True), [size, size])
+    return squares.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # in memory as decoded images are
