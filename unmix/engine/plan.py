@@ -16,7 +16,7 @@ from unmix.engine.sizes import fitting, splits_for
 from unmix.models.backbones.resnet import ARCHITECTURES
 from unmix.registry import MODELS
 from unmix.utils.names import few
-from unmix.utils.sizes import LEAST_STEPS, Sizes, batches
+from unmix.utils.sizes import LEAST_STEPS, SMALL, Sizes, batches
 
 METHODS = ('moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc')
 MIXTURES = {'none': None, 'global': 1.0, 'region': 0.0, 'both': 0.5}  # share of global mixtures
@@ -232,40 +232,43 @@ class _Planner:
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.recipe = recipe_name(wishes.method, wishes.mixture)
-        self.cfg = load_config(self.recipe, {'data_root': facts.root} | self.given)
+        self.base = load_config(self.recipe)
+        self.cfg = load_config(self.recipe, self.given) if self.given else self.base
         self.accelerated = machine.accelerators > 0
         images = facts.images
         self.minutes = wishes.minutes or default_minutes(images, machine.accelerators)
 
-    def put(self, name: str, key: str, value: Any, reason: str) -> Any:
-        """Add a value; return it, or the one that the user has given."""
+    def put(self, name: str, key: str, value: Any, reason: str, flag: str = '') -> Any:
+        """Add a value; return it, or the one that the user has given; ``flag`` is an option that changes it too."""
         if key in self.given:
             value, reason = self.given[key], 'given'
         self.options[key] = value
-        self.rows.append(Row(name, value, reason, key))
+        self.rows.append(Row(name, value, reason, f'{flag}, {key}' if flag else key))
         return value
 
     def plan(self) -> Plan:
+        """Return the plan."""
         facts, machine, wishes = self.facts, self.machine, self.wishes
         if wishes.method == 'cmc' and facts.grey:
             raise ValueError('--method cmc contrasts lightness with colour, and the images are grey. Take another one.')
         mixture = MIXTURES[wishes.mixture]
         if mixture is not None:
             kinds = {0.0: 'a box of each image is pasted', 1.0: 'images are averaged', 0.5: 'either kind by chance'}
-            self.put('mixtures, global share', 'model.unmix.mixing.prob', mixture, f'Un-Mix: {kinds[mixture]}')
+            self.put(
+                'mixtures, global share', 'model.unmix.mixing.prob', mixture, f'Un-Mix: {kinds[mixture]}', '--mixture'
+            )
         evaluated, share, held_out = self.hold_out()
         whole = facts.images - held_out
         size = self.view_size(whole)
         depth = self.backbone(whole, size)
         speed = self.speed(depth, size)
-        bank = min(whole, 50_000 if self.accelerated else 10_000)
-        tests = (EVALUATIONS + 2) * (bank + (held_out or whole // 4)) / PASSES if evaluated else 0
+        evaluations, bank, tests = self.evaluation(whole, held_out, speed) if evaluated else (0, 0, 0.0)
         budget = max(speed * (self.minutes * 60 - START) - tests, 0)
         images = whole
         if 'train_cfg.max_epochs' not in self.given and budget < LEAST_EPOCHS * whole:
             images = min(whole, max(int(budget / LEAST_EPOCHS), min(whole, 256)))
         head = self.head()
-        batch, total = self.batch(head, images, depth, size)
+        total = self.batch(head, images, depth, size)
         steps = images // total
         if images < whole:
             images = steps * total
@@ -276,9 +279,9 @@ class _Planner:
         self.rates(total, steps * epochs)
         changes = head.suitable(self.sizes(images, total, epochs))
         for key, value in {**self.largest(head), **(changes or {})}.items():
-            self.put(key.removeprefix('model.').replace('_', ' ').replace('.', ', '), key, value, _why(key))
+            self.put(key.rpartition('.')[2].replace('_', ' '), key, value, _why(key))
         self.loader()
-        self.intervals(epochs)
+        self.intervals(epochs, evaluations)
         seconds = START + (tests + epochs * steps * total) / speed
         self.judge(steps * epochs, speed, total)
         return Plan(
@@ -320,6 +323,18 @@ class _Planner:
         )
         return True, share, number
 
+    def evaluation(self, images: int, held_out: int, speed: float) -> tuple[int, int, float]:
+        """Return how often the features are tested during the training, on a bank of how many images, and its cost.
+
+        The cost is in images of the training. With the test at the end, on random weights too, it is at most about a
+        fifth of the time.
+        """
+        room, tested = 0.2 * PASSES * speed * self.minutes * 60, held_out or images // 4
+        bank = min(images, 50_000 if self.accelerated else 10_000)
+        times = EVALUATIONS if (EVALUATIONS + 2) * (bank + tested) <= room else 1
+        bank = min(bank, max(int(room / (times + 2)) - tested, 1000))
+        return times, bank, (times + 2) * (bank + tested) / PASSES
+
     def view_size(self, images: int) -> int:
         """Return the side of the views."""
         side = self.facts.side
@@ -329,8 +344,9 @@ class _Planner:
             size = 224 if side >= 160 else fitting_side
             return int(self.put('side of views, px', key, size, f'half of the images have {side} px or more'))
         seconds, size = self.minutes * 60 - START, min(fitting_side, 64)
-        passes = seconds * self.estimate(self.depth(), size) / images
-        if size > 32 and passes < GOOD_PASSES:
+        passes = seconds * self.estimate(self.depth(), size) * self.machine.processes / images
+        steps = passes * images / max(batches(images, 1, 64), default=1)
+        if size > 32 and (passes < GOOD_PASSES or steps < LEAST_STEPS):
             reason = f'a CPU: at {size} px there is time for {passes:.0f} passes only'
             return int(self.put('side of views, px', key, 32, reason))
         reason = f'half of the images have {side} px or more' + (', and this is a CPU' if fitting_side > size else '')
@@ -351,8 +367,7 @@ class _Planner:
         )
         if self.wishes.backbone is not None:
             value, reason = backbone_depth(self.wishes.backbone), 'given'
-        depth = int(self.put('network, ResNet-', key, value, reason))
-        self.rows[-1] = self.rows[-1]._replace(key=f'--backbone, {key}')
+        depth = int(self.put('network, ResNet-', key, value, reason, '--backbone'))
         cfg = self.cfg.model.backbone.copy()
         (cfg.branch if two else cfg).depth = depth
         with torch.device('meta'):
@@ -387,8 +402,8 @@ class _Planner:
         dim = self.cfg.model.neck.get('out_dim')
         return Sizes(images, total, seen, epochs * max(seen // total, 1), dim, CHOICE)
 
-    def batch(self, head: Any, images: int, depth: int, size: int) -> tuple[int, int]:
-        """Return the batch of a process, and that of all."""
+    def batch(self, head: Any, images: int, depth: int, size: int) -> int:
+        """Return the batch of all processes, and set that of one."""
         world, key = self.machine.processes, 'train_dataloader.batch_size'
         most, reason = (
             (64, 'a CPU: more steps are worth more than larger ones')
@@ -408,7 +423,7 @@ class _Planner:
             )
         candidates = [self.given[key]] if key in self.given else batches(images, world, most)
         found = fitting([head], lambda size: self.sizes(images, size * world, LEAST_STEPS), candidates)
-        if found is None or images < found[0] * world:
+        if found is None or images < max(found[0] * world, SMALL):
             raise ValueError(
                 f'{self.facts.root} has {images} images to train on, too few for a batch. More are needed.'
             )
@@ -418,7 +433,7 @@ class _Planner:
         splits = types.SimpleNamespace(num_splits=self.cfg.model.backbone.get('num_splits', 1))
         for option, value in splits_for(splits, batch).items():
             self.put('groups of BatchNorm', option, value, 'at least 2 images each')
-        return batch, batch * world
+        return batch * world
 
     def epochs(self, images: int, seen: int, budget: float) -> int:
         """Return the number of epochs."""
@@ -426,13 +441,12 @@ class _Planner:
         reason = f'of {full} that are usual for so many images, what {self.minutes:g} minutes allow'
         if allowed >= full:
             reason = 'usual for so many images; more bring little'
-        return int(self.put('epochs', 'train_cfg.max_epochs', max(min(full, allowed), 1), reason))
+        return int(self.put('epochs', 'train_cfg.max_epochs', max(min(full, allowed), 1), reason, '--minutes'))
 
     def rates(self, total: int, steps: int) -> None:
         """Set learning rate, weight decay and the momentum of the momentum encoder."""
-        optimizer, base = self.cfg.optim_wrapper.optimizer, load_config(self.recipe)
-        own = base.optim_wrapper.optimizer.lr
-        at = base.train_dataloader.batch_size
+        optimizer = self.cfg.optim_wrapper.optimizer
+        own, at = self.base.optim_wrapper.optimizer.lr, self.base.train_dataloader.batch_size
         lr = float(f'{own * total / at:.6g}')
         self.put('learning rate', 'optim_wrapper.optimizer.lr', lr, f'{own:g} for a batch of {at}, in proportion')
         if optimizer.type == 'SGD':
@@ -455,11 +469,10 @@ class _Planner:
         if not self.accelerated:
             self.put('threads', 'num_threads', cores, 'all cores of the process')
 
-    def intervals(self, epochs: int) -> None:
+    def intervals(self, epochs: int, evaluations: int) -> None:
         """Set how often the run is evaluated, saved and printed."""
-        every = max(epochs // EVALUATIONS, 1)
-        self.options['train_cfg.val_interval'] = every
-        self.options['default_hooks.checkpoint.interval'] = every
+        self.options['train_cfg.val_interval'] = max(epochs // (evaluations or 1), 1)
+        self.options['default_hooks.checkpoint.interval'] = max(epochs // EVALUATIONS, 1)
         self.options['default_hooks.progress.interval'] = max(epochs // 20, 1)
 
     def judge(self, steps: int, speed: float, total: int) -> None:
@@ -492,7 +505,7 @@ def recipe_name(method: str, mixture: str) -> str:
         ValueError: If there is no such method or mixture.
     """
     if method not in METHODS:
-        raise ValueError(f'--method is {method!r}. {suggest(method, METHODS, f"Valid are: {chr(44).join(METHODS)}.")}')
+        raise ValueError(f'--method is {method!r}. {suggest(method, METHODS)}')
     if mixture not in MIXTURES:
         raise ValueError(f'--mixture is {mixture!r}. {suggest(mixture, MIXTURES)}')
     return f'unmix::quickstart/{"" if mixture == "none" else "unmix-"}{method}_folder.py'
