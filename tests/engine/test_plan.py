@@ -106,6 +106,19 @@ def test_the_head_of_any_method_fits(method: str, images: int) -> None:
         MODELS.build(cfg.model)
 
 
+@pytest.mark.parametrize('speed', [2.0, 20.0])
+def test_the_advice_of_more_time_works(speed: float) -> None:
+    """On a machine that is slower than its cores tell, larger views would take the time that was advised."""
+    machine = Machine(1, 0, 8, speed=speed)
+    (note,) = make_plan(facts(200), machine, Wishes(minutes=1)).notes
+    minutes, key, value = re.search(r'--minutes (\d+) --cfg-options (\S+)=(\d+) would', note).groups()
+    plan = make_plan(facts(200), machine, Wishes(minutes=float(minutes), given={key: int(value)}))
+    assert not plan.notes
+    assert LEAST_STEPS <= plan.steps < 2 * LEAST_STEPS
+    (note,) = make_plan(facts(200), machine, Wishes(given={'train_cfg.max_epochs': 10})).notes
+    assert 'train_cfg.max_epochs=200 would give' in note
+
+
 @pytest.mark.parametrize(('mixture', 'share'), MIXTURES.items())
 def test_mixtures(mixture: str, share: float | None) -> None:
     cfg = make_plan(facts(500), MACHINES['1 CPU'], Wishes(mixture=mixture)).config()

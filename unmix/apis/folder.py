@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import FlexibleRunner, Runner
 from rich.console import Console
 from rich.table import Table
@@ -18,10 +18,9 @@ from rich.table import Table
 from unmix.checkpoint.identity import current_run
 from unmix.config import config_root, find_config, load_config
 from unmix.datasets.survey import Facts, survey
-from unmix.engine.launch import begun_by_this_job, init_distributed
+from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace
 from unmix.engine.plan import METHODS, MIXTURES, Machine, Plan, Wishes, make_plan, recipe_name
-from unmix.utils.dist import agreed
 from unmix.utils.names import few, shown
 
 ENDING = '_folder.py'
@@ -116,7 +115,7 @@ def _own_recipe(config: str) -> _Recipe | None:
 
 def _refuse_used(work_dir: str, overwrite: bool) -> None:
     used = current_run(work_dir) is not None or any(Path(work_dir).glob('*.pth'))
-    if used and not overwrite and is_main_process() and int(os.environ.get('RANK', 0)) == 0:
+    if used and not overwrite:
         raise ValueError(
             f'A run was begun in {shown(work_dir)} before. Go on with it by --resume, begin anew there by --overwrite, '
             'which replaces its files, or give another place by --out.'
@@ -142,6 +141,8 @@ def _resume(args: argparse.Namespace, work_dir: str, asked: Sequence[str]) -> No
 def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Config | None:
     """Look at the folder and the machine, print the plan, and return the config; all processes get the same.
 
+    The first process plans and measures alone, before the processes are connected.
+
     Args:
         request: The training.
         launcher: Of the processes.
@@ -150,44 +151,39 @@ def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Con
     Raises:
         ValueError: If the images cannot be trained on.
     """
+    if several := launcher != 'none':
+        set_rendezvous(launcher, None)
+    rank, world = (int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])) if several else (0, 1)
+    plans: list[Any] = [_plan(request, world) if rank == 0 else None]
     start = load_config(recipe_name(request.wishes.method, request.wishes.mixture))
     start.launcher = launcher
     init_distributed(start)
-    plans: list[Any] = [None]
-    with agreed():
-        if is_main_process():
-            plans = [_plan(request)]
     broadcast_object_list(plans)
     plan: Plan = plans[0]
     cfg = plan.config()
     cfg.work_dir, cfg.launcher = request.work_dir, launcher
-    if dry_run and is_main_process():
+    if dry_run and rank == 0:
         print(cfg.pretty_text)
     return None if dry_run else cfg
 
 
-def _plan(request: Request) -> Plan:
+def _plan(request: Request, world: int) -> Plan:
     facts = survey(request.folder)
     if facts.broken:
         raise ValueError(
             f'--data {shown(request.folder)}: {len(facts.broken)} of the images looked at cannot be read: '
             f'{few(facts.broken)}. Replace or delete them.'
         )
-    machine = this_machine()
-    first = make_plan(facts, machine, request.wishes)
-    cfg = first.config()
-    cfg.train_dataloader.batch_size = first.batch // machine.processes
-    speed, steps = measure_pace(cfg)
+    machine = this_machine(world)
+    speed, steps = measure_pace(make_plan(facts, machine, request.wishes).config())
     plan = make_plan(facts, replace(machine, speed=speed), request.wishes)
-    print_plan(
-        plan, f'measured on {steps} steps of batch {first.batch // machine.processes}, with nothing else running'
-    )
+    how = f'measured on {steps} steps' + (' of one process' if world > 1 else '')
+    print_plan(plan, f'{how} of batch {plan.batch // world}, by what else runs here now')
     return plan
 
 
-def this_machine() -> Machine:
-    """Return what the processes of this training run on."""
-    world = get_world_size()
+def this_machine(world: int) -> Machine:
+    """Return what ``world`` processes of a training run on, of which those of this machine share its cores."""
     local = int(os.environ.get('LOCAL_WORLD_SIZE', world))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0

@@ -15,8 +15,7 @@ from unmix.datasets.survey import Facts
 from unmix.engine.sizes import fitting, splits_for
 from unmix.models.backbones.resnet import ARCHITECTURES
 from unmix.registry import MODELS
-from unmix.utils.names import few
-from unmix.utils.sizes import LEAST_STEPS, SMALL, Sizes, batches
+from unmix.utils.sizes import LEAST_STEPS, SMALL, Sizes, batches, epochs_for
 
 METHODS = ('moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc')
 MIXTURES = {'none': None, 'global': 1.0, 'region': 0.0, 'both': 0.5}  # share of global mixtures
@@ -34,6 +33,7 @@ LEAST_PER_CLASS = 10  # images, on average, from which on folders are taken for 
 GOOD_PASSES = 50  # passes over the images that are worth more than larger views
 MANY = 500_000  # images, from which on the recipes of ImageNet apply
 CHOICE = 4  # a queue is at most a quarter of the images
+VIEWS, EPOCHS = 'train_dataloader.dataset.pipeline.transforms.0.size', 'train_cfg.max_epochs'
 WHY = dict(
     queue_size='whole batches, at most a quarter of the images',
     num_negatives='at most a quarter of the images',
@@ -265,7 +265,7 @@ class _Planner:
         evaluations, bank, tests = self.evaluation(whole, held_out, speed) if evaluated else (0, 0, 0.0)
         budget = max(speed * (self.minutes * 60 - START) - tests, 0)
         images = whole
-        if 'train_cfg.max_epochs' not in self.given and budget < LEAST_EPOCHS * whole:
+        if EPOCHS not in self.given and budget < LEAST_EPOCHS * whole:
             images = min(whole, max(int(budget / LEAST_EPOCHS), min(whole, 256)))
         head = self.head()
         total = self.batch(head, images, depth, size)
@@ -281,7 +281,7 @@ class _Planner:
         for key, value in {**self.largest(head), **(changes or {})}.items():
             self.put(key.rpartition('.')[2].replace('_', ' '), key, value, _why(key))
         self.loader()
-        self.intervals(epochs, evaluations)
+        self.intervals(epochs, evaluations, steps * epochs)
         seconds = START + (tests + epochs * steps * total) / speed
         self.judge(steps * epochs, speed, total)
         return Plan(
@@ -338,7 +338,7 @@ class _Planner:
     def view_size(self, images: int) -> int:
         """Return the side of the views."""
         side = self.facts.side
-        key = 'train_dataloader.dataset.pipeline.transforms.0.size'
+        key = VIEWS
         fitting_side = min(max(-(-side // 32) * 32, 32), 224)
         if self.accelerated:
             size = 224 if side >= 160 else fitting_side
@@ -441,7 +441,7 @@ class _Planner:
         reason = f'of {full} that are usual for so many images, what {self.minutes:g} minutes allow'
         if allowed >= full:
             reason = 'usual for so many images; more bring little'
-        return int(self.put('epochs', 'train_cfg.max_epochs', max(min(full, allowed), 1), reason, '--minutes'))
+        return int(self.put('epochs', EPOCHS, max(min(full, allowed), 1), reason, '--minutes'))
 
     def rates(self, total: int, steps: int) -> None:
         """Set learning rate, weight decay and the momentum of the momentum encoder."""
@@ -469,8 +469,10 @@ class _Planner:
         if not self.accelerated:
             self.put('threads', 'num_threads', cores, 'all cores of the process')
 
-    def intervals(self, epochs: int, evaluations: int) -> None:
-        """Set how often the run is evaluated, saved and printed."""
+    def intervals(self, epochs: int, evaluations: int, steps: int) -> None:
+        """Set how often the run is evaluated, saved, watched and printed."""
+        for hook in ('logger', 'health'):
+            self.options[f'default_hooks.{hook}.interval'] = min(50, max(steps // 8, 1))
         self.options['train_cfg.val_interval'] = max(epochs // (evaluations or 1), 1)
         self.options['default_hooks.checkpoint.interval'] = max(epochs // EVALUATIONS, 1)
         self.options['default_hooks.progress.interval'] = max(epochs // 20, 1)
@@ -478,14 +480,14 @@ class _Planner:
     def judge(self, steps: int, speed: float, total: int) -> None:
         """Note what is not as it should be."""
         if steps < LEAST_STEPS // 2:
-            minutes = math.ceil((START + 1.2 * LEAST_STEPS * total / speed) / 60)
+            minutes = math.ceil((START + 1.3 * LEAST_STEPS * total / speed) / 60)
+            views = f' --cfg-options {VIEWS}={self.options[VIEWS]}'  # which more time may make larger, and so slower
+            more = f'--minutes {minutes}' + ('' if VIEWS in self.given else views)
+            if EPOCHS in self.given:
+                more = f'{EPOCHS}={epochs_for(steps // self.given[EPOCHS], 1)}'
             self.notes.append(
-                f'{steps} steps are few: features hardly get better than those of random weights. '
-                f'--minutes {minutes} would give about {LEAST_STEPS}.'
-            )
-        if self.facts.broken:
-            self.notes.append(
-                f'{len(self.facts.broken)} of the images looked at cannot be read: {few(self.facts.broken)}.'
+                f'{steps} steps are few: features hardly get better than those of random weights. {more} would give '
+                f'about {LEAST_STEPS}.'
             )
         if self.machine.accelerators > self.machine.processes:
             self.notes.append(
