@@ -54,7 +54,7 @@ def test_the_plan_is_printed(form: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert 'measured on 3 steps of batch 8' in printed
     for key in ('train_dataloader.batch_size', '--minutes, train_cfg.max_epochs', '--backbone, model.backbone.depth'):
         assert key in printed
-    assert "type='MoCo'" in printed
+    assert f"type='{'SimCLR' if form == '--data' else 'MoCo'}'" in printed
     assert not out.exists()
 
 
@@ -142,7 +142,7 @@ def test_a_training_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', [method for method in folder.METHODS if method != 'moco'])
+@pytest.mark.parametrize('method', [method for method in folder.METHODS if method != 'simclr'])
 def test_every_method_trains(method: str, tmp_path: Path) -> None:
     data, out = make(tmp_path / 'images', 2, 30), tmp_path / 'out'
     run('--data', data, '--out', out, '--method', method, '--minutes', 2, *SMALL)

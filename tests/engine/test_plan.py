@@ -45,7 +45,7 @@ def sizes_of(plan: Plan) -> Sizes:
 def test_any_number_of_images(machine: str) -> None:
     epochs = []
     for images in IMAGES:
-        plan = make_plan(facts(images), MACHINES[machine], Wishes())
+        plan = make_plan(facts(images), MACHINES[machine], Wishes('moco'))
         options, total = plan.options, plan.batch
         assert total == options['train_dataloader.batch_size'] * MACHINES[machine].processes
         assert total * 4 <= plan.images <= images - plan.held_out
@@ -85,7 +85,7 @@ def test_the_time_is_kept(images: int, minutes: float) -> None:
 
 def test_a_measured_speed_changes_the_epochs_only() -> None:
     """The measurement is of the network, the batch and the size of the plan, so it must not change them."""
-    slow, fast = (make_plan(facts(1_000), Machine(1, 0, 2, speed=speed), Wishes()) for speed in (50.0, 100.0))
+    slow, fast = (make_plan(facts(1_000), Machine(1, 0, 2, speed=speed), Wishes('moco')) for speed in (50.0, 100.0))
     assert fast.epochs >= 2 * slow.epochs - 2
     dependent = ('train_cfg', 'default_hooks', 'model.momentum')
     for key in slow.options:
@@ -134,7 +134,7 @@ def test_what_the_user_gives_stays() -> None:
         'train_dataloader.dataset.pipeline.transforms.0.size': 48,
         'train_dataloader.dataset.exif': False,
     }
-    plan = make_plan(facts(2_000), MACHINES['1 CPU'], Wishes(backbone='resnet34', given=given))
+    plan = make_plan(facts(2_000), MACHINES['1 CPU'], Wishes('moco', backbone='resnet34', given=given))
     cfg = plan.config()
     assert (plan.batch, plan.epochs) == (100, 7)
     assert cfg.optim_wrapper.optimizer.lr == 0.5
@@ -199,6 +199,11 @@ def test_accelerators_that_are_not_used_are_named() -> None:
 def test_an_accelerator_with_little_memory() -> None:
     plans = [make_plan(facts(50_000), Machine(1, 1, 8, gib * 2**30), Wishes(backbone='resnet50')) for gib in (8, 80)]
     assert [plan.batch for plan in plans] == [16, 128]
+
+
+def test_the_method_follows_the_machine() -> None:
+    for machine, method in (('1 CPU', 'simclr'), ('1 GPU', 'moco')):
+        assert make_plan(facts(500), MACHINES[machine], Wishes()).recipe == recipe_name(method, 'both')
 
 
 def test_names_and_lengths() -> None:

@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS))
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--minutes', type=float, help='of a run (default: as the plan has it)')
-    parser.add_argument('--method', default='moco')
+    parser.add_argument('--method', default='simclr')
     parser.add_argument('--mixture', default='both')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/folders'))

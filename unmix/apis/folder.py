@@ -20,7 +20,7 @@ from unmix.config import config_root, find_config, load_config
 from unmix.datasets.survey import Facts, survey
 from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace
-from unmix.engine.plan import METHODS, MIXTURES, Machine, Plan, Wishes, make_plan, recipe_name
+from unmix.engine.plan import METHODS, MIXTURES, Machine, Plan, Wishes, default_method, make_plan, recipe_name
 from unmix.utils.names import few, shown
 
 ENDING = '_folder.py'
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a training on a folder."""
     group = parser.add_argument_group('a folder of images, without a config')
     group.add_argument('--data', metavar='DIR', help='images at any depth, labelled by class folders or not')
-    group.add_argument('--method', help=f'{", ".join(METHODS)} (default: moco)')
+    group.add_argument('--method', help=f'{", ".join(METHODS)} (default: simclr on a CPU, moco on a GPU)')
     group.add_argument('--mixture', help=f'{", ".join(MIXTURES)} (default: both; none is the method without Un-Mix)')
     group.add_argument('--backbone', metavar='NAME', help='resnet18, resnet50, ... (default: as fits data and machine)')
     group.add_argument('--minutes', type=float, help='time that the whole run may take')
@@ -82,10 +82,10 @@ def read_request(args: argparse.Namespace) -> Request | None:
     if own is not None:
         if args.method not in (None, own.method):
             raise ValueError(f'{args.config} is the recipe of {own.method}: leave out --method {args.method}.')
-        wanted = own.method, args.mixture or own.mixture
+        method, mixture = own.method, args.mixture or own.mixture
     else:
-        wanted = args.method or 'moco', args.mixture or 'both'
-    recipe = recipe_name(*wanted)
+        method, mixture = args.method or default_method(accelerators())[0], args.mixture or 'both'
+    recipe = recipe_name(method, mixture)
     work_dir = args.work_dir or os.path.join('work_dirs', Path(recipe).stem)
     options.pop('data_root', None)
     if args.resume is not None or begun_by_this_job(work_dir):
@@ -94,7 +94,8 @@ def read_request(args: argparse.Namespace) -> Request | None:
     _refuse_used(work_dir, args.overwrite or args.dry_run)
     if args.amp:
         options['optim_wrapper.type'] = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
-    wishes = Wishes(*wanted, backbone=args.backbone, minutes=args.minutes, given=options)
+    wanted = args.method if own is None else method
+    wishes = Wishes(wanted, mixture, args.backbone, args.minutes, options)
     return Request(str(folder), wishes, work_dir)
 
 
@@ -155,8 +156,7 @@ def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Con
         set_rendezvous(launcher, None)
     rank, world = (int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])) if several else (0, 1)
     plans: list[Any] = [_plan(request, world) if rank == 0 else None]
-    start = load_config(recipe_name(request.wishes.method, request.wishes.mixture))
-    start.launcher = launcher
+    start = Config(dict(launcher=launcher, env_cfg=load_config('_base_/default_runtime.py').env_cfg))
     init_distributed(start)
     broadcast_object_list(plans)
     plan: Plan = plans[0]
@@ -182,13 +182,17 @@ def _plan(request: Request, world: int) -> Plan:
     return plan
 
 
+def accelerators() -> int:
+    """Return the number of accelerators of this machine."""
+    return torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+
+
 def this_machine(world: int) -> Machine:
     """Return what ``world`` processes of a training run on, of which those of this machine share its cores."""
     local = int(os.environ.get('LOCAL_WORLD_SIZE', world))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
     memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-    return Machine(world, count, max(cores // local, 1), memory)
+    return Machine(world, accelerators(), max(cores // local, 1), memory)
 
 
 def print_plan(plan: Plan, how: str) -> None:

@@ -98,10 +98,8 @@ def check_sizes(runner: Runner | FlexibleRunner, dataloader: DataLoader[Any], ba
     if not found:
         return
     least = [size for size in batches(images, world, batch) if size < batch]
-    size, changes = fitting(parts, sizes, least if short and least else [*([batch] if enough else []), *least]) or (
-        batch,
-        None,
-    )
+    candidates = [*([batch] if enough and not (short and 4 * batch * world > images) else []), *least]
+    size, changes = fitting(parts, sizes, candidates) or (batch, None)
     options: dict[str, Any] = {}
     if changes is not None:
         options = (
