@@ -37,6 +37,7 @@ def test_help_of_each_command(name, capsys):
     assert pkgutil.resolve_name(COMMANDS[name][0]).__doc__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('arguments', 'status', 'message'), [
     (['trian'], 2, "unmix: error: there is no command 'trian'. Did you mean train?"),
     (['train'], 2, 'unmix train: error: the following arguments are required: config'),
@@ -101,6 +102,7 @@ def test_a_reader_may_leave(monkeypatch, capfd):
     assert capfd.readouterr().err == ''
 
 
+@pytest.mark.slow
 def test_download_brings_weights_and_a_config_that_stands_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(['download', 'moco_digits', '--directory', 'here'])

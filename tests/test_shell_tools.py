@@ -132,6 +132,7 @@ def test_slurm_defaults_and_nodes(stub: Path):
     assert many[7] == '--signal=USR2@60'
 
 
+@pytest.mark.slow
 def test_a_task_has_a_cpu_for_each_worker_and_itself(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

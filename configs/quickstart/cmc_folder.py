@@ -9,7 +9,7 @@ The numbers below are for some thousand images.
 Two networks, for lightness and colour: CMC is for colour images, and torchvision loads neither.
 """
 
-_base_ = ['../_base_/datasets/folder.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/folder.py', '../_base_/default_runtime.py']
 
 max_epochs, dim = 100, 128
 largest = dict(num_negatives=16384)  # of model.head, on many images

@@ -7,7 +7,7 @@ The command looks at the images and at the machine, and chooses sizes, epochs an
 The numbers below are for some thousand images.
 """
 
-_base_ = ['../_base_/datasets/folder.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/folder.py', '../_base_/default_runtime.py']
 
 max_epochs, dim = 100, 128
 largest = dict(num_prototypes=3000)  # of model.head, on many images

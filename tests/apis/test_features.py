@@ -66,6 +66,7 @@ def work(tmp_path_factory):
     return work
 
 
+@pytest.mark.slow
 def test_bit_for_bit_what_knn_sees(work, monkeypatch):
     monkeypatch.chdir(work)
     evaluate(['small.py', 'last.pth', '--work-dir', 'test'])
@@ -80,6 +81,7 @@ def test_bit_for_bit_what_knn_sees(work, monkeypatch):
         assert found['paths'].tolist() == sorted(str(p.relative_to(folder)) for p in Path(folder).rglob('*.png'))
 
 
+@pytest.mark.slow
 def test_a_network_a_checkpoint_and_its_neck(work):
     config, folder = str(work / 'small.py'), work / 'val'
     model = MODELS.build(load_config(config).model)
@@ -107,6 +109,7 @@ def test_a_network_a_checkpoint_and_its_neck(work):
         extract_features(model.backbone, folder)
 
 
+@pytest.mark.slow
 def test_a_folder_without_labels(work, tmp_path):
     (tmp_path / 'flat').mkdir()
     for path in (work / 'val').rglob('*.png'):
@@ -118,6 +121,7 @@ def test_a_folder_without_labels(work, tmp_path):
     np.testing.assert_array_equal(found['features'], labelled['features'])
 
 
+@pytest.mark.slow
 def test_a_model_of_the_zoo_takes_grey_images_of_its_size(tmp_path):
     write_images(tmp_path / 'grey', 3, 'L', 16)
     write_images(tmp_path / 'colour', 3, 'RGB', 40)
@@ -180,6 +184,7 @@ def test_the_size_of_a_config_that_evaluates_nothing():
     ]
 
 
+@pytest.mark.slow
 def test_the_command_writes_npz(work, monkeypatch, capsys):
     monkeypatch.chdir(work)
     features(['last.pth', 'val', '--config', 'small.py', '--out', 'out/features.npz'])
@@ -204,6 +209,7 @@ def test_the_command_writes_parquet(work, monkeypatch):
     assert rows['class'] == [Path(path).parent.name for path in rows['path']]
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_named_and_the_old_file_stays(work, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / 'images', 4)
@@ -221,6 +227,7 @@ def test_a_damaged_image_is_named_and_the_old_file_stays(work, tmp_path, monkeyp
     assert Path('out.npz').read_text(encoding='utf-8') == 'old'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['last.pth', 'val', '--out', 'x.npz'], r'Which config last.pth is of .*\(--config\): small.py'),
     (['lost.pth', 'val', '--out', 'x.npz'], 'The checkpoint lost.pth does not exist'),

@@ -19,6 +19,7 @@ from unmix.models import MoCo
 QUICKSTART = 'unmix::quickstart/moco_digits.py'
 
 
+@pytest.mark.slow
 def test_config_by_name_and_by_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = find_config(QUICKSTART)
@@ -36,6 +37,7 @@ def test_the_name_of_a_config_is_its_own():
     assert len(names) == len(set(names)) > 100
 
 
+@pytest.mark.slow
 def test_any_config_becomes_its_unmix_version_by_one_option():
     plain, option = load_config(QUICKSTART), load_config(QUICKSTART, {'model.unmix.type': 'UnMix'})
     assert 'unmix' not in plain.model
@@ -43,6 +45,7 @@ def test_any_config_becomes_its_unmix_version_by_one_option():
     assert option.model == plain.model
 
 
+@pytest.mark.slow
 def test_a_config_of_a_user_inherits_by_name(tmp_path):
     config = tmp_path / 'mine.py'
     config.write_text(f"_base_ = '{QUICKSTART}'\nmodel = dict(momentum=0.9)\n")
@@ -89,6 +92,7 @@ def test_valid_options(options):
     load_config(QUICKSTART, options)
 
 
+@pytest.mark.slow
 def test_misspelt_keys_in_a_file(tmp_path):
     config = tmp_path / 'mine.py'
     config.write_text(f"_base_ = '{QUICKSTART}'\noptim_wraper = dict(type='OptimWrapper')\n")
@@ -116,6 +120,7 @@ def test_preprocessing_of_the_data_becomes_the_models():
     assert Path(cfg.filename).name == 'moco_digits.py'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('text', 'message'), [
     ("optim_wrapper = dict(optimizer=dict(lr='0.03'))",
      r"optim_wrapper\.optimizer\.lr is '0\.03' \(str\); SGD expects a number, 0\.03 without quotes"),
@@ -165,6 +170,7 @@ def test_words_that_are_no_options():
             parser.parse_args(['x', '--cfg-options', 'a=1', word])
 
 
+@pytest.mark.slow
 def test_loaders_without_sampler_and_collate_fn(tmp_path):
     config = tmp_path / 'mine.py'
     loader = "dict(batch_size=8, num_workers=0, dataset=dict(type='Digits', split='{}', pipeline={}))"
@@ -215,6 +221,7 @@ def test_every_key_that_mmengine_takes_out_before_it_calls_a_type(options):
     load_config(QUICKSTART, options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('line', 'message'), [
     ("val_evaluator = dict(_delete_=True, metrics=[dict(type='Accuracy')])", None),
     ("param_scheduler = dict(_delete_=True, a=[dict(type='CosineLR')], b=[dict(type='CosineLR')])", None),
@@ -328,6 +335,7 @@ def test_options_of_another_shape(word, message):
         load_config(QUICKSTART, options(word))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('text', 'message'), [
     ('visualizer = dict(vis_backends=["PatientVisBackend"])', r'visualizer\.vis_backends is .* a list of dicts'),
     ("custom_hooks = dict(type='ReportHook')", r'cannot be read: TypeError: custom_hooks='),
@@ -343,6 +351,7 @@ def test_more_mistakes_in_a_file(tmp_path, text, message):
         load_config(str(config))
 
 
+@pytest.mark.slow
 def test_a_config_that_inherits_from_itself(tmp_path):
     (tmp_path / 'mine.py').write_text("_base_ = 'mine.py'\n", encoding='utf-8')
     with pytest.raises(ValueError, match='lead back to a file'):
@@ -381,6 +390,7 @@ def test_configs_with_read_base_inherit_from_their_own_style(tmp_path):
     assert (cfg.model.type, cfg.model.momentum, cfg.model.backbone.depth) == (MoCo, 0.5, 34)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('suffix', ['.yaml', '.yml', '.json'])
 def test_configs_that_mmengine_has_written_as_data(tmp_path, suffix):
     cfg = load_config(QUICKSTART)

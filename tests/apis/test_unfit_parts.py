@@ -13,6 +13,7 @@ from unmix.engine.runner import Runner
 QUICKSTART = 'unmix::quickstart/unmix-moco_digits.py'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('option', 'message'), [
     ({'model.head.dim': 64}, r'128x128 and 64x512.*model\.backbone gives 64, .*neck\.out_dim=128, model\.head\.dim=64'),
     ({'model.neck.in_dim': 100}, r'128x64 and 100x256.*model\.backbone gives 64, .*model\.neck\.in_dim=100'),

@@ -80,6 +80,7 @@ def latest(work_dir: Path) -> str:
     return Path(path).name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('background', [False, True])
 def test_a_full_disk_stops_the_run_and_keeps_what_there_is(background: bool, tmp_path: Path):
     with pytest.raises(OSError, match=r'epoch_2\.pth could not be written: File too large\. It needs 0\.\d MiB'):
@@ -88,6 +89,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_there_is(background: bool, tmp
     assert latest(tmp_path) == 'epoch_1.pth'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('background', [False, True])
 def test_a_full_disk_is_sat_out_by_choice(background: bool, tmp_path: Path):
     runner = train(tmp_path, FullDisk({2}), max_keep_ckpts=1, background=background, on_write_error='warn')
@@ -100,6 +102,7 @@ def test_a_full_disk_is_sat_out_by_choice(background: bool, tmp_path: Path):
     assert 'epoch_2.pth could not be written: File too large' in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('background', [False, True])
 def test_ids_of_failed_checkpoints_push_no_good_one_out(background: bool, tmp_path: Path):
     with pytest.raises(OSError, match=r'epoch_3\.pth could not be written'):
@@ -108,16 +111,19 @@ def test_ids_of_failed_checkpoints_push_no_good_one_out(background: bool, tmp_pa
     assert latest(tmp_path) == 'epoch_1.pth'
 
 
+@pytest.mark.slow
 def test_what_could_not_be_written_in_the_end_is_tried_again(tmp_path: Path):
     train(tmp_path, FullDisk({3}), max_keep_ckpts=2, on_write_error='warn')
     assert files(tmp_path) == ['epoch_2.pth', 'epoch_3.pth']
 
 
+@pytest.mark.slow
 def test_after_a_failure_the_next_epoch_is_saved_although_it_is_not_its_turn(tmp_path: Path):
     train(tmp_path, FullDisk({2}), interval=2, on_write_error='warn', train_cfg__max_epochs=4, save_last=False)
     assert files(tmp_path) == ['epoch_3.pth', 'epoch_4.pth']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('background', [False, True])
 def test_the_best_one_is_replaced_by_a_complete_better_one_only(background: bool, tmp_path: Path):
     best = dict(save_best='acc', rule='greater', max_keep_ckpts=1, background=background)
@@ -129,6 +135,7 @@ def test_the_best_one_is_replaced_by_a_complete_better_one_only(background: bool
     assert runner.message_hub.get_info('best_score') == 2.0
 
 
+@pytest.mark.slow
 def test_checkpoints_do_not_depend_on_the_thread(tmp_path: Path):
     train(tmp_path / 'a', max_keep_ckpts=-1, background=False)
     train(tmp_path / 'b', max_keep_ckpts=-1, background=True)
@@ -186,6 +193,7 @@ def test_killed_while_the_thread_writes(tmp_path: Path):
         assert torch.equal(checkpoint['state_dict']['layer.weight'], weights[iteration])
 
 
+@pytest.mark.slow
 def test_saved_by_time(tmp_path: Path):
     class Kill(Hook):
         def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -214,6 +222,7 @@ def test_not_saved_by_time_with_half_accumulated_gradients(tmp_path: Path):
     assert files(tmp_path) == ['iter_4.pth']
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_has_begun_is_removed(tmp_path: Path):
     (tmp_path / '.epoch_7.1.pth').write_bytes(b'half a file')
     train(tmp_path)

@@ -88,6 +88,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('wrapper', WRAPPERS)
 def test_a_replaced_file_is_seen_through_wrappers(tmp_path: Path, wrapper: str):
     root = folder(tmp_path / 'data')

@@ -37,6 +37,7 @@ def rewrite(path: Path, change) -> None:
     torch.save(checkpoint, path)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_id_over_resumptions(tmp_path: Path):
     train(tmp_path, 1)
     train(tmp_path, 2, resume=True)
@@ -67,6 +68,7 @@ def test_which_checkpoints_are_those_of_a_run(starts, iteration, own):
     assert Saved(Path('x'), starts, iteration, 0, True).belongs([['a', 0], ['b', 10], ['c', 20]]) == own
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_one_does_not_lead_to_another_run(tmp_path: Path):
     train(tmp_path, 3)
     train(tmp_path, 1, randomness__seed=1)
@@ -87,6 +89,7 @@ def killed(work_dir: Path, **changes) -> None:
         runner.train()
 
 
+@pytest.mark.slow
 def test_a_run_that_saved_nothing_does_not_lead_to_the_one_before(tmp_path: Path, capsys):
     train(tmp_path, 2)
     before = (tmp_path / 'epoch_2.pth').read_bytes()
@@ -102,6 +105,7 @@ def test_a_run_that_saved_nothing_does_not_lead_to_the_one_before(tmp_path: Path
     assert read_saved(find_latest_checkpoint(str(tmp_path))).run[0] == read_saved(tmp_path / 'epoch_1.pth').run[0]
 
 
+@pytest.mark.slow
 def test_a_used_work_dir_is_said_once_and_a_resumption_is_silent(tmp_path: Path, capsys):
     train(tmp_path, 1)
     assert 'not of this run' not in capsys.readouterr().out
@@ -111,6 +115,7 @@ def test_a_used_work_dir_is_said_once_and_a_resumption_is_silent(tmp_path: Path,
     assert capsys.readouterr().out.count('not of this run') == 1
 
 
+@pytest.mark.slow
 def test_an_abandoned_branch_is_not_returned_to(tmp_path: Path):
     """After epoch 3 the run is resumed from epoch 1; epochs 2 and 3 of before are no longer its own."""
     train(tmp_path, 3)
@@ -122,6 +127,7 @@ def test_an_abandoned_branch_is_not_returned_to(tmp_path: Path):
         find_latest_checkpoint(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_from_elsewhere_that_saved_nothing_goes_on_from_there(tmp_path: Path):
     train(tmp_path / 'a', 2)
     train(tmp_path / 'b', 2)
@@ -130,6 +136,7 @@ def test_a_run_from_elsewhere_that_saved_nothing_goes_on_from_there(tmp_path: Pa
     assert find_latest_checkpoint(str(tmp_path / 'b')) == str(source)
 
 
+@pytest.mark.slow
 def test_plain_weights_are_no_checkpoint(tmp_path: Path):
     weights = {'state_dict': {'layer.weight': torch.zeros(3, 6)}}
     torch.save(weights, tmp_path / 'resnet_50.pth')
@@ -143,6 +150,7 @@ def test_plain_weights_are_no_checkpoint(tmp_path: Path):
     assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_1.pth')
 
 
+@pytest.mark.slow
 def test_two_runs_without_a_note_are_told_apart(tmp_path: Path):
     """As if only the checkpoints had been copied."""
     train(tmp_path, 3)
@@ -171,6 +179,7 @@ def old(work_dir: Path) -> None:
         rewrite(path, lambda checkpoint: (checkpoint['meta'].pop('run'), checkpoint.pop('data')))
 
 
+@pytest.mark.slow
 def test_checkpoints_of_old_versions_go_on(tmp_path: Path):
     train(tmp_path, 3)
     whole = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)
@@ -187,6 +196,7 @@ def test_checkpoints_of_old_versions_go_on(tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 def test_old_checkpoints_of_two_seeds_are_of_two_runs(tmp_path: Path):
     train(tmp_path, 3)
     train(tmp_path, 1, randomness__seed=1)
@@ -199,6 +209,7 @@ def test_old_checkpoints_of_two_seeds_are_of_two_runs(tmp_path: Path):
         find_latest_checkpoint(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_only_checkpoints_of_the_run_are_removed(tmp_path: Path):
     """The names that a resumed checkpoint lists are those of another run in another work directory."""
     timed = dict(default_hooks__checkpoint__interval_minutes=0)
@@ -216,6 +227,7 @@ def test_only_checkpoints_of_the_run_are_removed(tmp_path: Path):
     assert (tmp_path / 'b' / 'epoch_1.pth').read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_signal_removes_only_what_its_run_saved(tmp_path: Path):
     for folder, at in (('a', 3), ('b', 3)):
         with pytest.raises(SystemExit):
@@ -226,6 +238,7 @@ def test_a_signal_removes_only_what_its_run_saved(tmp_path: Path):
     assert names(tmp_path / 'b') == ['interrupted_iter_4.pth', 'interrupted_iter_9.pth']
 
 
+@pytest.mark.slow
 def test_a_shared_out_dir(tmp_path: Path, capsys):
     """Two work directories of one name share a folder for checkpoints."""
     out = dict(default_hooks__checkpoint__out_dir=str(tmp_path / 'ckpts'))

@@ -30,6 +30,7 @@ def run(work_dir: Path, epochs: int, schedules, **changes):
     return runner, rates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', RATES)
 @pytest.mark.parametrize('done', [9, 12])
 def test_extended_schedules_are_those_of_a_run_that_had_the_length_from_its_start(tmp_path, kind, done, capsys):
@@ -47,6 +48,7 @@ def test_extended_schedules_are_those_of_a_run_that_had_the_length_from_its_star
         assert 'are still those' not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('done', 'epochs', 'words'), [
     (12, 4, 'each schedule is over, and the learning rate stays at 0.000852'),
     (9, 4, 'after epoch 2 each schedule is over, and the learning rate stays at its last value'),
@@ -63,6 +65,7 @@ def test_without_it_the_old_schedules_are_said(tmp_path, capsys, done, epochs, w
     assert rates == (before[done:] + [before[-1]] * 24)[: 6 * epochs - done]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('epochs', [1, 2])
 def test_a_finished_run_has_nothing_left(tmp_path: Path, capsys, epochs: int):
     run(tmp_path, 2, RATES['ours'])
@@ -76,6 +79,7 @@ def test_a_finished_run_has_nothing_left(tmp_path: Path, capsys, epochs: int):
     assert runner.iter == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_last_iteration(tmp_path: Path, capsys, number: int):
     """All is trained then; the last validation and the last regular checkpoint follow after the resumption, once."""
@@ -101,6 +105,7 @@ def test_a_signal_in_the_last_iteration(tmp_path: Path, capsys, number: int):
     assert_same(state(third), state(second))
 
 
+@pytest.mark.slow
 def test_extending_after_an_interruption_in_between(tmp_path: Path):
     first = interrupt(tmp_path, 8)
     runner = toy_runner(tmp_path, resume=True, train_cfg__max_epochs=5, train_cfg__extend=True)

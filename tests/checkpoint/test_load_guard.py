@@ -32,6 +32,7 @@ def test_it_says_how_much_matches(tmp_path: Path):
     assert f'{tmp_path / "x.pth"}: 50% of the 2 tensors of the model match' in log
 
 
+@pytest.mark.slow
 def test_it_writes_down_the_backbone_and_refuses_one_that_computes_otherwise(tmp_path: Path):
     """Tensors have the same names and shapes for any stride of the stem."""
 

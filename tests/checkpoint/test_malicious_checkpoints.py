@@ -156,6 +156,7 @@ def refusal(load: Callable[[str], Any], file: Path) -> str:
     return 'loaded'
 
 
+@pytest.mark.slow
 def test_every_path_refuses_every_file(tmp_path: Path, witness: Path, capsys: pytest.CaptureFixture):
     count, paths = 0, loading_paths(tmp_path)
     for form in FORMS:
@@ -170,6 +171,7 @@ def test_every_path_refuses_every_file(tmp_path: Path, witness: Path, capsys: py
         print(f'\n{count} loads of malicious files: all refused, nothing ran')
 
 
+@pytest.mark.slow
 def test_the_text_of_a_config_is_not_executed(tmp_path: Path, witness: Path):
     """MMEngine's ``resume`` executes ``meta['config']``, a string, which weights only may hold."""
     toy_runner(tmp_path, train_cfg__max_epochs=1).train()
@@ -182,6 +184,7 @@ def test_the_text_of_a_config_is_not_executed(tmp_path: Path, witness: Path):
         assert not witness.exists()
 
 
+@pytest.mark.slow
 def test_files_that_a_checkpoint_names_are_not_removed(tmp_path: Path):
     """Those of the run that it was copied from, or any."""
     other = tmp_path / 'other'
@@ -217,6 +220,7 @@ def run_tool(tool: str, *arguments: object) -> int:
     return end.value.code
 
 
+@pytest.mark.slow
 def test_the_tools_refuse_it_and_trust_it_on_demand(tmp_path: Path, witness: Path, capfd: pytest.CaptureFixture):
     zipped(Call(os.system, f'touch {witness}'), file := tmp_path / 'x.pth')
     places = ['--work-dir', tmp_path / 'run']

@@ -45,6 +45,7 @@ def files(work_dir: Path) -> list[str]:
     return sorted(path.name for path in work_dir.iterdir() if 'pth' in path.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('background', [False, True])
 @pytest.mark.parametrize('on_write_error', ['stop', 'warn'])
 def test_the_run_ends_and_the_last_good_checkpoint_stays_the_last(
@@ -64,6 +65,7 @@ def test_the_run_ends_and_the_last_good_checkpoint_stays_the_last(
     assert torch.equal(resumed.model.layer.weight, train(tmp_path / 'whole').model.layer.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
 def test_a_state_of_the_optimiser_counts(value: float, tmp_path: Path):
     with pytest.raises(ValueError, match=r'state\.0\.momentum_buffer in its optimizer is NaN or infinite in 1 of 18'):

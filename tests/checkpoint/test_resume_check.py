@@ -53,6 +53,7 @@ def test_state_of_another_kind_is_not_filled_in(tmp_path, checkpoint, changes, m
         resume(tmp_path, checkpoint, **changes)
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_shown_and_the_same_one_is_not(tmp_path, checkpoint, capsys):
     same = resume(tmp_path / 'same', checkpoint)
     assert 'The config has changed' not in capsys.readouterr().out
@@ -68,6 +69,7 @@ def test_a_changed_config_is_shown_and_the_same_one_is_not(tmp_path, checkpoint,
     assert torch.equal(same.model.layer.weight, other.model.layer.weight)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_is_named(tmp_path, capsys):
     toy_runner(tmp_path, train_cfg__max_epochs=1).train()
     values = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
@@ -78,6 +80,7 @@ def test_another_number_of_processes_is_named(tmp_path, capsys):
     assert 'is of a run of 4 processes, and there are 1 now' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', ['link', 'moved'])
 def test_the_work_dir_under_another_name(tmp_path, checkpoint, way):
     shutil.copytree(checkpoint.parent, tmp_path / 'run')

@@ -22,6 +22,7 @@ def resumed(directory, start, **changes):
     return runner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('accumulate', [2, 4])
 def test_gradients_wait_in_the_checkpoint_for_their_step(tmp_path, accumulate, capsys):
     """Epochs have 6 batches, so an accumulation of 4 goes on over the end of the first."""
@@ -35,6 +36,7 @@ def test_gradients_wait_in_the_checkpoint_for_their_step(tmp_path, accumulate, c
     assert 'is made without them' not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_lost_gradients_are_warned_about(tmp_path, capsys):
     changes = EVERY_THREE | dict(optim_wrapper__accumulative_counts=2)
     toy_runner(tmp_path, **changes).train()
@@ -45,6 +47,7 @@ def test_lost_gradients_are_warned_about(tmp_path, capsys):
     assert 'has the gradients of 0 processes, but there are 1 now' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_weights_alone_bring_no_gradients(tmp_path):
     toy_runner(tmp_path, **EVERY_THREE, optim_wrapper__accumulative_counts=2).train()
     runner = toy_runner(tmp_path / 'fine', load_from=str(tmp_path / 'iter_9.pth'), train_cfg__max_epochs=1)
@@ -54,6 +57,7 @@ def test_weights_alone_bring_no_gradients(tmp_path):
     assert gradients == [None]
 
 
+@pytest.mark.slow
 def test_dropout_is_a_function_of_the_iteration(tmp_path):
     changes = EVERY_THREE | dict(model__dropout=0.5)
     whole = toy_runner(tmp_path, **changes)
@@ -65,6 +69,7 @@ def test_dropout_is_a_function_of_the_iteration(tmp_path):
     assert not torch.equal(other.model.layer.weight, whole.model.layer.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sampler', ['EpochSampler', 'DefaultSampler'])
 def test_a_run_without_a_seed_goes_on_with_the_one_it_drew(tmp_path, sampler):
     changes = EVERY_THREE | dict(randomness__seed=None, train_dataloader__sampler__type=sampler)
@@ -76,6 +81,7 @@ def test_a_run_without_a_seed_goes_on_with_the_one_it_drew(tmp_path, sampler):
     assert second.model.seen == whole.model.seen[9:]
 
 
+@pytest.mark.slow
 def test_schedulers_do_not_complain_when_resumed(tmp_path):
     """Iteration 6 is the last of an epoch: after it a schedule by epoch steps first of all."""
     toy_runner(tmp_path, **EVERY_THREE).train()
@@ -84,6 +90,7 @@ def test_schedulers_do_not_complain_when_resumed(tmp_path):
         resumed(tmp_path, tmp_path / 'iter_6.pth', **EVERY_THREE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['moco-v2', 'byol'])
 @pytest.mark.parametrize(('accumulate', 'start'), [(1, 3), (2, 4), (2, 3)])
 def test_a_checkpoint_of_the_first_version_goes_on_as_an_uninterrupted_run(tmp_path, name, accumulate, start):

@@ -47,6 +47,7 @@ def digest(path):
     return bytes(torch.load(path, weights_only=False)['state_dict']['head.rows.digest'].tolist()).hex()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one_and_writes_no_table_before_it_trains(tmp_path):
     rows, work_dir = tmp_path / 'rows', tmp_path / 'parts'
     keep = dict(default_hooks__checkpoint__max_keep_ckpts=1)
@@ -67,6 +68,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_writes_no_table_before_it_tr
     assert equal(end(whole), end(resumed))
 
 
+@pytest.mark.slow
 def test_tables_stay_if_a_checkpoint_cannot_be_read(tmp_path):
     rows, work_dir = tmp_path / 'rows', tmp_path / 'run'
     work_dir.mkdir()
@@ -77,6 +79,7 @@ def test_tables_stay_if_a_checkpoint_cannot_be_read(tmp_path):
     assert f'No table of head.rows_dir is removed: {work_dir}/foreign.pth is no checkpoint, or damaged' in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy', ['skip', 'rollback'])
 def test_losses_that_are_not_finite_are_left_out_as_with_rows_in_memory(tmp_path, policy):
     """Three failures between two checkpoints: the captures have tables too, and all of them stay."""
@@ -92,6 +95,7 @@ def test_losses_that_are_not_finite_are_left_out_as_with_rows_in_memory(tmp_path
     assert tables(tmp_path / 'rows') == set(map(digest, checkpoints))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_sat_out_by_choice_and_said_by_name(tmp_path):
     """The table of 512 kB cannot be written in the second of three epochs."""
     rows = tmp_path / 'rows'

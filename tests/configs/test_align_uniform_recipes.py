@@ -86,6 +86,7 @@ def test_published_numbers(name: str) -> None:
     assert cfg.train_cfg.max_epochs == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
 def test_twin_differs_in_unmix_only(name: str) -> None:
     twin, base = load(f'unmix-{name}'), load(name)

@@ -46,6 +46,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', LEAVES, ids=name_of)
 def test_config_is_complete(path: Path) -> None:
     """Types and arguments are checked by load_config; the model builds (without memory) from what it says."""
@@ -66,6 +67,7 @@ def test_command_in_docstring_names_the_config(path: Path) -> None:
         assert ROOT.parent / command == path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['my_recipe.py', 'my_change.py'])
 def test_configs_of_the_page(name: str, tmp_path: Path) -> None:
     """The examples of docs/configs.md are complete; options reach a list that a base and a recipe made together."""
@@ -98,6 +100,7 @@ def test_twins_are_short() -> None:
             assert 2 <= len(path.read_text().splitlines()) <= 5, path.name
 
 
+@pytest.mark.slow
 def test_names_match_the_numbers() -> None:
     for path in LEAVES:
         match = re.search(r'_(\d+)xb(\d+)-.*-(\d+)e_', path.name)

@@ -118,6 +118,7 @@ def test_published_numbers(method: str, data: str) -> None:
     assert [metric.to_dict() for metric in cfg.val_evaluator] == [dict(type='EuclideanKNN', k=5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('method', 'data'), RECIPES)
 def test_twin_differs_in_unmix_only(method: str, data: str) -> None:
     name = name_of(method, data)

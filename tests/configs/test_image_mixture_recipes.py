@@ -50,6 +50,7 @@ def test_baseline() -> None:
     assert cfg.train_cfg.max_epochs == 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MIXTURES)
 def test_mixtures_are_the_only_difference(name: str) -> None:
     cfg, baseline = load(name), load('moco')
@@ -64,6 +65,7 @@ def test_mixtures_are_the_only_difference(name: str) -> None:
     assert cfg.to_dict() == baseline.to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MIXTURES)
 def test_twin_differs_in_unmix_only(name: str) -> None:
     twin = load(f'unmix-{name}')

@@ -141,6 +141,7 @@ def test_published_numbers(name):
         assert cosine.end == epochs * 5004 == cosine.begin + cosine.T_max
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
 def test_twin_differs_in_unmix_only(name):
     folder, stem = name.split('/')

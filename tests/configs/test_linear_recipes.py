@@ -172,6 +172,7 @@ def naive(weights: list[Any], record: Recorder, recipe: Recipe, factor: float) -
     return weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
 def test_first_steps_and_schedule(name: str, tmp_path: Any) -> None:
     recipe = RECIPES[name]

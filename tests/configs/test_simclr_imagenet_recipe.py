@@ -70,6 +70,7 @@ def rate(step: int) -> float:
     return FLOOR + (LR - FLOOR) * (1 + math.cos(math.pi * (step - WARMUP) / (ALL - WARMUP))) / 2
 
 
+@pytest.mark.slow
 def test_rates() -> None:
     """Each of 25,020 iterations of the warm-up; the cosine, a function of the iteration, at some."""
     warmup, cosine = load().param_scheduler

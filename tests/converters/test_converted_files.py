@@ -81,6 +81,7 @@ def test_every_library_of_the_page_is_tested():
     assert set(rows) == {library for library, _ in TARGETS} == {family.name for family in LIBRARIES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('library', 'suffix'), TARGETS)
 def test_a_backbone_goes_to_a_library_and_back_bit_for_bit(library, suffix, backbone, trained, tmp_path):
     if suffix == '.safetensors':
@@ -98,6 +99,7 @@ def test_a_backbone_goes_to_a_library_and_back_bit_for_bit(library, suffix, back
     assert files(tmp_path) == {'epoch_3.pth', target.name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('library', 'suffix'), TARGETS)
 def test_the_library_itself_computes_the_same(library, suffix, backbone, tmp_path):
     if reason := missing(find_family(library).library.package):
@@ -149,6 +151,7 @@ UNFIT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('library', 'change', 'message'), UNFIT)
 def test_a_backbone_that_the_target_cannot_build_is_refused(library, change, message, tmp_path):
     config = SPARE | change
@@ -159,6 +162,7 @@ def test_a_backbone_that_the_target_cannot_build_is_refused(library, change, mes
     assert not files(tmp_path)
 
 
+@pytest.mark.slow
 def test_timm_has_a_network_of_depth_26(tmp_path):
     state = {f'backbone.{n}': x for n, x in randomise(MODELS.build(dict(type='ResNet', depth=26))).state_dict().items()}
     (proof,) = write_checkpoint(interpret({'state_dict': state}, 'epoch_3.pth'), tmp_path / 'out.pth', 'timm').proofs
@@ -173,6 +177,7 @@ def test_heads_without_a_place_are_refused(target, checkpoint, tmp_path):
     assert files(tmp_path) == {'epoch_3.pth'}
 
 
+@pytest.mark.slow
 def test_split_batch_norm_is_plain_once_trained(tmp_path):
     """Groups of the batch exist in training only; the features of the trained network are torchvision's."""
     network = MODELS.build(SPARE | dict(num_splits=2)).train()
@@ -201,6 +206,7 @@ MUTATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('library', ['torchvision', 'timm'])
 @pytest.mark.parametrize(('mutate', 'message'), MUTATIONS)
 def test_a_broken_translation_is_caught_by_the_library(library, mutate, message, backbone, tmp_path, monkeypatch):
@@ -217,6 +223,7 @@ def test_a_broken_translation_is_caught_by_the_library(library, mutate, message,
     assert files(tmp_path) == {'epoch_3.pth'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('library', 'package'), [('timm', 'timm'), ('mmdet', 'mmdet'), ('detectron2', 'detectron2')])
 def test_without_the_library_nothing_is_called_proved(library, package, checkpoint, tmp_path, monkeypatch, capsys):
     for name in [name for name in sys.modules if name.partition('.')[0] == package]:
@@ -321,6 +328,7 @@ def test_published_moco_loads_key_for_key_into_the_detectors():
     }
 
 
+@pytest.mark.slow
 def test_the_stem_of_32_px_images_is_remembered(tmp_path):
     model = nn.ModuleDict(dict(backbone=narrow_resnet(small=True, padding=2), projector=nn.Linear(64, 8)))
     torch.save({'state_dict': randomise(model).state_dict()}, tmp_path / 'last.ckpt')
@@ -331,6 +339,7 @@ def test_the_stem_of_32_px_images_is_remembered(tmp_path):
         write_checkpoint(without_heads(again), tmp_path / 'backbone.pkl', 'detectron2')
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_is_refused_on_the_way_in_and_out(checkpoint, tmp_path, monkeypatch):
     """Two norms of a block are exchanged: all names and shapes fit."""
     right = find_family('moco')
@@ -397,6 +406,7 @@ def test_what_is_no_checkpoint_is_refused(content, message):
         interpret(content, 'file.pth')
 
 
+@pytest.mark.slow
 def test_settings_of_argparse_are_read_and_code_is_not_executed(trained, tmp_path):
     converted = interpret({'state_dict': trained}, 'epoch_3.pth')
     result, tensors = express(without_heads(converted), 'pic')

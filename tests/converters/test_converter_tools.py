@@ -34,6 +34,7 @@ def run(tool: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     runpy.run_path(str(TOOLS / tool), run_name='__main__')
 
 
+@pytest.mark.slow
 def test_convert_says_what_it_did(weights, tmp_path, monkeypatch, capsys):
     converted = interpret({'state_dict': weights}, 'epoch_3.pth')
     result, tensors = express(converted, 'moco')
@@ -84,6 +85,7 @@ def copy_config(directory: Path) -> Path:
     return config
 
 
+@pytest.mark.slow
 def test_publish_strips_names_and_registers(weights, tmp_path, monkeypatch, capsys):
     config = copy_config(tmp_path)
     before = (tmp_path / 'metafile.yml').read_text()

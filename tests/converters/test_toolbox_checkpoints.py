@@ -68,6 +68,7 @@ def images() -> Tensor:
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_mmselfsup_moco():
     backbone, mlp = narrow_resnet(), perceptron()
@@ -99,6 +100,7 @@ def test_mmselfsup_swav_names_one_norm_twice():
     check(converted, '', images(), backbone=x, neck=layers(x))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_mmselfsup_byol():
     backbone, neck, predictor = narrow_resnet(), nonlinear(64, True, False), nonlinear(16, True, False)
@@ -126,6 +128,7 @@ def test_a_projector_that_has_no_counterpart_is_left_out_and_listed():
     check(converted, '', images(), backbone=backbone(images()))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_lightly():
     backbone, layers = children(narrow_resnet()), perceptron(norm=True)

@@ -268,6 +268,7 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
         next(iter(DataLoader(dataset, num_workers=1)))
 
 
+@pytest.mark.slow
 def test_imagenet_and_its_class_lists(tmp_path: Path) -> None:
     lines = Path(datasets.__file__).with_name('imagenet100.txt').read_text().splitlines()
     names = [line for line in lines if not line.startswith('#')]

@@ -236,6 +236,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', RECIPES)
 def test_batches_are_the_items_with_any_number_of_workers(kind: str) -> None:
     for dataset in (

@@ -92,6 +92,7 @@ def test_bad_input_is_refused():
         Cutout(p=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(3, 20, 30), (3, 30, 20)])
 def test_boxes_of_non_square_images(shape):
     """Inside, a square of full size anywhere; the whole image is reached; the fill is mean + std * colour."""

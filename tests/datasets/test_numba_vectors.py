@@ -63,6 +63,7 @@ def test_pixels(operation: Any, taps: int, add: bool) -> None:
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
 def test_pixels_are_spread_to_four_floats(dtype: type) -> None:
     source = (255 * RNG.random(64)).astype(dtype)

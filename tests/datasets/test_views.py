@@ -106,6 +106,7 @@ PIPELINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pipeline', PIPELINES, ids=['MultiView', 'BatchMultiView'])
 def test_batches_do_not_depend_on_the_workers(pipeline: dict[str, Any]) -> None:
     expected = batches(pipeline, 0)

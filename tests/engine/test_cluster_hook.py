@@ -48,6 +48,7 @@ def test_interrupted_in_an_epoch_equals_uninterrupted(tmp_path):
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
 
 
+@pytest.mark.slow
 def test_bank_must_hold_the_data_set(tmp_path):
     with pytest.raises(ValueError, match=r'num_instances is 1000, .* 1257 images'):
         build_runner(config(tmp_path, **{'model.head.num_instances': 1000})).train()

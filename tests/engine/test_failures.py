@@ -85,6 +85,7 @@ class FailingData(ToyData):
         return item
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', [pytest.param('killed', marks=pytest.mark.slow), 'server'])
 def test_the_training_is_saved_when_its_data_fail(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The end of a worker, or of a file server; the resumed run equals an uninterrupted one."""

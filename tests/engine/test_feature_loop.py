@@ -38,6 +38,7 @@ def test_metrics_see_all_features_in_order_and_in_eval_mode(tmp_path):
         assert torch.equal(got.labels, wanted.labels)
 
 
+@pytest.mark.slow
 def test_controls_are_the_same_protocol_on_other_features(tmp_path):
     runner = feature_runner(tmp_path, dict(controls=True))
     metrics = runner.test()
@@ -78,6 +79,7 @@ def state_of(runner):
     return copy.deepcopy(runner.model.state_dict()), random.getstate(), np.random.get_state(), torch.get_rng_state()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_run_changes(tmp_path):
     runner = feature_runner(tmp_path, dict(controls=True))
     runner.model.train()
@@ -94,6 +96,7 @@ def test_nothing_of_the_run_changes(tmp_path):
     assert modes == [module.training for module in runner.model.modules()]
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without_validation(tmp_path):
     weights = []
     for name, extra in (('with', {}), ('without', dict(val_dataloader=None, val_cfg=None, val_evaluator=None))):
@@ -123,6 +126,7 @@ def test_validation_and_test_call_their_own_hooks(tmp_path):
     assert watch.calls == [name.replace('val', 'test') for name in wanted]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_by_its_knn_accuracy(tmp_path):
     hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='knn/top1', rule='greater'))
     runner = feature_runner(tmp_path, default_hooks=hooks)
@@ -143,6 +147,7 @@ def test_without_labels_training_goes_on_after_one_warning(tmp_path):
     assert feature_runner(tmp_path / 'test', test_dataloader=unlabelled).test() == {}
 
 
+@pytest.mark.slow
 def test_bad_evaluators_are_refused(tmp_path):
     with pytest.raises(ValueError, match='ValLoop'):
         feature_runner(tmp_path, test_evaluator=dict(type='Accuracy')).test()
@@ -185,6 +190,7 @@ def test_two_processes_equal_one(tmp_path):
             assert torch.equal(labels, other_labels)
 
 
+@pytest.mark.slow
 def test_a_test_in_a_plain_runner_builds_no_training(tmp_path):
     """MMEngine's Runner builds it when its iteration is read."""
     runner = feature_runner(tmp_path, dict(cache=True), default_hooks=dict(progress=dict(type='unmix.ProgressHook')))

@@ -120,6 +120,7 @@ def test_loss_at_chance_is_named_once(tmp_path):
     assert 'model.head.queue_size' in message
 
 
+@pytest.mark.slow
 def test_a_resumed_run_warns_as_if_uninterrupted(tmp_path):
     """Not again of what it has said; and it knows of the epoch at chance before the one that it resumes in."""
     options = dict(epochs=3, patience=2, fault='constant')
@@ -133,6 +134,7 @@ def test_a_resumed_run_warns_as_if_uninterrupted(tmp_path):
     assert infos == 2 * [dict(ill=['chance', 'constant'], epochs_at_chance=2)]
 
 
+@pytest.mark.slow
 def test_one_epoch_at_chance_is_no_collapse(tmp_path):
     assert train(tmp_path, interval=0, patience=2, fault='constant')[1] == []
 

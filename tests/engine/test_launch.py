@@ -41,6 +41,7 @@ def start(work_dir: Path, resume: str | None = None, stop_at: int | None = None,
     return began[0]
 
 
+@pytest.mark.slow
 def test_a_restart_goes_on_and_a_new_job_begins(tmp_path: Path, agent):
     agent('a')
     assert start(tmp_path, stop_at=8) == 0
@@ -51,6 +52,7 @@ def test_a_restart_goes_on_and_a_new_job_begins(tmp_path: Path, agent):
     assert start(tmp_path) == 6
 
 
+@pytest.mark.slow
 def test_a_restarted_job_with_a_checkpoint_of_another_run_on_its_command_line(tmp_path: Path, agent):
     start(tmp_path / 'a', stop_at=8)
     agent('a')
@@ -60,6 +62,7 @@ def test_a_restarted_job_with_a_checkpoint_of_another_run_on_its_command_line(tm
     assert start(tmp_path / 'b', resume=path) == 6
 
 
+@pytest.mark.slow
 def test_a_run_without_torchrun_in_between(tmp_path: Path, agent, monkeypatch):
     agent('a')
     start(tmp_path, stop_at=8)
@@ -69,6 +72,7 @@ def test_a_run_without_torchrun_in_between(tmp_path: Path, agent, monkeypatch):
     assert start(tmp_path, stop_at=1) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('content', ['', '{}', '{"agents": ["a"], "last_checkpoint": 3}', '[1]'])
 def test_a_note_of_an_old_version(tmp_path: Path, agent, content: str):
     agent('a')
@@ -97,6 +101,7 @@ def test_the_agent_is_told_by_its_start_not_by_its_number(monkeypatch):
     assert launch._agent() != own
 
 
+@pytest.mark.slow
 def test_weights_of_the_config_are_loaded_where_there_is_no_checkpoint(tmp_path: Path):
     """--resume of a run that was killed before its first checkpoint begins as the run began."""
     weights = {'state_dict': {'layer.weight': torch.full((3, 6), 7.0), 'layer.bias': torch.zeros(3)}}

@@ -51,6 +51,7 @@ def stream(**kwargs: Any) -> dict[str, Any]:
     return dict(train_dataloader__dataset=data, train_dataloader__sampler=None, train_dataloader__num_workers=workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('at', [5, 7, 10])
 @pytest.mark.parametrize('changes', [FIRST, stream()], ids=['num_batch_per_epoch', 'stream'])
 def test_interrupted_run_equals_uninterrupted(tmp_path: Path, changes: dict[str, Any], at: int) -> None:

@@ -56,6 +56,7 @@ def test_training_is_bit_identical_with_and_without_and_resumes(tmp_path):
         assert resumed.message_hub.log_scalars[key].data[0][-1] == scalars[key].data[0][-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['swav', 'unmix-cmc', 'byol'])
 def test_it_learns_from_view_0_of_any_method(tmp_path, method):
     runner, hook = digits_run(tmp_path, method, epochs=1, param_scheduler=None)

@@ -164,6 +164,12 @@ def test_the_views_follow_images_and_machine() -> None:
     assert size(4000, '1 CPU', minutes=3) == 32
 
 
+def test_views_of_tiny_images_show_most_of_them() -> None:
+    key = 'train_dataloader.dataset.pipeline.transforms.0.scale'
+    found = [make_plan(facts(300, side=side), MACHINES['1 GPU'], Wishes()).options[key] for side in (8, 20, 28, 300)]
+    assert found == [(0.6, 1.0), (0.36, 1.0), (0.2, 1.0), (0.2, 1.0)]
+
+
 def test_labels_are_for_the_evaluation_only() -> None:
     labelled = make_plan(facts(1_000), MACHINES['1 CPU'], Wishes())
     assert labelled.held_out == 200

@@ -60,6 +60,7 @@ def test_validation_line(tmp_path, capsys):
     assert lines_of(capsys.readouterr().out, 'evaluation') == ['evaluation after epoch 3  knn/top1 97.12']
 
 
+@pytest.mark.slow
 def test_interval_must_be_positive(tmp_path):
     with pytest.raises(ValueError, match=r'progress\.interval is 0'):
         toy_runner(tmp_path, default_hooks__progress__interval=0)

@@ -17,6 +17,7 @@ def rates(num, **arguments):
     return values
 
 
+@pytest.mark.slow
 def test_peak_comes_twice_and_the_end_is_not_reached():
     """The published CIFAR run: 390 iterations an epoch, 400 epochs, 5 of warm-up."""
     warmup, num = 5 * 390, 400 * 390

@@ -21,6 +21,7 @@ def report_runner(work_dir, **overrides):
     return feature_runner(work_dir, dict(controls=True), **overrides)
 
 
+@pytest.mark.slow
 def test_a_training_ends_with_table_results_curves_and_views(tmp_path, capsys):
     runner = report_runner(tmp_path)
     runner.train()
@@ -44,6 +45,7 @@ def test_a_training_ends_with_table_results_curves_and_views(tmp_path, capsys):
     assert not list(tmp_path.glob('.*'))  # no temporary file is left
 
 
+@pytest.mark.slow
 def test_a_test_alone_reports_the_epochs_and_seed_of_the_checkpoint(tmp_path):
     runner = report_runner(tmp_path)
     runner.train()
@@ -56,6 +58,7 @@ def test_a_test_alone_reports_the_epochs_and_seed_of_the_checkpoint(tmp_path):
     assert tested['knn/top1'] == trained['knn/top1']
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path):
     for picture in ('curves.png', 'views.png'):
         (tmp_path / picture / 'in the way').mkdir(parents=True)

@@ -12,6 +12,7 @@ from mmengine.logging import HistoryBuffer
 from unmix.engine.hooks import ScalarBuffer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('length', [1, 7, 1000])
 def test_same_statistics(length):
     rng = random.Random(0)

@@ -79,6 +79,7 @@ def test_fsdp_equals_ddp(tmp_path: Path):
         assert ddp['meta'][key] == fsdp['meta'][key] == resumed['meta'][key]
 
 
+@pytest.mark.slow
 def test_fsdp_needs_several_processes(tmp_path: Path):
     (tmp_path / 'fsdp.py').write_text(BASE.format(name='moco', fsdp=", 'unmix::_base_/fsdp.py'"))
     cfg = load_config(str(tmp_path / 'fsdp.py'))

@@ -144,6 +144,7 @@ def test_the_quickstart_has_no_misfit(tmp_path: Path, name: str) -> None:
     assert train(tmp_path, name, {}) == []
 
 
+@pytest.mark.slow
 def test_a_shortened_schedule_works_or_says_how(tmp_path: Path) -> None:
     """Of every recipe, with 2 epochs of 6 iterations: if it is refused, following the message mends it at once."""
     runner = toy_runner(tmp_path, train_cfg__max_epochs=2)

@@ -49,6 +49,7 @@ def interrupt(work_dir, at, **changes):
     return runner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('at', [0, 7, 11, 16])
 @pytest.mark.parametrize('sampler', ['EpochSampler', 'DefaultSampler'])
 @pytest.mark.parametrize('accumulate', [1, 4])
@@ -77,6 +78,7 @@ def test_interrupted_run_equals_uninterrupted(tmp_path, at, sampler, accumulate)
             assert buffer.data[0].tolist() == scalars[name].data[0][-len(buffer.data[0]) :].tolist()
 
 
+@pytest.mark.slow
 def test_one_checkpoint_of_many_interruptions_is_kept_until_the_next_regular_one(tmp_path):
     """So is one that the time had asked for."""
     timed = dict(default_hooks__checkpoint__interval_minutes=0)
@@ -87,6 +89,7 @@ def test_one_checkpoint_of_many_interruptions_is_kept_until_the_next_regular_one
     assert files == [['interrupted_iter_2.pth'], ['interrupted_iter_3.pth'], ['interrupted_iter_4.pth']]
 
 
+@pytest.mark.slow
 def test_checkpoint_hook_mid_epoch(tmp_path):
     whole = toy_runner(
         tmp_path, default_hooks__checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4, max_keep_ckpts=-1)
@@ -98,6 +101,7 @@ def test_checkpoint_hook_mid_epoch(tmp_path):
         assert_same(state(again), state(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('at', 'before', 'after'),
     [(5, [], [1, 2, 3]), (6, [1], [2, 3]), (11, [1], [2, 3]), (17, [1, 2], [3])],
@@ -114,6 +118,7 @@ def test_due_validation_runs_once(tmp_path, at, before, after):
     assert (first.val_loop.epochs, second.val_loop.epochs) == (before, after)
 
 
+@pytest.mark.slow
 def test_same_as_mmengine(tmp_path):
     """Weights, EMA, schedules, histories and scalars.json of a run with MMEngine's own loop and hooks."""
     backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
@@ -158,6 +163,7 @@ def test_batch_larger_than_data(tmp_path):
         runner.train()
 
 
+@pytest.mark.slow
 def test_other_batch_size_in_the_middle_of_an_epoch(tmp_path):
     interrupt(tmp_path, 7)
     runner = toy_runner(tmp_path, resume=True, train_dataloader__batch_size=8)
@@ -165,6 +171,7 @@ def test_other_batch_size_in_the_middle_of_an_epoch(tmp_path):
         runner.train()
 
 
+@pytest.mark.slow
 def test_other_batch_size_at_the_end_of_an_epoch(tmp_path):
     toy_runner(tmp_path, train_cfg__max_epochs=2).train()
     runner = toy_runner(tmp_path, resume=True, train_dataloader__batch_size=8)
@@ -241,6 +248,7 @@ def test_a_signal_that_the_process_ignores_stays_ignored(tmp_path):
         signal.signal(signal.SIGHUP, old)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('moment', ['before_train', 'before_save_checkpoint', 'before_val', 'after_train_epoch'])
 def test_a_signal_at_any_moment_saves(tmp_path, moment):
     """Before the first iteration, while a checkpoint is built, during a validation, between epochs."""
@@ -267,6 +275,7 @@ def test_a_signal_at_any_moment_saves(tmp_path, moment):
     assert_same(state(second), state(whole))
 
 
+@pytest.mark.slow
 def test_a_signal_that_ends_a_worker_of_the_validation(tmp_path):
     changes = dict(
         val_cfg=dict(type='mmengine.CountLoop'),

@@ -15,6 +15,7 @@ def digits(dtype=torch.float64):
     return Features(pixels[:1257], labels[:1257]), Features(pixels[1257:], labels[1257:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('l2', [1e-3, 1e-2])
 def test_weights_equal_scikit_learn(l2):
     bank, test = digits()
@@ -55,6 +56,7 @@ def test_the_solver_on_the_host_knows_absent_classes():
         fit_logistic_regression(features, labels, solver='newton')
 
 
+@pytest.mark.slow
 def test_htdts_logistic_regression_is_scikit_learns_on_features_as_they_are():
     bank, test = digits()
     got = [
@@ -88,6 +90,7 @@ def test_probe_does_not_depend_on_scale_and_survives_constant_features():
     assert LinearProbe()(*scaled)['top1'] == pytest.approx(expected, abs=0.4)  # two of 540 images
 
 
+@pytest.mark.slow
 def test_raw_digits_reach_the_known_accuracy():
     bank, test = digits(torch.float32)
     assert LinearProbe()(bank, test)['top1'] == pytest.approx(91.3, abs=0.4)

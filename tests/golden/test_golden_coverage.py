@@ -36,6 +36,7 @@ def test_every_fixture_has_a_test(request: pytest.FixtureRequest) -> None:
         assert all(any(matches(entry, patterns) for entry in entries) for patterns in markers())
 
 
+@pytest.mark.slow
 def test_device_of_fixtures() -> None:
     """Inputs are on the device asked for; only there the tolerance is derived, where that of the index is less."""
     for entry in read_index(HERE / 'data'):

@@ -17,6 +17,7 @@ from unmix.registry import MODELS, PARAM_SCHEDULERS
 from unmix.utils.clock import Clock, Step
 
 
+@pytest.mark.slow
 @pytest.mark.golden('c06_htdt*')
 def test_network(golden: Golden) -> None:
     """Features and projections, gradients, and running statistics after one pass."""

@@ -49,6 +49,7 @@ def test_sides_follow_their_own_axis():
     assert (bottom - top, right - left) == (4, 60)
 
 
+@pytest.mark.slow
 def test_expected_share_after_clipping():
     """Clipping only shrinks the box: the mean share rises from 0.5 to about 0.70 at 32 px; it is never below 0.121."""
     rng, mixing = np.random.default_rng(0), CutMix()

@@ -111,6 +111,7 @@ def test_an_unfrozen_backbone_is_trained():
     assert model.backbone[2].num_batches_tracked == 1
 
 
+@pytest.mark.slow
 def test_linear_evaluation_in_a_runner_trains_the_head_on_the_loaded_backbone(tmp_path):
     source = classifier()
     with torch.no_grad():
@@ -124,6 +125,7 @@ def test_linear_evaluation_in_a_runner_trains_the_head_on_the_loaded_backbone(tm
     assert runner.message_hub.get_scalar('val/accuracy/top2').current() == 100.0
 
 
+@pytest.mark.slow
 def test_the_control_on_random_weights_is_trained_beside_and_changes_nothing(tmp_path):
     path = save(classifier(), tmp_path / 'moco.pth')
     alone, beside = (run(tmp_path / name, pretrained=path, control=name == 'beside') for name in ('alone', 'beside'))

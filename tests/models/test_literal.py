@@ -18,6 +18,7 @@ class Still:
         return np.arange(size)[::-1].copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('method', 'form'), CASES)
 def test_same_losses_gradients_and_weights(method, form):
     """Running statistics too, where both count the same passes; symmetric MoCo's recipe replays the second one."""
@@ -55,6 +56,7 @@ def test_same_losses_gradients_and_weights(method, form):
     compare({name: state[name] for name in kept}, {name: expected[name] for name in kept})
 
 
+@pytest.mark.slow
 def test_bfloat16_gradients_point_the_same_way():
     gradients = []
     for bf16 in (False, True):

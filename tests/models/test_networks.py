@@ -10,6 +10,7 @@ from unmix.models.layers.batch_norm import BatchNormReplay
 from unmix.registry import MODELS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('depth', [18, 34, 50])
 def test_resnet_is_torchvisions(depth):
     reference = getattr(torchvision.models, f'resnet{depth}')().double()
@@ -23,6 +24,7 @@ def test_resnet_is_torchvisions(depth):
     assert actual.shape == (2, ours.out_dim)
 
 
+@pytest.mark.slow
 def test_resnet_starts_like_torchvisions():
     torch.manual_seed(0)
     ours = {name: value.std() for name, value in ResNet(18).state_dict().items() if value.ndim == 4}

@@ -39,6 +39,7 @@ def train(model, inputs, index, num):
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('key', ALGORITHMS)
 def test_a_step_with_unmix(key):
     model = MODELS.build(dict(ALGORITHMS[key], unmix=dict(type='UnMix')))

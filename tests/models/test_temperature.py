@@ -268,6 +268,7 @@ def over_ranks(name, sharded):
     return NTXentHead(LEARNED).double(), unit(8, D), unit(8, D, seed=1)
 
 
+@pytest.mark.slow
 def test_over_ranks_the_mean_gradient_is_that_of_the_whole_batch(tmp_path):
     """The sharded softmax of PIC, and NT-Xent with the candidates of all ranks; DDP averages as here."""
     run_ranks(gradients_of_a_rank, 2, tmp_path, tmp_path)

@@ -270,6 +270,7 @@ def test_every_promise_has_a_mistake() -> None:
     assert {promise for _, promise in MISTAKES.values()} == PROMISES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mistake', MISTAKES, ids=lambda mistake: mistake.__name__)
 def test_mistake_is_found(mistake: type) -> None:
     name, promise = MISTAKES[mistake]
@@ -289,6 +290,7 @@ def test_mistake_of_ranks_is_found(mistake: type) -> None:
     assert error.value.promise == 'two_ranks_equal_one_process'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'fact', 'promise'),
     [

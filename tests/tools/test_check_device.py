@@ -72,6 +72,7 @@ def test_agreement_finds_another_state(modules):
         training.furthest(dict(a=one['a']), one)
 
 
+@pytest.mark.slow
 def test_a_draw_that_differs_by_device_is_found(modules, monkeypatch):
     """As a model would that draws by the device's generator."""
     cases, training, _ = modules

@@ -111,6 +111,7 @@ def test_print_config(tmp_path):
     assert "type='UnMix'" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['nowhere.py'], 'The config nowhere.py does not exist'),
     ([QUICKSTART, '--cfg-options', 'model.momentun=0.9'], 'Did you mean momentum'),

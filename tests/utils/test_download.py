@@ -121,6 +121,7 @@ def test_a_server_in_trouble_is_asked_again(server: FileServer, tmp_path: Path) 
     assert server.requests == [None] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('begins', [False, True], ids=['never answers', 'stops in the middle'])
 def test_a_silent_server_ends_with_an_error(
     begins: bool, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

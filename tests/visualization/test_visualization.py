@@ -7,7 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unmix.visualization import denormalize, draw_curves, draw_views, read_scalars
+from unmix.config import load_config
+from unmix.registry import MODELS
+from unmix.utils.clock import Step
+from unmix.visualization import Mixture, draw_curves, draw_views, draws_of_a_run, read_scalars
 
 
 def write(path, *records):
@@ -29,22 +32,53 @@ def test_a_resumed_training_gives_one_curve(tmp_path):
         draw_curves([write(tmp_path / 'd', {'lr': 1.0, 'step': 1})], tmp_path / 'none.png')
 
 
-@pytest.mark.parametrize('channels', [1, 3])
-def test_denormalize_undoes_the_data_preprocessor(channels):
-    from unmix.models import DataPreprocessor
-
-    images = torch.randint(0, 256, (5, channels, 4, 4), dtype=torch.uint8)
-    for preprocessor in (DataPreprocessor([90.0] * channels, [60.0] * channels), DataPreprocessor()):
-        seen = preprocessor(dict(inputs=images))['inputs']
-        torch.testing.assert_close(denormalize(seen, preprocessor.mean, preprocessor.std), images / 255)
+@pytest.mark.parametrize('preprocessor', [
+    dict(), dict(mean=[90.0] * 3, std=[60.0] * 3), dict(type='ColorPreprocessor'),
+    dict(type='ColorPreprocessor', color_space='ycbcr'),
+], ids=str)  # fmt: skip
+def test_pictures_have_the_colours_of_the_images(preprocessor):
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    built = MODELS.build(dict(type='DataPreprocessor') | preprocessor)
+    seen = built(dict(inputs=images))['inputs']
+    # Lab's two branches of the cube root meet to four digits only, and OpenCV has its own.
+    torch.testing.assert_close(built.restore(seen), images / 255, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize('channels', [1, 2, 3])
 def test_a_sheet_shows_the_images(tmp_path, channels):
     views = [torch.zeros(3, channels, 8, 8), torch.full((3, channels, 6, 6), 0.5)]
-    draw_views(views, tmp_path / 'sheet.png', mixture=torch.ones(3, channels, 8, 8) * 0.25, lam=0.3)
+    mixture = Mixture(torch.ones(3, channels, 8, 8) * 0.25, torch.full((8, 8), 0.7), 0.3, 0)
+    draw_views(views, tmp_path / 'sheet.png', [mixture])
     pixels = np.asarray(Image.open(tmp_path / 'sheet.png').convert('L')).reshape(-1)
     counts = np.bincount(pixels, minlength=256)
     # view 1 and the partners are black, view 2 mid grey, the mixtures a quarter
     assert counts[0] > counts[126:130].sum() > 1000
     assert counts[62:66].sum() > 1000
+
+
+@pytest.mark.parametrize(('name', 'views'), [('moco', 2), ('swav', 4), ('deepclusterv2', 4), ('simclr', 2)])
+def test_the_sheet_has_the_draws_of_the_run(name, views):
+    """Each mixture is that of the loss of its step; boxes and shares are those of its pixels."""
+    options = {'model.unmix.mixing.prob': 0.5}  # the recipe has region mixtures only
+    model = MODELS.build(load_config(f'quickstart/unmix-{name}_digits', options).model)
+    inputs = [torch.rand(4, 1, 16, 16) for _ in range(views)]
+    found = draws_of_a_run(model, inputs, seed=3)
+    assert [mixture.kind for mixture in found] == ['global'] * 2 + ['region'] * 2
+    assert model.step == Step()
+    for mixture in found:
+        model.step = Step(3, mixture.iteration)
+        mixed, lam = model.mix(model.views(inputs))
+        mixed = mixed if isinstance(mixed, torch.Tensor) else mixed[0]
+        torch.testing.assert_close(mixture.images, mixed, rtol=0, atol=0)
+        assert mixture.lam == pytest.approx(float(torch.as_tensor(lam).flatten()[0]))
+        share = mixture.partner
+        torch.testing.assert_close(mixed, (1 - share) * inputs[0] + share * inputs[0].flip(0))
+        assert share.mean() == pytest.approx(1 - mixture.lam, abs=1e-6)
+        if mixture.kind == 'region':
+            top, bottom, left, right = mixture.box or (0, 0, 0, 0)
+            assert share.sum() == share[top:bottom, left:right].numel()
+
+
+def test_without_unmix_there_are_no_mixtures():
+    model = MODELS.build(load_config('quickstart/simclr_digits').model)
+    assert draws_of_a_run(model, [torch.rand(4, 1, 16, 16)] * 2, seed=0) == []

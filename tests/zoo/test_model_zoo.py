@@ -50,6 +50,7 @@ def features(model: nn.Module, split: str) -> Features:
     return Features(model(images), labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_published_weights_have_the_accuracies_of_their_metafile(name: str) -> None:
     (result,) = find_model(name).content['Results']
@@ -65,6 +66,7 @@ def test_published_weights_have_the_accuracies_of_their_metafile(name: str) -> N
     assert not classifier.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_published_weights_compute_what_their_tensors_say(name: str) -> None:
     """Against functions of the tensors in the file, that share no module with the network."""
@@ -93,6 +95,7 @@ def test_the_converter_needs_no_guess_for_published_weights() -> None:
     assert converted.stem == STEM
 
 
+@pytest.mark.slow
 def test_each_file_of_weights_belongs_to_a_model() -> None:
     assert set(ROOT.glob('configs/*/weights/*')) == {find_model(name).file for name in PUBLISHED} - {None}
 
@@ -146,6 +149,7 @@ def test_what_is_not_there(call: Callable[[], Any], message: str) -> None:
         call()
 
 
+@pytest.mark.slow
 def test_the_functions_work_where_another_toolbox_has_run(tmp_path: Path) -> None:
     Image.new('L', (16, 16)).save(tmp_path / 'black.png')
     with DefaultScope.overwrite_default_scope('mmengine'):
@@ -154,6 +158,7 @@ def test_the_functions_work_where_another_toolbox_has_run(tmp_path: Path) -> Non
         assert DefaultScope.get_current_instance().scope_name == 'mmengine'
 
 
+@pytest.mark.slow
 def test_a_name_of_the_zoo_is_a_checkpoint() -> None:
     content = CheckpointLoader.load_checkpoint(f'unmix::{NAME}', map_location='cpu')
     backbone = MODELS.build(load_config(CONFIG).model.backbone)
@@ -168,6 +173,7 @@ def test_an_evaluation_with_another_stem_is_refused() -> None:
         MODELS.build(dict(cfg, pretrained=f'unmix::{NAME}')).init_weights()
 
 
+@pytest.mark.slow
 def test_a_runner_takes_names_of_the_zoo_and_knows_their_files(tmp_path: Path) -> None:
     cfg = load_config('unmix::benchmarks/linear_resnet8_1xb128-coslr-20e_digits', {'load_from': f'unmix::{NAME}'})
     cfg.model.pretrained, cfg.work_dir = f'unmix::{NAME}', str(tmp_path)
@@ -176,6 +182,7 @@ def test_a_runner_takes_names_of_the_zoo_and_knows_their_files(tmp_path: Path) -
     assert (runner._load_from, runner.model.pretrained) == (file, file)
 
 
+@pytest.mark.slow
 def test_torch_hub_loads_from_the_checkout() -> None:
     def load(entry: str, **arguments: Any) -> Any:
         return torch.hub.load(str(ROOT), entry, source='local', **arguments)
@@ -250,6 +257,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, 'connect', refuse)
 
 
+@pytest.mark.slow
 def test_an_own_model_comes_once_and_then_from_the_cache(own: FileServer, tmp_path: Path) -> None:
     assert MODEL in unmix.list_models(pretrained=True)
     own.cuts = [1000]
@@ -267,6 +275,7 @@ def test_an_own_model_comes_once_and_then_from_the_cache(own: FileServer, tmp_pa
     assert file.read_bytes() == own.content
 
 
+@pytest.mark.slow
 def test_changed_weights_are_refused_and_nothing_stays(own: FileServer, tmp_path: Path) -> None:
     own.content = own.content[:5000] + bytes([own.content[5000] ^ 1]) + own.content[5001:]
     with pytest.raises(ValueError, match='refused: its SHA-256'):
@@ -274,6 +283,7 @@ def test_changed_weights_are_refused_and_nothing_stays(own: FileServer, tmp_path
     assert list((tmp_path / 'cache').iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_mirror_directory_needs_no_network(own: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror = tmp_path / 'mirror'
     mirror.mkdir()
@@ -297,6 +307,7 @@ def test_a_mirror_directory_needs_no_network(own: FileServer, tmp_path: Path, mo
     assert not (tmp_path / 'cache').exists()
 
 
+@pytest.mark.slow
 def test_a_mirror_can_be_another_server(own: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(own.content) as mirror:
         monkeypatch.setenv('UNMIX_MIRROR', f'{mirror.url}/copies/')
@@ -312,6 +323,7 @@ class Touch:
         return os.system, (f'touch {self.path}',)
 
 
+@pytest.mark.slow
 def test_a_malicious_file_is_refused(own: FileServer, tmp_path: Path) -> None:
     publish(tmp_path, own, dict(state_dict=Touch(tmp_path / 'witness')))
     with pytest.raises(ValueError, match=r"refused: it holds 'posix\.system'"):
@@ -326,6 +338,7 @@ def random_backbone(**changes: Any) -> dict[str, Any]:
     return dict(meta=dict(model=dict(backbone=config)), state_dict={f'backbone.{key}': x for key, x in state.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
@@ -345,6 +358,7 @@ def test_weights_of_another_network_are_refused(
         unmix.get_model(MODEL, trust=True)
 
 
+@pytest.mark.slow
 def test_a_classifier_must_have_been_published(own: FileServer) -> None:
     with pytest.raises(ValueError, match='has no linear classifier but a backbone only; take classifier=False'):
         unmix.get_model(MODEL, classifier=True, trust=True)
@@ -365,6 +379,7 @@ def linear_evaluation(folder: Path, **changes: Tensor) -> str:
     return str(folder / 'linear.pth')
 
 
+@pytest.mark.slow
 def test_a_published_classifier_comes_with_its_backbone(own: FileServer, tmp_path: Path) -> None:
     config, linear = str(tmp_path / 'own' / 'configs' / f'{MODEL}.py'), linear_evaluation(tmp_path)
     checkpoint, folder = str(tmp_path / 'epoch_1.pth'), tmp_path / 'own' / 'weights'
@@ -380,6 +395,7 @@ def test_a_published_classifier_comes_with_its_backbone(own: FileServer, tmp_pat
     assert own.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -406,6 +422,7 @@ def change(metafile: Path, **changes: str | None) -> None:
     metafile.write_text(yaml.safe_dump(content), encoding='utf-8')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('changes', 'error', 'message'),
     [
@@ -431,6 +448,7 @@ def test_errors_of_a_metafile(
         unmix.list_models()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('text', 'message'), [
     ('[1, 2]', 'holds a list; expected Import or Models'),
     ('Models: 3', r'Models is 3 \(int\); expected a list of mappings'),
@@ -453,6 +471,7 @@ def test_malformed_metafiles(text: str, message: str, own: FileServer, tmp_path:
         unmix.list_models()
 
 
+@pytest.mark.slow
 def test_a_malformed_index(own: FileServer, tmp_path: Path) -> None:
     (tmp_path / 'own' / 'model-index.yml').write_text('Import: configs/metafile.yml')
     with pytest.raises(ValueError, match=r"model-index\.yml: Import is 'configs/metafile\.yml' .* a list of paths"):
@@ -470,6 +489,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', CONFIGS)
 def test_configs_of_another_index_are_read_only_with_trust(
     config: str, own: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -496,6 +516,7 @@ def test_configs_of_another_index_are_read_only_with_trust(
     assert not witness.exists()
 
 
+@pytest.mark.slow
 def test_trust_on_the_command_line(own: FileServer, tmp_path: Path) -> None:
     publish(tmp_path, own)
     main(['download', MODEL, '--directory', str(tmp_path / 'here'), '--trust'])

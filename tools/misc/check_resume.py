@@ -6,8 +6,8 @@ python tools/misc/check_resume.py unmix::quickstart/unmix-moco_digits.py --filte
 A case is a config with 0 or 2 data workers, with or without gradient accumulation, with or without mixed precision. It
 is trained once as a whole. A second training gets SIGKILL after a random iteration and is resumed from its work
 directory. Every tensor and number of the last checkpoints must be equal (weights, buffers, optimiser, schedulers,
-histories, best metric), and so must the batches of each iteration. Only times and the names of the work directories are
-not compared.
+histories, best metric), and so must the batches of each iteration. Only times, the names of the work directories,
+and the commit that MMEngine writes down as its version, are not compared.
 
 Configs of the digits are made small: 80 images, batches of 16, three epochs. Others are trained as they are. There is a
 checkpoint every three iterations, so also in the middle of epochs and of accumulations.

@@ -19,7 +19,8 @@ from unmix.apis.command import run_tool
 from unmix.checkpoint.load import load_from_local
 
 TIMES = ('train/time', 'train/data_time', 'val/time', 'val/data_time')  # histories
-NAMES = ('cfg', 'eta', 'experiment_name', 'run', 'time')  # in `meta` and `runtime_info`
+# In `meta` and `runtime_info`. MMEngine's version ends in the commit of the current directory, whatever that holds.
+NAMES = ('cfg', 'eta', 'experiment_name', 'mmengine_version', 'run', 'time')
 MISSING = object()
 
 

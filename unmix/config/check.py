@@ -180,7 +180,9 @@ def find_type(name: Any) -> tuple[Callable[..., Any] | None, str]:
     if not isinstance(name, str):
         return name, ''
     for registry in registries():
-        found = registry.get(name)
+        registry.import_from_location()
+        # With a plain name, ``get`` would also try to import a module of that name, for each registry anew.
+        found = registry.get(name) if '.' in name else registry.module_dict.get(name)
         if found is not None:
             return found, registry.name
     return None, ''

@@ -34,6 +34,8 @@ GOOD_PASSES = 50  # passes over the images that are worth more than larger views
 MANY = 500_000  # images, from which on the recipes of ImageNet apply
 CHOICE = 4  # a queue is at most a quarter of the images
 VIEWS, EPOCHS = 'train_dataloader.dataset.pipeline.transforms.0.size', 'train_cfg.max_epochs'
+CROPS = 'train_dataloader.dataset.pipeline.transforms.0.scale'
+CROP = 12  # pixels of an image, in which there is something to see
 WHY = dict(
     queue_size='whole batches, at most a quarter of the images',
     num_negatives='at most a quarter of the images',
@@ -199,8 +201,8 @@ def default_minutes(images: int, accelerators: int) -> float:
 def default_method(accelerators: int) -> tuple[str, str]:
     """Return the method where the user names none, and the reason.
 
-    SimCLR learns in fewer steps, and MoCo in smaller batches: with 285 steps of 64 digits, and ResNet-18 of a quarter of
-    its width, kNN is 81 with SimCLR and 64 with MoCo (with Un-Mix, one seed).
+    SimCLR learns in fewer steps: after 285 steps of 64 digits, on a ResNet-18 of a quarter of the width, kNN is 81 with
+    SimCLR and 64 with MoCo (with Un-Mix, one seed).
     """
     return ('moco', 'there is time for many steps') if accelerators else ('simclr', 'it learns in the fewest steps')
 
@@ -349,8 +351,11 @@ class _Planner:
         return times, bank, (times + 2) * (bank + tested) / PASSES
 
     def view_size(self, images: int) -> int:
-        """Return the side of the views."""
+        """Return the side of the views, and set the share of an image that the smallest one shows."""
         side = self.facts.side
+        least = round(min(max((CROP / side) ** 2, 0.2), 0.6), 2)
+        reason = 'usual' if least == 0.2 else f'so that views show about {CROP} pixels of images of {side} or more'
+        self.put('least share of a view', CROPS, (least, 1.0), reason)
         key = VIEWS
         fitting_side = min(max(-(-side // 32) * 32, 32), 224)
         if self.accelerated:

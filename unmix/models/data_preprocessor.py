@@ -71,3 +71,9 @@ class DataPreprocessor(BaseDataPreprocessor):
                 'one value a channel, or a single one, and set model.backbone.in_channels to the same number.'
             )
         return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+
+    def restore(self, images: Tensor) -> Tensor:
+        """Undo :meth:`normalize` for pictures: images (N, C, H, W) in [0, 1]."""
+        if self.mean is not None and self.std is not None:
+            images = images * self.std + self.mean
+        return (images / 255).clamp(0, 1)

@@ -2,6 +2,6 @@
 
 from unmix.visualization.curves import draw_curves, read_scalars
 from unmix.visualization.scalar_file import PatientVisBackend
-from unmix.visualization.views import denormalize, draw_views
+from unmix.visualization.views import Mixture, draw_views, draws_of_a_run
 
-__all__ = ['PatientVisBackend', 'denormalize', 'draw_curves', 'draw_views', 'read_scalars']
+__all__ = ['Mixture', 'PatientVisBackend', 'draw_curves', 'draw_views', 'draws_of_a_run', 'read_scalars']

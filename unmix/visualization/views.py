@@ -2,45 +2,117 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.models import BaseAlgorithm
+from unmix.utils.clock import Step
 from unmix.utils.files import atomic_path
 
-
-def denormalize(images: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
-    """Undo ``(image - mean) / std``: images (N, C, H, W) in [0, 1], given mean and std in the units 0 to 255."""
-    if mean is not None and std is not None:
-        images = images * std + mean
-    return (images / 255).clamp(0, 1)
+_STEPS = 100  # of a run that are looked at for mixtures of both kinds
 
 
-def draw_views(
-    views: Sequence[Tensor], out: str | Path, mixture: Tensor | None = None, lam: float | None = None
-) -> None:
-    """Draw a sheet: one column per image, one row per view, and below the mixtures with their partners.
+class Mixture(NamedTuple):
+    """Mixtures of a batch with its reversal.
+
+    Attributes:
+        images: (N, C, H, W), mixture n of image n and image N - 1 - n.
+        partner: (H, W), share of the partner in each pixel.
+        lam: Share of image n in mixture n that weights the loss.
+        iteration: Training step that it was drawn for.
+    """
+
+    images: Tensor
+    partner: Tensor
+    lam: float
+    iteration: int
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """Box ``(top, bottom, left, right)``, half-open, that is the partner's alone; None if pixels are blended."""
+        rows, columns = (self.partner == 1).nonzero(as_tuple=True)
+        if not len(rows) or (self.partner[self.partner != 1] != 0).any():
+            return None
+        return int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
+
+    @property
+    def kind(self) -> str:
+        """``'region'`` or ``'global'``."""
+        return 'global' if self.box is None and self.partner.any() else 'region'
+
+
+@torch.no_grad()
+def draws_of_a_run(model: BaseAlgorithm, inputs: Sequence[Tensor], seed: int, each: int = 2) -> list[Mixture]:
+    """Return mixtures as the first steps of a run draw them, ``each`` of both kinds if there are so many; none without.
+
+    Args:
+        model: The method with its Un-Mix.
+        inputs: Views of some images, each (N, C, H, W), N even, as the network sees them.
+        seed: The run's.
+        each: Number of global ones, and of region ones.
+    """
+    found: list[Mixture] = []
+    if model.unmix is None:
+        return found
+    before = model.step
+    probes = [torch.zeros_like(view) for view in inputs]  # of zeros and ones a mixture shows the partner's share
+    for probe in probes:
+        probe[len(probe) // 2 :] = 1
+    try:
+        for iteration in range(_STEPS):
+            model.step = Step(seed, iteration)
+            mixed, lam = model.mix(model.views(inputs))
+            shares, _ = model.mix(model.views(probes))
+            mixed, shares = (crops if isinstance(crops, Tensor) else crops[0] for crops in (mixed, shares))
+            lam = float(lam if isinstance(lam, float) else lam.flatten()[0])
+            mixture = Mixture(mixed, shares[0, 0].cpu(), lam, iteration)
+            if sum(other.kind == mixture.kind for other in found) < each:
+                found.append(mixture)
+            if len(found) == 2 * each:
+                break
+    finally:
+        model.step = before
+    return sorted(found, key=lambda mixture: mixture.kind)
+
+
+def draw_views(views: Sequence[Tensor], out: str | Path, mixtures: Sequence[Mixture] = (), title: str = '') -> None:
+    """Draw a sheet: one column per image, one row per view, and below the partners and mixtures.
+
+    The box of a region mixture has an outline.
 
     Args:
         views: Each (N, C, H, W) in [0, 1], of any size; C = 3 is drawn in colour, another C as the grey mean.
         out: The PNG.
-        mixture: (N, C, H, W) in [0, 1], mixture n of image n and image N - 1 - n of view 0.
-        lam: Share of image n in it.
+        mixtures: Of view 0, in [0, 1].
+        title: What was run.
     """
-    rows = [(f'view {i + 1}', view) for i, view in enumerate(views)]
-    if mixture is not None:
-        share = '' if lam is None else f'\nλ = {lam:.2f}'
-        rows += [('partner', views[0].flip(0)), (f'mixture{share}', mixture)]
+    rows: list[tuple[str, Tensor, Mixture | None]] = [(f'view {i + 1}', view, None) for i, view in enumerate(views)]
+    if mixtures:
+        rows.append(('partner\n(of view 1)', views[0].flip(0), None))
+    rows += [(f'{m.kind}, λ = {m.lam:.2f}\nstep {m.iteration + 1}', m.images, m) for m in mixtures]
     columns = len(views[0])
     from matplotlib.figure import Figure  # slow to import
+    from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(1.1 * columns + 0.9, 1.1 * len(rows)), layout='constrained')
-    for axes_row, (label, images) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+    figure = Figure(figsize=(1.1 * columns + 1.3, 1.1 * len(rows) + (0.4 if title else 0)), layout='constrained')
+    figure.suptitle(title)
+    sheet = figure.subplots(len(rows), columns, squeeze=False)
+    for axes_row, (label, images, mixture) in zip(sheet, rows, strict=True):
         for axes, image in zip(axes_row, images, strict=True):
-            pixels = image.detach().to('cpu', torch.float32)
-            pixels = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
-            axes.imshow(pixels.numpy(), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+            axes.imshow(_pixels(image), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
             axes.set(xticks=[], yticks=[])
+            if mixture is not None and mixture.box is not None:
+                top, bottom, left, right = mixture.box
+                corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+                axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor='tab:orange', linewidth=1.2))
         axes_row[0].set_ylabel(label, rotation=0, ha='right', va='center')
     with atomic_path(out) as path:
         figure.savefig(path, dpi=120)
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    pixels = image.detach().to('cpu', torch.float32).clamp(0, 1)
+    return (pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)).numpy()

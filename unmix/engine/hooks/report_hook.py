@@ -19,8 +19,7 @@ from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
 from unmix.registry import HOOKS
 from unmix.utils.clock import is_trained
 from unmix.utils.dist import unwrap
-from unmix.utils.rng import generator
-from unmix.visualization import denormalize, draw_curves, draw_views
+from unmix.visualization import draw_curves, draw_views, draws_of_a_run
 
 CONTROLS = {'raw_pixels': 'raw pixels', 'random_init': 'random initialisation'}
 COLUMNS = {'knn': 'kNN', 'linear': 'linear'}
@@ -32,7 +31,8 @@ _EXAMPLES = 8
 class ReportHook(Hook):
     """Report a run in its work directory.
 
-    * ``views.png``, at the first training step: views of the first batch, and with Un-Mix their mixtures;
+    * ``views.png``, at the first training step: views of the first batch, and with Un-Mix mixtures of them as the first
+      steps draw them, global and region ones;
     * after a test: a table on the terminal, ``results.json`` (accuracies in percent, with a card of the protocol:
       everything that they depend on) and ``curves.png`` (loss and kNN accuracy). The best
       epoch of a classifier that was validated is reported beside the last.
@@ -184,10 +184,14 @@ def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
     }
     inputs = model.data_preprocessor(few, True)['inputs']
     views = [inputs] if isinstance(inputs, torch.Tensor) else inputs
-    mixture, lam = None, None
-    if isinstance(model, BaseAlgorithm) and model.unmix is not None:
-        mixture, lam = model.unmix.mix(views[0], generator('report', runner.seed))
     preprocessor = model.data_preprocessor
-    mean, std = (preprocessor.mean, preprocessor.std) if isinstance(preprocessor, DataPreprocessor) else (None, None)
-    pictures = [denormalize(view, mean, std) for view in views]
-    draw_views(pictures, out, None if mixture is None else denormalize(mixture, mean, std), lam)
+    restore = (
+        preprocessor.restore if isinstance(preprocessor, DataPreprocessor) else lambda view: (view / 255).clamp(0, 1)
+    )
+    mixtures = draws_of_a_run(model, views, runner.seed) if isinstance(model, BaseAlgorithm) else []
+    draw_views(
+        [restore(view) for view in views],
+        out,
+        [mixture._replace(images=restore(mixture.images)) for mixture in mixtures],
+        f'{run_name(model)}, {runner.experiment_name}, seed {runner.seed}',
+    )

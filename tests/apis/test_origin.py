@@ -1,0 +1,56 @@
+"""Where the values of a config come from."""
+
+from unmix.config import load_config
+from unmix.config.origin import Place, origins
+
+BASE = """width, depth = 16, 8
+rate = 0.1
+shared = dict(type='ResNet', depth=depth)
+model = dict(
+    type='SimCLR',
+    backbone=dict(shared, width=width),
+    head=dict(type='NTXentHead'),
+)
+data_preprocessor = dict(
+    mean=[1.0],
+    std=[2.0])
+schedule = dict(optimizer=dict(type='SGD', lr=rate))
+custom_hooks = [
+    dict(type='ReportHook'),
+    dict(type='LoadGuardHook')]
+"""
+CHILD = """_base_ = ['base.py']
+model = dict(
+    head=dict(
+        temperature=0.2))
+schedule = dict(optimizer=dict(lr=0.5, momentum=0.9))
+"""
+
+
+def test_each_value_has_its_line_and_what_it_overrides(tmp_path):
+    base, child = tmp_path / 'base.py', tmp_path / 'child.py'
+    base.write_text(BASE)
+    child.write_text(CHILD)
+    options = {'schedule.optimizer.momentum': 0.8}
+    found = origins(load_config(str(child), options), options)
+    wanted = {
+        'width': (16, [Place(base, 1)]),
+        'model.type': ('SimCLR', [Place(base, 5)]),
+        'model.backbone.width': (16, [Place(base, 6)]),
+        'model.backbone.depth': (8, [Place(base, 6)]),  # part of an expression
+        'model.head.type': ('NTXentHead', [Place(base, 7)]),
+        'model.head.temperature': (0.2, [Place(child, 4)]),
+        'model.data_preprocessor.std': ([2.0], [Place(base, 11)]),
+        'schedule.optimizer.lr': (0.5, [Place(child, 5), Place(base, 12)]),
+        'schedule.optimizer.momentum': (0.8, ['--cfg-options', Place(child, 5)]),
+        'custom_hooks.1.type': ('LoadGuardHook', [Place(base, 15)]),
+    }
+    assert {key: found[key] for key in wanted} == wanted
+
+
+def test_all_of_a_recipe_is_found():
+    found = origins(load_config('quickstart/unmix-cmc_digits'))
+    assert all(places != ['filled in'] for key, (_, places) in found.items() if not key.startswith('_'))
+    value, places = found['model.unmix.mixing.prob']
+    assert value == 0.0
+    assert [place.file.name for place in places] == ['unmix-cmc_digits.py']
