@@ -1,7 +1,10 @@
 """``unmix train --data DIR``: a plan, a training, and what its features can be used for."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from PIL import Image
 from unmix.apis import folder, load_config
 from unmix.cli import main
 
+TRAIN = Path(__file__).parents[2] / 'tools' / 'train.py'
 SMALL = ['--cfg-options', 'train_cfg.max_epochs=2', 'num_threads=1', 'train_dataloader.num_workers=0']
 
 
@@ -38,6 +42,7 @@ def run(*arguments: Any) -> None:
     main(['train', *map(str, arguments)])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('known_pace')
 @pytest.mark.parametrize('form', ['--data', 'recipe and --data', 'recipe and data_root'])
 def test_the_plan_is_printed(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,4 +151,21 @@ def test_a_training_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_every_method_trains(method: str, tmp_path: Path) -> None:
     data, out = make(tmp_path / 'images', 2, 30), tmp_path / 'out'
     run('--data', data, '--out', out, '--method', method, '--minutes', 2, *SMALL)
+    assert (out / 'epoch_2.pth').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.ranks
+def test_two_processes_follow_one_plan(tmp_path: Path) -> None:
+    """The first one measures and plans; both train on batches of half the size, with one learning rate."""
+    data, out = make(tmp_path / 'images', 2, 30), tmp_path / 'out'
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(TRAIN)]
+    command += ['--data', str(data), '--method', 'moco', '--out', str(out), '--launcher', 'pytorch', '--minutes', '3']
+    environment = os.environ | {'PYTHONPATH': str(TRAIN.parents[1])}
+    done = subprocess.run([*command, *SMALL], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('steps of one process of batch 4') == 1
+    cfg = load_config(str(out / 'unmix-moco_folder.py'))
+    assert cfg.train_dataloader.batch_size == 4
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.06 * 8 / 128)
     assert (out / 'epoch_2.pth').is_file()

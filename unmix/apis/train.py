@@ -62,8 +62,9 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
     runner.train()
     if cfg.get('test_cfg') is not None and not is_reported(runner):
         runner.test()
-    if request is not None:
-        print_uses(runner, request.folder)
+    folder = args.data if request is None else request.folder
+    if folder is not None:
+        print_uses(runner, folder)
 
 
 def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
