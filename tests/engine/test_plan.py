@@ -41,6 +41,7 @@ def sizes_of(plan: Plan) -> Sizes:
     return Sizes(plan.images, plan.batch, plan.images // plan.batch * plan.batch, plan.steps, dim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('machine', MACHINES)
 def test_any_number_of_images(machine: str) -> None:
     epochs = []
@@ -65,6 +66,7 @@ def test_any_number_of_images(machine: str) -> None:
     assert all(more >= fewer for more, fewer in pairwise(epochs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('minutes', [2, 10, 600])
 @pytest.mark.parametrize('images', [200, 50_000, 10_000_000])
 def test_the_time_is_kept(images: int, minutes: float) -> None:
@@ -92,7 +94,8 @@ def test_a_measured_speed_changes_the_epochs_only() -> None:
         assert slow.options[key] == fast.options[key] or key.startswith(dependent), key
 
 
-@pytest.mark.parametrize(('method', 'images'), [(method, images) for method in METHODS for images in (100, 200, 5_000)])
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('images', [200, *(pytest.param(n, marks=pytest.mark.slow) for n in (16, 100, 5_000))])
 def test_the_head_of_any_method_fits(method: str, images: int) -> None:
     """The plan and the advice of a training are one mechanism: with the plan the training has nothing to advise."""
     plan = make_plan(facts(images), MACHINES['1 CPU'], Wishes(method))
@@ -154,6 +157,7 @@ def test_a_network_of_other_width() -> None:
     assert cfg.model.neck.neck.in_dim == 1024
 
 
+@pytest.mark.slow
 def test_the_views_follow_images_and_machine() -> None:
     def size(side: int, machine: str, **wishes: Any) -> int:
         plan = make_plan(facts(300, side=side), MACHINES[machine], Wishes(**wishes))

@@ -293,7 +293,8 @@ class _Planner:
         epochs = self.epochs(images, steps * total, budget)
         self.rates(total, steps * epochs)
         changes = head.suitable(self.sizes(images, total, epochs))
-        for key, value in {**self.largest(head), **(changes or {})}.items():
+        most = {f'model.head.{key}': value for key, value in self.largest.items()}
+        for key, value in (most | (changes or {})).items():
             self.put(key.rpartition('.')[2].replace('_', ' '), key, value, _why(key))
         self.loader()
         self.intervals(epochs, evaluations, steps * epochs)
@@ -403,16 +404,17 @@ class _Planner:
         return (self.machine.speed or self.estimate(depth, size)) * self.machine.processes
 
     def head(self) -> Any:
-        """Build the head, with the sizes that it has on many images."""
+        """Build the head, without memory, with the sizes that it has on many images."""
+        given = {key for key in self.largest if f'model.head.{key}' in self.given}
         cfg = self.cfg.model.head.copy()
-        cfg.update(
-            {key: value for key, value in self.cfg.get('largest', {}).items() if f'model.head.{key}' not in self.given}
-        )
-        return MODELS.build(cfg)
+        cfg.update({key: value for key, value in self.largest.items() if key not in given})
+        with torch.device('meta'):
+            return MODELS.build(cfg)
 
-    def largest(self, head: Any) -> dict[str, Any]:
-        """Return the options of the sizes that the head has on many images."""
-        return {f'model.head.{key}': value for key, value in self.cfg.get('largest', {}).items()}
+    @property
+    def largest(self) -> dict[str, Any]:
+        """Return the sizes that the head has on many images."""
+        return dict(self.cfg.get('largest', {}))
 
     def sizes(self, images: int, total: int, epochs: int) -> Sizes:
         """Return the sizes that the head has to fit."""
