@@ -466,3 +466,57 @@ def test_without_workers_nothing_is_left_that_is_for_workers_only():
     with pytest.warns(UserWarning, match=r'persistent_workers and train_dataloader\.prefetch_factor has'):
         cfg = load_config(QUICKSTART, words)
     assert not {'persistent_workers', 'prefetch_factor'} & cfg.train_dataloader.keys()
+
+
+ACCELERATOR = 'unmix::_base_/accelerator.py'
+
+
+def test_the_base_for_accelerators_in_a_file_and_as_an_option(tmp_path):
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = ['{QUICKSTART}', '{ACCELERATOR}']\n")
+    cfg, plain = load_config(str(config)), load_config(QUICKSTART)
+    assert cfg.env_cfg == plain.env_cfg | dict(cudnn_benchmark=True, matmul_precision='high')
+    assert cfg.model == plain.model | dict(backbone=plain.model.backbone | dict(channels_last=True))
+    assert cfg.keys() == plain.keys()
+    assert load_config(QUICKSTART, {'_base_': ACCELERATOR})._cfg_dict == cfg._cfg_dict
+
+
+def test_options_come_after_the_base_for_accelerators(tmp_path):
+    options = {'env_cfg.matmul_precision': 'highest', '_base_': ACCELERATOR, 'model.backbone.channels_last': 4}
+    cfg = load_config(QUICKSTART, options)
+    assert (cfg.env_cfg.matmul_precision, cfg.env_cfg.cudnn_benchmark) == ('highest', True)
+    assert cfg.model.backbone.channels_last == 4
+    assert '_base_' in options
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        f"_base_ = ['{QUICKSTART}', '{ACCELERATOR}']\naccelerator = dict(env_cfg=dict(matmul_precision='medium'))\n"
+    )
+    assert load_config(str(config)).env_cfg.matmul_precision == 'medium'
+
+
+def test_several_bases_as_an_option(tmp_path):
+    (tmp_path / 'more.py').write_text("train_cfg = dict(max_epochs=7)\nstrategy = dict(type='FSDPStrategy')\n")
+    cfg = load_config(QUICKSTART, {'_base_': [ACCELERATOR, str(tmp_path / 'more.py')]})
+    assert (cfg.env_cfg.cudnn_benchmark, cfg.train_cfg.max_epochs, cfg.train_cfg.type) == (True, 7, 'TrainLoop')
+
+
+@pytest.mark.parametrize(('options', 'error', 'message'), [
+    ({'_base_': 'unmix::_base_/acelerator.py'}, FileNotFoundError, r'_base_/acelerator\.py does not exist'),
+    ({'_base_': 3}, ValueError, r'--cfg-options _base_ is 3; expected the path or name of a config'),
+    ({'_base_': [None]}, ValueError, r'--cfg-options _base_ is \[None\]; expected the path or name of a config'),
+    ({'compile': True, '_base_': 'unmix::_base_/fsdp.py'}, ValueError, 'strategy and compile'),
+    ({'compile': 'default'}, ValueError, r"compile is 'default' \(str\); expected True, False, or a dict"),
+    ({'env_cfg.matmul_precision': 'tf32'}, ValueError, "it is one of 'highest', 'high', 'medium'"),
+])  # fmt: skip
+def test_bases_and_settings_for_speed_that_are_refused(options, error, message):
+    import unmix.engine.sharding  # noqa: F401
+
+    with pytest.raises(error, match=message):
+        load_config(QUICKSTART, options)
+
+
+def test_a_file_whose_accelerator_is_no_dict(tmp_path):
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{QUICKSTART}'\naccelerator = 'cuda'\n")
+    with pytest.raises(ValueError, match="accelerator is 'cuda'; expected a dict"):
+        load_config(str(config))

@@ -1,6 +1,6 @@
 """Where the values of a config come from."""
 
-from unmix.config import load_config
+from unmix.config import config_root, load_config
 from unmix.config.origin import Place, origins
 
 BASE = """width, depth = 16, 8
@@ -54,3 +54,18 @@ def test_all_of_a_recipe_is_found():
     value, places = found['model.unmix.mixing.prob']
     assert value == 0.0
     assert [place.file.name for place in places] == ['unmix-cmc_digits.py']
+
+
+def test_the_base_for_accelerators(tmp_path):
+    base, name = 'unmix::_base_/accelerator.py', 'unmix::quickstart/unmix-moco_digits.py'
+    file = config_root() / '_base_' / 'accelerator.py'
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = ['{name}', '{base}']\n")
+    options = {'_base_': base}
+    for found in (origins(load_config(str(config))), origins(load_config(name, options), options)):
+        value, places = found['env_cfg.cudnn_benchmark']
+        assert value is True
+        assert [place.file.name for place in places] == ['accelerator.py', 'default_runtime.py']
+        assert 'cudnn_benchmark=True' in file.read_text().splitlines()[places[0].line - 1]
+        assert found['model.backbone.channels_last'][1][0].file.samefile(file)
+        assert found['env_cfg.dist_cfg.timeout'][1][0].file.name == 'default_runtime.py'

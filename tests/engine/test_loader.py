@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,3 +167,29 @@ def test_a_config_with_a_stream_needs_no_sampler() -> None:
     loader = dict(dataset=dict(type='mmengine.ToyData'), sampler=None)
     complete_loader('train_dataloader', loader)
     assert loader['sampler'] == dict(type='EpochSampler', shuffle=True)
+
+
+@pytest.mark.parametrize(('cuda', 'given', 'pinned'), [
+    (True, {}, True), (True, dict(pin_memory=True), True), (True, dict(pin_memory=False), False),
+    (False, {}, False), (False, dict(pin_memory=True), False), (False, dict(pin_memory=False), False),
+])  # fmt: skip
+def test_batches_are_pinned_where_there_is_cuda(
+    cuda: bool, given: dict[str, bool], pinned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('unmix.engine.loader.torch', SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: cuda)))
+    cfg = dict(dataset=dict(type='mmengine.ToyData'), sampler=dict(type='DefaultSampler'), batch_size=4, **given)
+    assert build_dataloader(cfg).pin_memory == pinned
+
+
+def test_a_loader_that_pins_is_silent_without_an_accelerator(recwarn: pytest.WarningsRecorder) -> None:
+    loader = build_dataloader(
+        dict(
+            dataset=dict(type='mmengine.ToyData'),
+            sampler=dict(type='DefaultSampler'),
+            collate_fn=dict(type='default_collate'),
+            batch_size=4,
+            pin_memory=True,
+        )
+    )
+    next(iter(loader))
+    assert [str(warning.message) for warning in recwarn if 'pin' in str(warning.message)] == []

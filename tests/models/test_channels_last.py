@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from unmix.models import ResNet, SplitBatchNorm
+from unmix.models import ResNet, SplitBatchNorm, TwoBranch
 from unmix.models.layers.batch_norm import group_samples, ungroup_samples
 
 CASES = [(splits, layers) for splits in (1, 4) for layers in (True, 0, 2)]
@@ -62,3 +62,17 @@ def test_groups_of_neighbours_are_the_groups_of_the_release():
 def test_splits_must_divide_the_batch():
     with pytest.raises(ValueError, match='A batch of 6 cannot be split into num_splits=4'):
         build(num_splits=4, channels_last=True)(torch.randn(6, 3, 8, 8, dtype=torch.float64))
+
+
+def test_both_branches_are_channels_last():
+    branch = dict(type='ResNet', depth=8, width=4, stem='cifar')
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    features = []
+    for last in (False, True, 2):
+        torch.manual_seed(0)
+        net = TwoBranch(branch, channels_last=last).double()
+        assert [encoder.channels_last for encoder in (net.l_to_ab, net.ab_to_l)] == [last, last]
+        features.append(net(images))
+    for other in features[1:]:
+        torch.testing.assert_close(other, features[0], rtol=0, atol=1e-12)
+    assert TwoBranch(dict(branch, channels_last=True)).l_to_ab.channels_last is True

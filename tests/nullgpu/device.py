@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 # As enum counter in src/nullgpu.h, which has what each counts.
-COUNTERS = ('launch', 'blas', 'nccl', 'copy', 'fill', 'pageable', 'wait', 'other')
+COUNTERS = ('launch', 'blas', 'nccl', 'copy', 'fill', 'pageable', 'aside', 'wait', 'other')
 PACKAGES = ('unmix', 'mmengine')  # whose functions are named as places
 
 

@@ -57,7 +57,7 @@ def load(name: str, variant: str) -> Any:
     elif variant == 'clip_grad':
         cfg.optim_wrapper.clip_grad = dict(max_norm=1.0)
     elif variant == 'channels_last':
-        cfg.model.backbone.get('branch', cfg.model.backbone).channels_last = True
+        cfg.model.backbone.channels_last = True
     return cfg
 
 
@@ -69,7 +69,7 @@ def empty_batch(cfg: Any, name: str) -> dict[str, Any]:
     sizes = [next(sizes_of(crop['transforms']), own) for crop in crops for _ in range(crop.get('num_views', 1))]
     grey = own != 32 or cfg.model.get('data_preprocessor', {}).get('palette') is not None
     channels = 1 if grey else cfg.model.backbone.get('in_channels', 3)
-    number, pinned = cfg.train_dataloader.batch_size, bool(cfg.train_dataloader.get('pin_memory'))
+    number, pinned = cfg.train_dataloader.batch_size, cfg.train_dataloader.get('pin_memory', True)
     views = [torch.empty((number, channels, size, size), dtype=torch.uint8, pin_memory=pinned) for size in sizes]
     index = torch.arange(number)
     return dict(inputs=views, index=index.pin_memory() if pinned else index)

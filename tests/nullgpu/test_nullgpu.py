@@ -17,9 +17,6 @@ METHODS = sorted({path.parent.name for path in (ROOT / 'configs').glob('*/*_*.py
 # the backward pass, so the host has queued all of that before it waits.
 CHECK = {'unmix/engine/step.py what_is_not_finite': 1}
 
-# Copies to the device from host memory that is not pinned, in a step, at most, by method and place. The quickstarts on
-# embedded digits are for CPUs, and their loaders do not pin.
-PAGEABLE = {'quickstart': {'mmengine/model/base_model/data_preprocessor.py cast_data': 3}}
 # Waits of variants of the recipes beside CHECK. The gradient scaler reads whether a gradient is infinite; MMEngine logs
 # the norm that it clips.
 VARIANTS = {
@@ -81,7 +78,7 @@ def test_recipes(libraries, tmp_path, method):
         assert found['off_device'] == [], name
         assert found['waits']['unmix/engine/step.py what_is_not_finite'] == 1, name
     assert most(results, 'waits') == CHECK
-    assert most(results, 'pageable') == PAGEABLE.get(method, {})
+    assert most(results, 'pageable') == {}
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -90,7 +87,19 @@ def test_variants(libraries, tmp_path, variant):
     assert all(found['stepped'] and found['off_device'] == [] for found in results.values())
     check = {} if variant == 'amp' else CHECK
     assert most(results, 'waits') == check | VARIANTS[variant]
-    assert most(results, 'pageable') == PAGEABLE['quickstart']
+    assert most(results, 'pageable') == {}
+
+
+def test_prefetch(libraries):
+    """Batches are copied beside the step, from pinned memory, without a wait; hooks get the same ones on the host."""
+    (output,) = run(libraries, '-m', 'tests.nullgpu.prefetch')
+    for method, (ahead, plain) in json.loads(output.splitlines()[-1]).items():
+        assert ahead.pop('aside') == 4 * 4, method  # iterations; two views, index and label
+        assert plain.pop('aside') == 0, method
+        assert ahead == plain, method
+        assert ahead['pageable'] == 0, method
+        assert ahead['on_host'], method
+        assert ahead['waits'] == {place: 4 * number for place, number in CHECK.items()}, method
 
 
 def test_commands(libraries, tmp_path):
@@ -148,6 +157,8 @@ with Counted() as counted:
     x @ x                                     # a product
     x.copy_(pinned, non_blocking=True)
     x.copy_(torch.ones(8), non_blocking=True)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        x.copy_(pinned, non_blocking=True)
     read(x[0])                                # a copy, and a wait
     torch.cuda.Event().synchronize()
 print({name: number for name, number in counted.calls.items() if number and name != 'other'}, counted.kernels)
@@ -159,7 +170,7 @@ def test_calls_are_counted(libraries, tmp_path):
     (tmp_path / 'program.py').write_text(PROGRAM)
     (output,) = run(libraries, str(tmp_path / 'program.py'))
     assert output.splitlines()[-2:] == [
-        "{'launch': 1, 'blas': 1, 'copy': 3, 'pageable': 1, 'wait': 1} 5",
+        "{'launch': 1, 'blas': 1, 'copy': 4, 'pageable': 1, 'aside': 1, 'wait': 1} 6",
         "{'program.py read': 1} {'program.py <module>': 1}",
     ]
 

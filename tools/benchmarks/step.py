@@ -89,7 +89,7 @@ def endless(batches: Any) -> Iterator[Any]:
 def our_batches(method: str, images: np.ndarray, batch_size: int) -> Iterator[Any]:
     """Batches of the recipe's loader, without workers, of images (N, H, W, 3)."""
     cfg = load_config(RECIPES[method]).train_dataloader
-    cfg.update(batch_size=batch_size, num_workers=0, persistent_workers=False, pin_memory=False)
+    cfg.update(batch_size=batch_size, num_workers=0, persistent_workers=False)
     images = images.transpose(0, 3, 1, 2).copy()
     cfg.dataset = dict(type='ArrayDataset', images=images, pipeline=cfg.dataset.pipeline)
     return endless(Runner.build_dataloader(cfg, seed=0))

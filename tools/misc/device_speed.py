@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from twins import Ours
 
 from unmix.config import load_config
+from unmix.engine.device import set_matmul_precision
 from unmix.registry import MODELS
 
 IMAGENET = 'unmix::moco/unmix-mocov2_resnet50_8xb32-coslr-200e_in1k.py'
@@ -110,8 +111,22 @@ def imagenet_step(options: Options) -> Outcome:
             cfg.optim_wrapper.type = wrapper
             model = Ours(cfg, options.device)
             forms[form + suffix] = partial(model.train, dict(inputs=images))
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    forms['accelerator.py'] = partial(tuned, partial(Ours(cfg, options.device).train, dict(inputs=images)))
     few = {name: form for name, form in forms.items() if not (options.quick and 'bf16' in name)}
     return compared(few, 'literal', options)
+
+
+def tuned(form: Callable[[], None]) -> None:
+    """Call a form with the settings of configs/_base_/accelerator.py that are the process's."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    set_matmul_precision('high')
+    torch.backends.cudnn.benchmark = True
+    try:
+        form()
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before[1:]
 
 
 def moco_loss(symmetric: bool, options: Options) -> Outcome:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
@@ -98,6 +99,7 @@ def extract_features(
         batch_size or evaluation.get('batch_size', 256),
         num_workers=evaluation.get('num_workers', 0) if num_workers is None else num_workers,
         collate_fn=collate,
+        pin_memory=torch.device(device or default).type == 'cuda',
     )
     with eval_mode(network):
         # A folder may have no labels; collect_features needs some, so it gets the index.

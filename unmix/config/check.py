@@ -150,7 +150,7 @@ def _keys(*functions: Callable[..., Any], extra: Iterable[str] = ()) -> set[str]
 
 # What the Runner takes from dicts that need no type, by path.
 UNTYPED: dict[str, set[str]] = {
-    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'env_cfg': {'cudnn_benchmark', 'matmul_precision', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'env_cfg.mp_cfg': _keys(set_multi_processing),
     'env_cfg.dist_cfg': _keys(init_process_group, extra=('init_backend', 'port')),
     'randomness': _keys(Runner.set_randomness),

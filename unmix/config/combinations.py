@@ -20,6 +20,9 @@ PACKAGES = {
 OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
 
+PRECISIONS = ('highest', 'high', 'medium')  # torch.set_float32_matmul_precision
+
+
 def check_combinations(cfg: Mapping[str, Any]) -> None:
     """Check values that depend on each other.
 
@@ -29,6 +32,31 @@ def check_combinations(cfg: Mapping[str, Any]) -> None:
     _check_backends((cfg.get('visualizer') or {}).get('vis_backends') or [])
     _check_scaling(cfg.get('auto_scale_lr') or {}, cfg.get('train_dataloader') or {})
     _check_multipliers(cfg.get('optim_wrapper') or {})
+    check_precision((cfg.get('env_cfg') or {}).get('matmul_precision'))
+    compiled = cfg.get('compile')
+    if compiled is not None and not isinstance(compiled, bool | Mapping):
+        raise ValueError(
+            f'compile is {compiled!r} ({type(compiled).__name__}); expected True, False, or a dict of arguments of '
+            'torch.compile, as in --cfg-options compile.mode=default.'
+        )
+    if cfg.get('strategy') and compiled not in (None, False):
+        raise ValueError(
+            'The config has strategy and compile: networks that FSDP divides among the ranks are not compiled. Set '
+            'compile=False, or strategy=None if the model fits on one GPU.'
+        )
+
+
+def check_precision(value: Any) -> None:
+    """Check ``env_cfg.matmul_precision``.
+
+    Raises:
+        ValueError: If it is none of PyTorch's names.
+    """
+    if value is not None and value not in PRECISIONS:
+        raise ValueError(
+            f'env_cfg.matmul_precision is {value!r}; it is one of {", ".join(map(repr, PRECISIONS))}: float32, TF32 or '
+            "bfloat16 in products of float32 matrices; or None, which leaves PyTorch's own choice."
+        )
 
 
 def _check_backends(backends: Any) -> None:

@@ -81,13 +81,16 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, merge ``--cfg-options`` into it, and check it.
 
     A top-level ``data_root`` option reaches every data set that used the old value, and a top-level
-    ``data_preprocessor`` becomes the model's.
+    ``data_preprocessor`` becomes the model's. The key ``accelerator`` of ``_base_/accelerator.py`` is merged into the
+    config, before all options. The option ``_base_`` adds a base, or several, to the config.
 
     Raises:
         FileNotFoundError: If the config does not exist.
         ValueError: If it, or an option, has an unknown key, type or argument.
     """
     cfg = _read(find_config(name))
+    options = dict(options or {})
+    _add_bases(cfg, option_bases(options.pop('_base_', [])))
     content = cfg._cfg_dict
     check_kinds(content)
     for _, node in dicts(content):
@@ -112,6 +115,34 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     check_stages(cfg)
     check_combinations(content)
     return cfg
+
+
+def option_bases(value: Any) -> list[str]:
+    """Return the names of configs that the option ``_base_`` has, one or several.
+
+    Raises:
+        ValueError: If it has something else.
+    """
+    names = [*value] if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f'--cfg-options _base_ is {value!r}; expected the path or name of a config, or several: '
+            '_base_=unmix::_base_/accelerator.py.'
+        )
+    return names
+
+
+def _add_bases(cfg: Config, names: list[str]) -> None:
+    """Merge bases into a config, and then its key ``accelerator``."""
+    for name in names:
+        cfg.merge_from_dict(_read(find_config(name))._cfg_dict)
+    accelerator = cfg.pop('accelerator', {})
+    if not isinstance(accelerator, Mapping):
+        raise ValueError(
+            f'accelerator is {accelerator!r}; expected a dict, which is merged into the config, as in '
+            'configs/_base_/accelerator.py.'
+        )
+    cfg.merge_from_dict(accelerator)
 
 
 def _read(file: Path) -> Config:

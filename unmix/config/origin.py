@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from unmix.config.load import find_config, option_bases
+
 _NESTED = ast.List | ast.Tuple | ast.Dict | ast.Call
 
 
@@ -30,14 +32,21 @@ def origins(cfg: Config, options: Mapping[str, Any] | None = None) -> dict[str, 
         cfg: As :func:`load_config` returns it.
         options: That were merged into it.
     """
-    written = [_written(file) for file in _with_bases(Path(cfg.filename))]
+    options = dict(options or {})
+    added = [find_config(name) for name in option_bases(options.pop('_base_', []))]
+    files = [*reversed(added), Path(cfg.filename)]
+    written = [_written(file) for top in files for file in _with_bases(top)]
     found: dict[str, tuple[Any, list[Place | str]]] = {}
     for key, value in _leaves(cfg._cfg_dict):
         names = [key, key.removeprefix('model.')] if key.startswith('model.data_preprocessor.') else [key]
         places: list[Place | str] = [
-            place for file in written for name in names if (place := _place(file, name)) is not None
+            place
+            for group in ([f'accelerator.{key}'], names)  # which is merged into the config at the end
+            for file in written
+            for name in group
+            if (place := _place(file, name)) is not None
         ]
-        if any(f'{key}.'.startswith(f'{option}.') for option in options or ()):
+        if any(f'{key}.'.startswith(f'{option}.') for option in options):
             places.insert(0, '--cfg-options')
         found[key] = value, places or ['filled in']
     return found

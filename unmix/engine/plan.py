@@ -485,7 +485,6 @@ class _Planner:
         reason = f'{cores} cores for each process' + ('' if self.accelerated else ', which the network needs')
         workers = self.put('workers', 'train_dataloader.num_workers', workers, reason)
         self.options['train_dataloader.persistent_workers'] = workers > 0
-        self.options['train_dataloader.pin_memory'] = self.accelerated
         if not self.accelerated:
             self.put('threads', 'num_threads', cores, 'all cores of the process')
 

@@ -14,6 +14,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from unmix.checkpoint.resume import StepRemainder
+from unmix.engine.device import compile_networks, set_matmul_precision
 from unmix.engine.failures import failures_explained, keep_going
 from unmix.engine.loader import build_dataloader
 from unmix.engine.loops.feature_loop import check_classes
@@ -85,6 +86,11 @@ class Runner(Evaluating, MMEngineRunner):
 
     build_dataloader = staticmethod(build_dataloader)
 
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up the process as MMEngine does, and the precision of products: ``env_cfg.matmul_precision``."""
+        set_matmul_precision(env_cfg.get('matmul_precision'))
+        super().setup_env(env_cfg)
+
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger as MMEngine does, with a filter on what it prints."""
         logger = super().build_logger(*args, **kwargs)
@@ -107,6 +113,12 @@ class Runner(Evaluating, MMEngineRunner):
         if isinstance(built, ValLoop) and isinstance(self._train_loop, BaseLoop):
             check_classes(built.dataloader.dataset, self.train_dataloader.dataset, 'train_dataloader')
         return built
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the networks of the model if ``compile`` says so; a model without such is compiled by MMEngine."""
+        options = self.cfg.get('compile')
+        if options in (None, False) or not compile_networks(self.model, {} if options is True else options):
+            super()._maybe_compile(target)
 
     def train(self) -> nn.Module:
         """Train as MMEngine does, if no other process trains in this work dir."""

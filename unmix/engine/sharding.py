@@ -13,14 +13,13 @@ from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from unmix.engine.device import ENCODER_PARTS, set_matmul_precision
 from unmix.engine.failures import failures_explained
 from unmix.engine.loader import build_dataloader
 from unmix.engine.runner import Evaluating, quiet
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.work_dir import sole_use
 from unmix.registry import STRATEGIES
-
-ENCODER_PARTS = ('backbone', 'neck', 'predictor')
 
 
 @STRATEGIES.register_module()
@@ -44,6 +43,10 @@ class ShardedStrategy(FSDPStrategy):
     def __init__(self, *, min_num_params: int = 10_000_000, **kwargs: Any) -> None:
         super().__init__(state_dict_cfg='full', **kwargs)
         self.min_num_params = min_num_params
+
+    def _setup_env(self, *, matmul_precision: str | None = None, **kwargs: Any) -> None:
+        set_matmul_precision(matmul_precision)
+        super()._setup_env(**kwargs)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger as MMEngine does, with a filter on what it prints."""

@@ -43,14 +43,23 @@ class DataPreprocessor(BaseDataPreprocessor):
             tensor = None if value is None else torch.tensor(value, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(name, tensor, persistent=False)
 
+    def cast_data(self, data: Any) -> Any:
+        """Copy a batch to the device, or a part of one; tensors that are there are not copied again.
+
+        Raises:
+            ValueError: If a label is none of ``num_classes``; labels that are on a device were checked before.
+        """
+        label = data.get('label') if isinstance(data, Mapping) and self.num_classes is not None else None
+        if label is not None and not (isinstance(label, Tensor) and label.is_cuda):
+            check_labels(label, self.num_classes, 'model.head.num_classes does not fit the data set')
+        return super().cast_data(data)
+
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """Return the batch with ``inputs``, a tensor (N, C, H, W) or a list of them, as normalised floats.
 
         Raises:
             ValueError: If a label is none of ``num_classes``.
         """
-        if self.num_classes is not None and data.get('label') is not None:
-            check_labels(data['label'], self.num_classes, 'model.head.num_classes does not fit the data set')
         batch = dict(self.cast_data(data))
         inputs = batch['inputs']
         batch['inputs'] = self.normalize(inputs) if isinstance(inputs, Tensor) else [self.normalize(x) for x in inputs]

@@ -13,7 +13,6 @@ train_dataloader = dict(
     batch_size=batch_size,
     num_workers=4,
     persistent_workers=True,
-    pin_memory=True,
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate'),
@@ -22,7 +21,6 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=128,
     num_workers=4,
-    pin_memory=True,
     sampler=dict(type='EpochSampler', shuffle=False),
     collate_fn=dict(type='collate'),
     dataset=dict(train_set, split='val', pipeline=centre),

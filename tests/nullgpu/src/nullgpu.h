@@ -10,6 +10,7 @@ enum counter {
     N_COPY,      // copies in any direction
     N_FILL,      // memsets
     N_PAGEABLE,  // copies from host memory that is not pinned to the device
+    N_ASIDE,     // copies to the device on another stream than the default
     N_WAIT,      // the host waits for a stream, an event or the device; a blocking copy is one wait
     N_OTHER,     // calls of libraries that queue nothing: handles, descriptors, sizes of workspaces
     N_COUNT

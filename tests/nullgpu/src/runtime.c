@@ -202,26 +202,27 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, c
     return OK;
 }
 
-static void count_copy(const char *name, const void *from, enum cudaMemcpyKind kind) {
+static void count_copy(const char *name, const void *from, enum cudaMemcpyKind kind, cudaStream_t stream) {
     nullgpu_hit(name, N_COPY);
+    if (kind == cudaMemcpyHostToDevice && stream) nullgpu_hit(name, N_ASIDE);
     if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) nullgpu_hit(name, N_PAGEABLE);
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
-    count_copy("cudaMemcpyAsync", from, kind);
+    count_copy("cudaMemcpyAsync", from, kind, stream);
     if (bytes <= DONE_LIMIT) memmove(to, from, bytes);
     return OK;
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
-    count_copy("cudaMemcpy", from, kind);
+    count_copy("cudaMemcpy", from, kind, NULL);
     nullgpu_hit("cudaMemcpy", N_WAIT);
     memmove(to, from, bytes);
     return OK;
 }
 
 cudaError_t cudaMemcpyPeerAsync(void *to, int device, const void *from, int source, size_t bytes, cudaStream_t stream) {
-    count_copy("cudaMemcpyPeerAsync", from, cudaMemcpyDeviceToDevice);
+    count_copy("cudaMemcpyPeerAsync", from, cudaMemcpyDeviceToDevice, stream);
     memmove(to, from, bytes);
     return OK;
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.model import BaseDataPreprocessor
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -13,15 +14,17 @@ from unmix.checkpoint.data import DataRecord
 from unmix.checkpoint.identity import RunHistory, name_latest, remove_own
 from unmix.checkpoint.latest import PASSING
 from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed, resume_command
+from unmix.engine.device import describe_use
 from unmix.engine.failures import WorkerWatch
 from unmix.engine.loader import epoch_of_stream
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
+from unmix.engine.prefetch import Prefetcher
 from unmix.engine.sizes import check_schedules, check_sizes
 from unmix.engine.start import check_start
 from unmix.engine.step import TrainStep
 from unmix.registry import LOOPS
 from unmix.utils.accumulation import between_steps
-from unmix.utils.dist import agreed
+from unmix.utils.dist import agreed, unwrap
 from unmix.utils.rng import reseed_step
 
 
@@ -44,6 +47,9 @@ class TrainLoop(EpochBasedTrainLoop):
     * A run resumed at the end of an epoch first does the validation that was due there and not done.
     * A resumed run that has done all its epochs says so, and calls no hook.
 
+    On an accelerator the next batch is copied to the device while a step computes (:class:`Prefetcher`). Hooks get the
+    batch on the host, and a batch counts once its iteration is complete.
+
     If a signal or an error ends the training, ``on_abort(runner)`` of each hook that has this method is called.
 
     Args:
@@ -52,6 +58,7 @@ class TrainLoop(EpochBasedTrainLoop):
         max_epochs: Number of epochs.
         extend: Whether the schedules of a resumed run are those of the config, as if the run had had them from the
             start, instead of those of the checkpoint. For a run that gets more epochs.
+        prefetch: Whether batches are copied ahead, where there is an accelerator.
         **kwargs: When to validate, as in MMEngine's ``EpochBasedTrainLoop``: ``val_begin``, ``val_interval``,
             ``dynamic_intervals``. The last epoch is always validated.
 
@@ -68,6 +75,7 @@ class TrainLoop(EpochBasedTrainLoop):
         dataloader: DataLoader[Any] | dict[str, Any],
         max_epochs: int,
         extend: bool = False,
+        prefetch: bool = True,
         **kwargs: Any,
     ) -> None:
         if max_epochs < 1:
@@ -81,6 +89,8 @@ class TrainLoop(EpochBasedTrainLoop):
         self._remainder, self._history = StepRemainder(extend), RunHistory()
         for hook in (self._remainder, DataRecord(), self._history):
             runner.register_hook(hook)
+        self._prefetch = prefetch
+        self._prefetcher: Prefetcher | None = None
         self._stop = StopSignal()
         self._workers = WorkerWatch()
         self._iter = 0
@@ -99,6 +109,7 @@ class TrainLoop(EpochBasedTrainLoop):
         self._begin = self._iter
         check_start(self.runner)
         self.step = TrainStep(self.runner.model, self.runner.optim_wrapper)
+        self.runner.logger.info(describe_use(self.runner, prefetch=self._prefetches()))
         try:
             with self._stop, self._workers:
                 self.runner.call_hook('before_train')
@@ -151,7 +162,8 @@ class TrainLoop(EpochBasedTrainLoop):
         """Run one iteration, and the hooks before and after it."""
         self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
         reseed_step(self.runner.seed, self._iter, get_rank())
-        outputs = self.step.run(data_batch)
+        batch = data_batch if self._prefetcher is None else self._prefetcher.on_device()
+        outputs = self.step.run(batch)
         self.runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
         self._iter += 1
 
@@ -169,6 +181,8 @@ class TrainLoop(EpochBasedTrainLoop):
             iterator = epoch_of_stream(iterator, self.dataloader, self._steps)
         for _ in range(skip):
             next(iterator)
+        if self._prefetches():
+            iterator = self._prefetcher = Prefetcher(iterator, unwrap(self.runner.model).data_preprocessor)
         while True:
             try:
                 self._workers.check()
@@ -186,6 +200,11 @@ class TrainLoop(EpochBasedTrainLoop):
                 self._workers.check()  # names the signal that ended a worker
                 raise
             yield data_batch
+
+    def _prefetches(self) -> bool:
+        """Return whether batches are copied ahead: if there is something to copy, and another stream to do it."""
+        preprocessor = getattr(unwrap(self.runner.model), 'data_preprocessor', None)
+        return self._prefetch and isinstance(preprocessor, BaseDataPreprocessor) and preprocessor.device.type == 'cuda'
 
     def _val_due(self) -> bool:
         """Return whether a validation is due after the epochs done."""

@@ -169,6 +169,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
 
     # The step.
 
+    @torch.compiler.disable  # counters and draws are Python numbers: a compiled form would fit one step only
     def loss(self, inputs: Sequence[Tensor], index: Tensor | None = None) -> dict[str, Tensor]:
         """Return the terms of one training step; nothing changes but BatchNorm's running statistics.
 
@@ -248,6 +249,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
             loss = loss + self.unmix(lam, [(head.terms(q, target), head.terms(q, reverse)) for q in learners])
         return loss
 
+    @torch.compiler.disable  # as the loss
     def before_step(self) -> None:
         """Drop the gradients of parameters that do not learn in this step; called before each optimiser step."""
         for parameter in self.head.frozen_parameters():

@@ -17,6 +17,7 @@ class TwoBranch(Guarded, BaseModule):
     Args:
         branch: Config of the encoders; each is built with its own ``in_channels``.
         channels: Channels of the first and of the second encoder: lightness and colour.
+        channels_last: Memory format of both encoders, as in :class:`ResNet`; False leaves it to ``branch``.
 
     Attributes:
         out_dim: Dimension of both features together.
@@ -30,11 +31,14 @@ class TwoBranch(Guarded, BaseModule):
         self,
         branch: dict[str, Any],
         channels: tuple[int, int] = (1, 2),
+        channels_last: bool | int = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.channels = tuple(channels)
         first, second = channels
+        if channels_last is not False:
+            branch = dict(branch, channels_last=channels_last)
         self.l_to_ab = MODELS.build(dict(branch, in_channels=first))
         self.ab_to_l = MODELS.build(dict(branch, in_channels=second))
         self.out_dim: int = self.l_to_ab.out_dim + self.ab_to_l.out_dim
