@@ -250,8 +250,10 @@ def print_uses(runner: Runner | FlexibleRunner, folder: str) -> None:
         'They serve to search for similar images, to cluster them, and to train a classifier on few labels:\n'
         f'  unmix features {checkpoint} {shown(folder)} --config {config}{size} --out features.npz'
     )
-    if runner.cfg.model.backbone.type == 'ResNet':
-        name = f'resnet{runner.cfg.model.backbone.depth}'
+    backbone = runner.cfg.model.backbone
+    stock = dict(type='ResNet', in_channels=3, width=64, stem='imagenet')
+    if all(backbone.get(key, value) == value for key, value in stock.items()) and backbone.depth not in (8, 26):
+        name = f'resnet{backbone.depth}'
         print(
             f'The network for torchvision (timm: --to timm):\n'
             f'  unmix convert unmix {checkpoint} {name}.pth --to torchvision --backbone-only'
