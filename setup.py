@@ -18,6 +18,8 @@ MMENGINE = {
     'none': [],
 }
 TENSORBOARD = ['tensorboard>=2.16']
+# mkdocs 2 has neither plugins nor themes; ruff breaks the lines of signatures.
+DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=1.0', 'ruff>=0.15']
 TESTS = ['pytest>=8.0', 'pytest-xdist>=3.6', 'ruff>=0.15', 'mypy>=1.18', 'setuptools>=77.0.3', *TENSORBOARD]
 
 
@@ -126,7 +128,8 @@ setup(
     ],
     extras_require={
         'tests': TESTS,
-        'dev': [*TESTS, 'pre-commit>=3.5', 'build>=1.2'],
+        'dev': [*TESTS, *DOCS, 'pre-commit>=3.5', 'build>=1.2'],
+        'docs': DOCS,
         'bench': ['albumentations>=2.0'],  # tools/benchmarks/views.py compares with it
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],

@@ -89,7 +89,7 @@ def test_metadata_names_pythons_licence_and_extras(checkout: Path, tmp_path: Pat
     assert versions == ['3.10', '3.11', '3.12', '3.13']
     assert found['Requires-Python'] == '>=3.10'
     assert (found['License-Expression'], found.get_all('License-File')) == ('Apache-2.0', ['LICENSE'])
-    assert {'tests', 'dev', 'tensorboard', 'parquet', 'export'} <= set(found.get_all('Provides-Extra', []))
+    assert {'tests', 'dev', 'docs', 'tensorboard', 'parquet', 'export'} <= set(found.get_all('Provides-Extra', []))
 
 
 def test_an_unknown_unmix_mm_is_refused(checkout: Path):

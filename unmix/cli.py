@@ -13,6 +13,7 @@ COMMANDS = {
     'train': ('unmix.apis.train:train', 'pre-train, or train a classifier, by a config'),
     'test': ('unmix.apis.train:evaluate', 'evaluate a checkpoint by the protocol of a config'),
     'features': ('unmix.apis.features:features', 'write the features of a folder of images to a file'),
+    'doctor': ('unmix.apis.doctor:doctor', 'what is wrong with the images of a folder or a config'),
     'list': ('unmix.apis.zoo_commands:list_entries', 'models of the zoo with their figures, or configs'),
     'download': ('unmix.apis.zoo_commands:download', 'weights and config of a model'),
     'convert': ('unmix.apis.convert:convert', 'checkpoints of other codes, and for other libraries'),

@@ -73,7 +73,6 @@ def test_the_plan_is_printed(form: str, tmp_path: Path, capsys: pytest.CaptureFi
     (['byol_folder', '--data', 'images', '--method', 'moco'], 'byol_folder is the recipe of byol'),
     (['--data', 'images', '--resume'], 'holds no config of a run on a folder'),
     (['--data', 'images', '--resume', '--minutes', '3'], '--resume goes on with the plan of the run'),
-    (['--data', 'bad'], '2 of the images looked at cannot be read: cut.png, text.png'),
     (['--data', 'three'], 'three has 3 images to train on, too few for a batch'),
 ])  # fmt: skip
 def test_errors_are_one_message(
@@ -83,10 +82,6 @@ def test_errors_are_one_message(
     monkeypatch.chdir(tmp_path)
     make(tmp_path / 'images')
     make(tmp_path / 'three', 1, 3)
-    make(tmp_path / 'bad', 1, 20)
-    (tmp_path / 'bad' / 'text.png').write_text('no image')
-    whole = (tmp_path / 'bad' / '0.png').read_bytes()
-    (tmp_path / 'bad' / 'cut.png').write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SystemExit) as stop:
         run(*arguments)
     assert stop.value.code == 1
@@ -134,13 +129,16 @@ def test_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_a_training_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = make(tmp_path / 'images', 1, 20), tmp_path / 'out'
+    (data / '0.png').write_text('no image')
     run('--data', data, '--out', out, '--method', 'simclr', '--mixture', 'none', '--minutes', 2, *SMALL)
     printed = capsys.readouterr().out
     assert 'no labels' in printed
+    assert '1 of the images looked at cannot be read: 0.png' in printed
     assert 'no sign of a collapse' in printed or 'signs of a collapse' in printed
     (words,) = re.findall(r'^  unmix features (.*) --out features.npz$', printed, re.MULTILINE)
+    (data / '0.png').unlink()
     main(['features', *words.split(), '--out', str(tmp_path / 'f.npz')])
-    assert np.load(tmp_path / 'f.npz')['features'].shape == (20, 512)
+    assert np.load(tmp_path / 'f.npz')['features'].shape == (19, 512)
     cfg = load_config(str(out / 'simclr_folder.py'))
     assert cfg.model.get('unmix') is None
     assert not (out / 'results.json').exists()

@@ -134,6 +134,26 @@ def test_special_files_and_unreadable_folders_are_passed_over(
         ImageFolder(tmp_path / 'locked')
 
 
+def test_folders_whose_first_image_may_not_be_opened_are_named(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The superuser may open all, so the answer of the system is replaced; one question for each folder."""
+    write(*(tmp_path / place / f'{i}.png' for place in ('a', 'b') for i in range(3)))
+    asked: list[bytes] = []
+
+    def access(path: bytes, mode: int) -> bool:
+        asked.append(path)
+        return not path.endswith(b'b/0.png')
+
+    monkeypatch.setattr(os, 'access', access)
+    assert len(ImageFolder(tmp_path)) == 6
+    assert sorted(asked) == [os.fsencode(tmp_path / place / '0.png') for place in ('a', 'b')]
+    assert said[1:] == [
+        f'warning: {tmp_path}: the first image of 1 folders may not be opened: b/0.png; "unmix doctor {tmp_path}" '
+        'lists all such images.'
+    ]
+
+
 def test_formats(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What PIL reads is found, what it does not is named with what reads it."""
     frames = [Image.new('RGB', (4, 4), colour) for colour in ('red', 'lime', 'blue')]

@@ -201,6 +201,13 @@ def test_errors(images: Facts, wishes: Wishes, message: str) -> None:
         make_plan(images, MACHINES['1 CPU'], wishes)
 
 
+def test_broken_images_are_skipped_and_named() -> None:
+    plan = make_plan(facts(500, broken=('a/cut.jpg',)), MACHINES['1 CPU'], Wishes())
+    assert plan.options['train_dataloader.dataset.broken'] == 'skip'
+    (note,) = plan.notes
+    assert '1 of the images looked at cannot be read: a/cut.jpg. unmix doctor data/images' in note
+
+
 def test_accelerators_that_are_not_used_are_named() -> None:
     (note,) = make_plan(facts(50_000), Machine(1, 8, 16), Wishes()).notes
     assert 'torchrun --nproc_per_node=8' in note

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unmix.models import PICHead
+from unmix.models.functional import at_a_time
 from unmix.models.functional.skipped_steps import Step, StepHistory, skipped_steps
+from unmix.models.heads import pic
 from unmix.models.memory.recent import RecentInstances
 from unmix.registry import MODELS
 from unmix.testing.ranks import run_ranks
@@ -60,6 +62,44 @@ def test_gradient_scale_of_the_weights():
     torch.testing.assert_close(scaled_loss, loss, rtol=0, atol=1e-12)
     torch.testing.assert_close(scaled_crops, crops, rtol=0, atol=1e-12)
     torch.testing.assert_close(scaled, 4 * weight, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(num_large=3),
+    dict(weight_grad_scale=4.0),
+    dict(temperature=dict(type='LearnableTemperature', init=0.3)),
+    dict(num_recent=6),
+], ids=['crops', 'large', 'scale', 'temperature', 'recent'])  # fmt: skip
+def test_stored_logits_are_the_chunked_form(monkeypatch, options):
+    """Accelerators store the table of logits: losses, and those with ``shared``, are the same, and all gradients."""
+    head = PICHead(9, dim=3, **options).double()
+    index = torch.tensor([7, 2, 2, 5])
+    head.enter(index)
+    target, found = head.address(index), []
+    for stores in (False, True):
+        monkeypatch.setattr(pic, 'in_one_table', lambda numbers, weight, stores=stores: stores)
+        query = unit(4, 3, 3).requires_grad_()
+        shared = head.shared(query)
+        assert shared.shape == ((4, 3, len(head.weight)) if stores else (4, 3))
+        straight, reverse = head(query, target, shared), head(query.flip(0), target, shared.flip(0))
+        losses = torch.stack([head(query, target), straight, reverse])
+        inputs = [query, *head.parameters()]
+        gradients = torch.autograd.grad(losses @ exact([1.0, 0.3, 0.7]), inputs)
+        found.append([losses.detach(), *gradients])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('numbers', [1 << 26, 2 * 3000 * 128])
+def test_which_tables_are_stored(monkeypatch, numbers):
+    """Not on a CPU; elsewhere those of 2^26 numbers, and those that are as large as gradient and momentum."""
+    weight = torch.empty(3000, 128)
+    if numbers < 1 << 26:
+        monkeypatch.setattr(at_a_time, 'ON_ACCELERATORS', 1000)
+    assert not at_a_time.in_one_table(1, weight)
+    assert at_a_time.in_one_table(numbers, weight.to('meta'))
+    assert not at_a_time.in_one_table(numbers + 1, weight.to('meta'))
 
 
 def test_loss_at_the_start_and_at_best():

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from tests.nullgpu.device import Counted, filled
 from unmix.config import config_files, config_root, load_config
+from unmix.datasets import SampleKey
 from unmix.engine.step import TrainStep
-from unmix.registry import MODELS
+from unmix.registry import MODELS, TRANSFORMS
 from unmix.utils.rng import reseed_step
 
-VARIANTS = ('recipe', 'bf16', 'amp', 'clip_grad', 'channels_last')
+VARIANTS = ('recipe', 'bf16', 'amp', 'clip_grad', 'channels_last', 'device_views')
 STEPS = 2  # the first makes the optimiser's state, the second is counted
 MOST_INSTANCES = {'DeepClusterV2Head': 20_000}  # of others 200,000
 OWN_SIZES = {'digits': 16, 'fashion-mnist': 28}  # of images that no transform scales; others: 32
@@ -58,6 +59,8 @@ def load(name: str, variant: str) -> Any:
         cfg.optim_wrapper.clip_grad = dict(max_norm=1.0)
     elif variant == 'channels_last':
         cfg.model.backbone.channels_last = True
+    elif variant == 'device_views':
+        cfg.train_dataloader.dataset.pipeline.backend = 'torch'
     return cfg
 
 
@@ -70,9 +73,18 @@ def empty_batch(cfg: Any, name: str) -> dict[str, Any]:
     grey = own != 32 or cfg.model.get('data_preprocessor', {}).get('palette') is not None
     channels = 1 if grey else cfg.model.backbone.get('in_channels', 3)
     number, pinned = cfg.train_dataloader.batch_size, cfg.train_dataloader.get('pin_memory', True)
+    if pipeline.get('backend') == 'torch':
+        return images_of_several_sizes(pipeline, number)
     views = [torch.empty((number, channels, size, size), dtype=torch.uint8, pin_memory=pinned) for size in sizes]
     index = torch.arange(number)
     return dict(inputs=views, index=index.pin_memory() if pinned else index)
+
+
+def images_of_several_sizes(pipeline: Any, number: int) -> dict[str, Any]:
+    """Return a batch as workers deliver it whose views the device makes."""
+    images = [torch.empty(3, 60 + n % 7, 80 - n % 5, dtype=torch.uint8) for n in range(number)]
+    views = TRANSFORMS.build(pipeline).defer(images, [SampleKey(n) for n in range(number)])
+    return dict(inputs=views.pin_memory(), index=torch.arange(number).pin_memory())
 
 
 @contextlib.contextmanager

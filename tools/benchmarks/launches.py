@@ -9,7 +9,8 @@ Products, copies and fills count too. While a kernel is short, the time of a ste
 * loop: the same by ``TrainStep``, as in a training: with the copy of BatchNorm's statistics and the check of the loss
   and the gradients.
 * literal: the step of the published script; see ``step.py`` for the forms. It has no such check.
-* ``pic``: the step of the head and its optimiser only, over all N instances; see ``pic.py``.
+* ``pic``: the step of the head and its optimiser only, over all N instances; see ``pic.py``. ``unmix_pic``: with the
+  two losses of mixtures.
 
 The last lines are ``GOAL launches_<case> <ours over literal> 1 PASS|FAIL``, with ``loop`` where there is one.
 """
@@ -73,20 +74,22 @@ def step_forms(method: str, width: int, batch: int | None, device: str) -> dict[
     )
 
 
-def pic_forms(num: int, batch: int, device: str) -> dict[str, Step]:
-    """Return the steps of PIC's head over ``num`` instances by form."""
+def pic_forms(num: int, mixed: bool, batch: int, device: str) -> dict[str, Step]:
+    """Return the steps of PIC's head over ``num`` instances by form; ``mixed``: with Un-Mix."""
     ours = pic.Ours(num, 128)
     literal = pic.Literal(ours.head.weight.detach().to(device))
     ours.head.to(device)
-    query = F.normalize(torch.randn(batch, 128), dim=1).to(device)
-    index = torch.arange(batch, device=device)
-    return dict(ours=lambda: ours.step(query, index), literal=lambda: literal.step(query, index))
+    query, mixture = F.normalize(torch.randn(2, batch, 128), dim=2).to(device)
+    batch_of = query, torch.arange(batch, device=device), mixture if mixed else None
+    return dict(ours=lambda: ours.step(*batch_of), literal=lambda: literal.step(*batch_of))
 
 
 def main() -> None:
     """Count, print the table and the goals."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases: dict[str, Any] = {method: method for method in RECIPES} | {f'pic_{num // 1000}k': num for num in SIZES}
+    cases: dict[str, Any] = {method: method for method in RECIPES}
+    for mixed, prefix in ((False, 'pic'), (True, 'unmix_pic')):
+        cases |= {f'{prefix}_{num // 1000}k': (num, mixed) for num in SIZES}
     parser.add_argument('--cases', nargs='+', choices=cases, default=list(cases))
     parser.add_argument('--batch-size', type=int, help="(default: the recipe's; pic: 64)")
     parser.add_argument('--width', type=int, default=64, help='width of the networks (default: 64, as in the recipes)')
@@ -94,18 +97,19 @@ def main() -> None:
     parser.add_argument('--json', help='write the numbers and the goals to this file, too')
     args = parser.parse_args()
     goals, counts = [], {}
-    print(f'{"case":12s} {"ours":>6s} {"loop":>6s} {"literal":>8s}   over literal')
+    print(f'{"case":16s} {"ours":>6s} {"loop":>6s} {"literal":>8s}   over literal')
     for name in args.cases:
         torch.manual_seed(0)
         case = cases[name]
-        if isinstance(case, int):
-            forms = pic_forms(case, args.batch_size or 64, args.device)
+        if isinstance(case, tuple):
+            num, mixed = case
+            forms = pic_forms(num, mixed, args.batch_size or 64, args.device)
         else:
             forms = step_forms(case, args.width, args.batch_size, args.device)
         found = counts[name] = {form: count(step) for form, step in forms.items()}
         ratio = found.get('loop', found['ours']) / found['literal']
         print(
-            f'{name:12s} {found["ours"]:6d} {found.get("loop", ""):>6} {found["literal"]:8d}   {ratio:.2f}', flush=True
+            f'{name:16s} {found["ours"]:6d} {found.get("loop", ""):>6} {found["literal"]:8d}   {ratio:.2f}', flush=True
         )
         goals.append(Goal(f'launches_{name}', ratio, 1.0, at_most=True))
     print_goals(goals, args.json, launches=counts, device=torch.cuda.get_device_name())

@@ -31,7 +31,8 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from unmix.datasets import ArrayDataset, BaseDataset, ImageFolder, SampleKey, collate
-from unmix.datasets.transforms import PILGaussianBlur, to_tensor
+from unmix.datasets.transforms import PILGaussianBlur
+from unmix.models import DataPreprocessor
 
 TARGETS = dict(cifar=dict(torchvision=60.0, albumentations=20.0), jpeg224=dict(torchvision=4.0, albumentations=1.25))
 NUM_SMALL, NUM_FILES, FILE_SIZE = 256, 16, 110_000
@@ -149,15 +150,8 @@ def write_jpegs(folder: Path, seed: int) -> list[Path]:
 def ours(dataset: BaseDataset, device: str) -> Views:
     """All images of a data set as a batch, of one epoch after the other, as a sampler asks for them."""
     epochs = cycle([[SampleKey(index, epoch, 0) for index in range(len(dataset))] for epoch in range(64)])
-    pipeline: Any = dataset.pipeline
-
-    def on_device() -> Any:
-        keys = next(epochs)
-        return pipeline.batch([to_tensor(dataset.load(key.index)[0]).to(device) for key in keys], keys)
-
-    if device != 'cpu' and pipeline.backend == 'torch':
-        return on_device
-    return lambda: [view.to(device) for view in collate(dataset.__getitems__(next(epochs)))['inputs']]
+    cast = DataPreprocessor().to(device).cast_data
+    return lambda: cast(collate(dataset.__getitems__(next(epochs)))['inputs'])
 
 
 def to_device(views: Pairs, device: str) -> Views:

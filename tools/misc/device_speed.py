@@ -51,7 +51,7 @@ def speed_cases(options: Options) -> list[Case]:
 
 def compared(forms: Steps, baseline: str, options: Options) -> Outcome:
     """Time the forms in turns. The best of ours takes at most the time of the baseline; on a CPU any time is good."""
-    ratios = interleave(forms, 2 if options.quick else 10, (1,), device=options.device)
+    ratios = interleave(forms, 1 if options.quick else 10, (1,), device=options.device)
     ratios.print(baseline)
     clocks = ratios.seconds[1]
     rows: dict[str, dict[str, float]] = {}

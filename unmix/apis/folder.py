@@ -21,7 +21,7 @@ from unmix.datasets.survey import Facts, survey
 from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace
 from unmix.engine.plan import METHODS, MIXTURES, Machine, Plan, Wishes, default_method, make_plan, recipe_name
-from unmix.utils.names import few, shown
+from unmix.utils.names import shown
 
 ENDING = '_folder.py'
 OPTIONS = ('method', 'mixture', 'backbone', 'minutes')  # of the plan
@@ -169,11 +169,6 @@ def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Con
 
 def _plan(request: Request, world: int) -> Plan:
     facts = survey(request.folder)
-    if facts.broken:
-        raise ValueError(
-            f'--data {shown(request.folder)}: {len(facts.broken)} of the images looked at cannot be read: '
-            f'{few(facts.broken)}. Replace or delete them.'
-        )
     machine = this_machine(world)
     speed, steps = measure_pace(make_plan(facts, machine, request.wishes).config())
     plan = make_plan(facts, replace(machine, speed=speed), request.wishes)

@@ -91,6 +91,8 @@ class Global:
 
 @dataclass(frozen=True)
 class StorageType:
+    """What a class of storages, such as ``torch.FloatStorage``, says of the numbers; None: nothing, they are bytes."""
+
     dtype: torch.dtype | None
 
 
@@ -113,11 +115,13 @@ class Plain:
 
 
 def require(condition: object, what: str) -> None:
+    """Raise :class:`FormError` with ``what`` if the condition is false."""
     if not condition:
         raise FormError(what)
 
 
 def is_count(value: Any) -> bool:
+    """Return whether a value is an integer from 0 up."""
     return type(value) is int and value >= 0
 
 

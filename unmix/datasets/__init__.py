@@ -3,10 +3,19 @@
 from unmix.datasets import samplers, transforms
 from unmix.datasets.arrays import ArrayDataset, Digits
 from unmix.datasets.base import BaseDataset, collate
-from unmix.datasets.decode import decode_image, read_image
+from unmix.datasets.broken import BatchDataset
+from unmix.datasets.decode import BrokenImage, decode_image, read_image
 from unmix.datasets.folder import ImageFolder, ImageNet, TinyImageNet
 from unmix.datasets.published import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, read_idx
-from unmix.datasets.samplers import EpochSampler, SampleKey, SlidingWindowSampler
+from unmix.datasets.samplers import (
+    ClassBalancedSampler,
+    EpochSampler,
+    RepeatedSampler,
+    SampleKey,
+    SlidingWindowSampler,
+    SubsetSampler,
+    WeightedSampler,
+)
 from unmix.datasets.wrappers import FirstImages, MixtureDataset, Subset
 
 __all__ = [
@@ -16,6 +25,9 @@ __all__ = [
     'STL10',
     'ArrayDataset',
     'BaseDataset',
+    'BatchDataset',
+    'BrokenImage',
+    'ClassBalancedSampler',
     'Digits',
     'EpochSampler',
     'FashionMNIST',
@@ -23,10 +35,13 @@ __all__ = [
     'ImageFolder',
     'ImageNet',
     'MixtureDataset',
+    'RepeatedSampler',
     'SampleKey',
     'SlidingWindowSampler',
     'Subset',
+    'SubsetSampler',
     'TinyImageNet',
+    'WeightedSampler',
     'collate',
     'decode_image',
     'read_idx',

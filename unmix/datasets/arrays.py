@@ -52,15 +52,20 @@ class ArrayDataset(BaseDataset):
         """Return the pixels."""
         return self.images[index].numpy().tobytes()
 
-    def __getitems__(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
+    def batch(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
         """Return a batch, or a list of items if the pipeline takes one image at a time."""
         if self.pipeline is not None and not getattr(self.pipeline, 'fused', hasattr(self.pipeline, 'batch')):
             return [self[key] for key in keys]
         full_keys = SampleKey.all_of(keys)
         index = torch.from_numpy(np.array([key.index for key in full_keys]))
         images = self.images.index_select(0, index)  # several times as fast as images[index]
-        make: Any = None if self.pipeline is None else self.pipeline.batch  # type: ignore[attr-defined]
-        batch = dict(inputs=images if make is None else make(images, full_keys), index=index)
+        pipeline: Any = self.pipeline
+        if pipeline is None:
+            inputs: Any = images
+        else:
+            make = pipeline.defer if getattr(pipeline, 'deferred', False) else pipeline.batch
+            inputs = make(images, full_keys)
+        batch = dict(inputs=inputs, index=index)
         return batch if self.labels is None else batch | {'label': self.labels[index]}
 
 

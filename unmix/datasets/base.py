@@ -9,18 +9,21 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
+from unmix.datasets.broken import POLICIES, BatchDataset
+from unmix.datasets.decode import EXHAUSTED, BrokenImage
 from unmix.datasets.samplers import SampleKey
 from unmix.datasets.transforms import to_tensor
 from unmix.registry import FUNCTIONS, TRANSFORMS
+from unmix.utils.names import shown
 
 Pipeline = Callable[[Any, SampleKey], Any]
 CHUNK = 8
 _PART = 2**15
 
 
-class BaseDataset(Dataset[dict[str, Any]]):
+class BaseDataset(BatchDataset):
     """A data set of images. A new one defines ``__len__`` and ``load``::
 
         @DATASETS.register_module()
@@ -37,6 +40,8 @@ class BaseDataset(Dataset[dict[str, Any]]):
     Args:
         pipeline: Config of a pipeline (``MultiView``, ``SingleView``, ``BatchMultiView``), or a callable
             ``(image, key) -> inputs``. None: the image as a tensor.
+        broken: What a loader does with images that cannot be read. 'error' ends the run, with the name and number of
+            the image; 'skip' lets the next images of the epoch's order take their places, see :class:`BatchDataset`.
 
     Attributes:
         labels: (N,) int64, or None if there are none or they are not known beforehand.
@@ -49,7 +54,10 @@ class BaseDataset(Dataset[dict[str, Any]]):
     image_size: ClassVar[int | None] = None
     pipeline: Pipeline | None = None
 
-    def __init__(self, pipeline: dict[str, Any] | Pipeline | None = None) -> None:
+    def __init__(self, pipeline: dict[str, Any] | Pipeline | None = None, broken: str = 'error') -> None:
+        if broken not in POLICIES:
+            raise ValueError(f'dataset.broken is {broken!r}; expected one of {", ".join(map(repr, POLICIES))}.')
+        self.broken = broken
         self.pipeline = TRANSFORMS.build(pipeline) if isinstance(pipeline, dict) else pipeline
         prepare = getattr(self.pipeline, 'prepare', None)
         if prepare is not None:
@@ -70,6 +78,14 @@ class BaseDataset(Dataset[dict[str, Any]]):
         """
         return ''
 
+    def encoded(self, index: int) -> bytes | None:
+        """Return the bytes of the file of an image; None if images are no files. ``unmix doctor`` asks for them.
+
+        Raises:
+            OSError: If they cannot be read.
+        """
+        return None
+
     def content(self, index: int) -> bytes:
         """Return bytes that change with the image, quickly, from any thread; empty by default: they are not compared.
 
@@ -77,31 +93,58 @@ class BaseDataset(Dataset[dict[str, Any]]):
         """
         return b''
 
+    def read(self, index: int) -> tuple[Image.Image | Tensor, int | None]:
+        """Return an image and its label as :meth:`load` does.
+
+        Raises:
+            BrokenImage: If it cannot be read; the message names it, and says what to do.
+        """
+        try:
+            image, label = self.load(index)
+            if isinstance(image, Image.Image):
+                image.load()  # PIL opens a file first and decodes it later
+        except (BrokenImage, OSError) as error:
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:
+                raise
+            root, reason = getattr(self, 'data_root', None), str(error)
+            if not isinstance(error, BrokenImage):
+                reason = f'The image {shown(self.name(index))} cannot be read ({error}).'
+            raise BrokenImage(
+                f'{reason} It is number {index} of the data set. "unmix doctor {shown(root or "CONFIG")}" lists all '
+                "such images; with dataset.broken='skip' a loader takes others in their places."
+            ) from error
+        return image, label
+
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
-        image, label = self.load(key.index)
+        image, label = self.read(key.index)
         inputs = to_tensor(image) if self.pipeline is None else self.pipeline(image, key)
         item = dict(inputs=inputs, index=key.index)
         return item if label is None else item | {'label': int(label)}
 
-    def __getitems__(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
+    def batch(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
         """Return a batch, if the pipeline makes one of images of any sizes and items are those above; else a list."""
         if not getattr(self.pipeline, 'fused', False) or type(self).__getitem__ is not BaseDataset.__getitem__:
             return [self[key] for key in keys]
         pipeline: Any = self.pipeline
         full_keys = SampleKey.all_of(keys)
+        deferred = getattr(pipeline, 'deferred', False)
+        size = len(keys) if deferred else CHUNK  # so that few images are in memory before they are cropped
+        inputs: Any = None
         views: list[Tensor] = []
         labels: list[int | None] = []
-        for start in range(0, len(keys), CHUNK):  # so that few images are in memory before they are cropped
-            part = full_keys[start : start + CHUNK]
-            loaded = [self.load(key.index) for key in part]
+        for start in range(0, len(keys), size):
+            part = full_keys[start : start + size]
+            loaded = [self.read(key.index) for key in part]
             images = [to_tensor(image) for image, _ in loaded]
             labels += [None if label is None else int(label) for _, label in loaded]
-            views = views or pipeline.empty(len(keys), images[0])
-            inputs = pipeline.batch(images, part, [view[start : start + len(part)] for view in views])
-        batch = dict(
-            inputs=views if isinstance(inputs, list) else views[0], index=torch.tensor([key.index for key in full_keys])
-        )
+            if deferred:
+                inputs = pipeline.defer(images, part)
+            else:
+                views = views or pipeline.empty(len(keys), images[0])
+                made = pipeline.batch(images, part, [view[start : start + len(part)] for view in views])
+                inputs = views if isinstance(made, list) else views[0]
+        batch = dict(inputs=inputs, index=torch.tensor([key.index for key in full_keys]))
         if None in labels and set(labels) != {None}:
             raise ValueError('Some images of a batch have labels and others have none. Label all images or none.')
         return batch if None in labels else batch | {'label': torch.tensor(labels)}

@@ -1,12 +1,13 @@
 """Image files to pixels: JPEG by simplejpeg (libjpeg-turbo), which is bit-equal to PIL and faster; all else by PIL."""
 
+import errno
 import io
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unmix.utils.names import path_bytes, shown
@@ -27,6 +28,7 @@ SUFFIXES = (  # PIL reads more: sources of images (.psd), icons, volumes of meas
     *('.apng', '.avif', '.bmp', '.dib', '.gif', '.heic', '.heif', '.hif', '.j2k', '.jfif', '.jp2', '.jpe', '.jpeg'),
     *('.jpg', '.pbm', '.pcx', '.pgm', '.png', '.pnm', '.ppm', '.qoi', '.tga', '.tif', '.tiff', '.webp'),
 )
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing of the file
 ORIENTATION = 0x0112  # the tag of EXIF
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,6 +39,10 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class BrokenImage(ValueError):
+    """An image that cannot be read; the message says which and why."""
 
 
 @cache
@@ -57,7 +63,7 @@ def read_image(path: str | bytes | Path, data: bytes | None = None, exif: bool =
         exif: Turn the image as its EXIF orientation says. PIL itself turns a TIFF in either case.
 
     Raises:
-        ValueError: If it is truncated, no image, or of other numbers than 8 or 16 bits.
+        BrokenImage: If it is truncated, no image, or of other numbers than 8 or 16 bits.
     """
     try:
         with Image.open(path_bytes(path) if data is None else io.BytesIO(data)) as image:
@@ -84,12 +90,15 @@ def decode_image(path: str | bytes | Path, least: int | None = None, exif: bool 
         exif: As for :func:`read_image`.
 
     Raises:
-        ValueError: If it is truncated or no image.
+        BrokenImage: If it is truncated or no image.
+        OSError: If the process has no memory or file left.
     """
     try:
         with open(path_bytes(path), 'rb') as file:
             data = file.read()
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         raise _unreadable(path, error) from error
     pixels = _decode_jpeg(data, least) if simplejpeg is not None and data[:2] == b'\xff\xd8' else None
     if pixels is None:
@@ -102,8 +111,11 @@ def decode_image(path: str | bytes | Path, least: int | None = None, exif: bool 
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _unreadable(path: str | bytes | Path, error: Exception) -> ValueError:
-    return ValueError(f'The image {shown(path)} cannot be read ({error}). Replace or delete the file.')
+def _unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
+    reason = getattr(error, 'strerror', None) or str(error)
+    if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
+        reason = 'it is empty, or no image of a format that PIL knows'
+    return BrokenImage(f'The image {shown(path)} cannot be read ({reason}). Replace or delete the file.')
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -36,6 +36,7 @@ class ImageFolder(BaseDataset):
         decode_size: Decode JPEGs of twice this size and more at a half to an eighth of theirs, but no side below it:
             faster for large photographs, not bit-equal; see :func:`decode_image`.
         exif: Turn photographs upright, as their EXIF orientation says. The released codes of the methods do not.
+        broken: As for :class:`BaseDataset`.
 
     Attributes:
         paths: (N,) bytes, paths of the images below ``data_root``.
@@ -54,8 +55,9 @@ class ImageFolder(BaseDataset):
         pipeline: dict[str, Any] | Pipeline | None = None,
         decode_size: int | None = None,
         exif: bool = True,
+        broken: str = 'error',
     ) -> None:
-        super().__init__(pipeline)
+        super().__init__(pipeline, broken)
         self.decode_size, self.exif = decode_size, exif
         self.root = path_bytes(data_root)
         self.data_root = Path(text(self.root))
@@ -99,6 +101,11 @@ class ImageFolder(BaseDataset):
     def name(self, index: int) -> str:
         """Return the path of an image below ``data_root``."""
         return text(self.paths[index])
+
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of a file."""
+        with open(os.path.join(self.root, self.paths[index]), 'rb') as file:
+            return file.read()
 
     def content(self, index: int) -> bytes:
         """Return parts of the file."""
@@ -154,6 +161,7 @@ class ImageNet(ImageFolder):
         pipeline: As for :class:`BaseDataset`.
         decode_size: As for :class:`ImageFolder`.
         exif: As for :class:`ImageFolder`. The recipes set it to False, as published.
+        broken: As for :class:`BaseDataset`.
 
     Raises:
         FileNotFoundError: Also if a class of the list has no image in ``train``.
@@ -168,13 +176,14 @@ class ImageNet(ImageFolder):
         pipeline: dict[str, Any] | Pipeline | None = None,
         decode_size: int | None = None,
         exif: bool = True,
+        broken: str = 'error',
     ) -> None:
         if split not in ('train', 'val'):
             raise ValueError(f"dataset.split is {split!r}; expected 'train' or 'val'.")
         folder = Path(data_root) / split
         if split == 'val' and class_list is None:
             class_list = _training_classes(folder)
-        super().__init__(folder, True, class_list, pipeline, decode_size, exif)
+        super().__init__(folder, True, class_list, pipeline, decode_size, exif, broken)
         present = set(self.labels.tolist()) if self.labels is not None else set()
         absent = [name for number, name in enumerate(self.classes or ()) if number not in present]
         if split == 'train' and absent:
@@ -206,6 +215,7 @@ class TinyImageNet(ImageFolder):
         data_root: The folder ``tiny-imagenet-200``.
         split: 'train' or 'test'.
         pipeline: As for :class:`BaseDataset`.
+        broken: As for :class:`BaseDataset`.
 
     Raises:
         FileNotFoundError: If there are no images, or no annotations.
@@ -219,16 +229,17 @@ class TinyImageNet(ImageFolder):
         data_root: str | Path = 'data/tiny-imagenet-200',
         split: str = 'train',
         pipeline: dict[str, Any] | Pipeline | None = None,
+        broken: str = 'error',
     ) -> None:
         train, val = (Path(data_root).expanduser() / name for name in ('train', 'val'))
         annotations = val / 'val_annotations.txt'
         if is_train(split):
-            super().__init__(train, True, pipeline=pipeline)
+            super().__init__(train, True, pipeline=pipeline, broken=broken)
             return
         if not annotations.is_file():
-            super().__init__(val, True, _training_classes(val), pipeline)
+            super().__init__(val, True, _training_classes(val), pipeline, broken=broken)
             return
-        super().__init__(val, labelled=False, pipeline=pipeline)
+        super().__init__(val, labelled=False, pipeline=pipeline, broken=broken)
         lines = (line.split(b'\t') for line in annotations.read_bytes().splitlines() if line.strip())
         classes = {name: wnid for name, wnid, *_ in lines}
         names = [os.path.basename(path) for path in self.paths.tolist()]

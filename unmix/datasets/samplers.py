@@ -1,8 +1,9 @@
 """The order of the images of an epoch, registry ``DATA_SAMPLERS``, and the key that seeds their augmentations."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from operator import attrgetter
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,8 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
 from unmix.registry import DATA_SAMPLERS
-from unmix.utils.rng import generator
+from unmix.utils.names import shown
+from unmix.utils.rng import generator, stream
 from unmix.utils.sizes import Misfit, Sizes
 
 
@@ -38,19 +40,27 @@ class SampleKey(NamedTuple):
         return keys if {*map(type, keys)} == {cls} else [cls.of(key) for key in keys]  # type: ignore[return-value]
 
 
+COPY = 2**64  # copy n of an image in an epoch has the seed of the run plus n times this, so views of its own
 _RUN = attrgetter('seed', 'epoch')
 
 
-def one_run(keys: Sequence[SampleKey]) -> tuple[int, int]:
-    """Return the seed and epoch of all keys of a batch.
+def streams(keys: Sequence[SampleKey]) -> Callable[..., int | np.ndarray]:
+    """Return the function ``(purpose, *what) -> stream(purpose, seed, epoch, *what)`` for the keys of a batch.
+
+    It returns one number for all; with copies of images (``COPY``) one for each, (N,) uint64.
 
     Raises:
-        ValueError: If there is more than one.
+        ValueError: If the keys are of more than one seed, copies aside, or of more than one epoch.
     """
     runs = {*map(_RUN, keys)}
-    if len(runs) != 1:
+    if len({(seed % COPY, epoch) for seed, epoch in runs}) != 1:
         raise ValueError(f'A batch is of one seed and one epoch, not of {sorted(runs)}: check the sampler.')
-    return runs.pop()
+
+    def of(purpose: str, *what: int | str) -> int | np.ndarray:
+        found = {run: stream(purpose, *run, *what) for run in runs}
+        return found.popitem()[1] if len(found) == 1 else np.array([found[_RUN(key)] for key in keys], np.uint64)
+
+    return of
 
 
 class KeySampler(Sampler[SampleKey]):
@@ -72,6 +82,8 @@ class KeySampler(Sampler[SampleKey]):
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.start = 0
+        if callable(follow := getattr(dataset, 'follow', None)):  # BatchDataset
+            follow(self)
 
     def misfits(self, sizes: Sizes) -> list[Misfit]:
         """Return what does not fit these sizes of a training; checked before it. Default: nothing."""
@@ -82,11 +94,20 @@ class KeySampler(Sampler[SampleKey]):
         return {}
 
     @abstractmethod
-    def indices(self) -> np.ndarray:
-        """Return the images (num_samples,) of this rank in the current epoch, in order."""
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the images (num_samples,) of this rank in an epoch, in order: a function of (seed, epoch, rank)."""
+
+    def copies(self, epoch: int) -> np.ndarray | None:
+        """Return how often each image of :meth:`order` has come before in the epoch, on all ranks; None: never."""
+        return None
 
     def __iter__(self) -> Iterator[SampleKey]:
-        return (SampleKey(index, self.epoch, self.seed) for index in self.indices()[self.start :].tolist())
+        indices = self.order(self.epoch)[self.start :].tolist()
+        copies = self.copies(self.epoch)
+        if copies is None:
+            return (SampleKey(index, self.epoch, self.seed) for index in indices)
+        seeds = (self.seed + COPY * copy for copy in copies[self.start :].tolist())
+        return (SampleKey(index, self.epoch, seed) for index, seed in zip(indices, seeds, strict=True))
 
     def __len__(self) -> int:
         """Return the images of a whole epoch on this rank, wherever this one starts."""
@@ -127,16 +148,246 @@ class EpochSampler(KeySampler):
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
         super().__init__(dataset, seed)
         self.shuffle = shuffle
-        size = len(dataset)
+        self._divide(len(dataset), round_up)
+
+    def _divide(self, size: int, round_up: bool = True) -> None:
+        """Divide an epoch of ``size`` images among the ranks."""
         per_rank = -(-size // self.world_size) if round_up else len(range(self.rank, size, self.world_size))
         self.num_samples = per_rank
         self.total_size = per_rank * self.world_size if round_up else size
 
-    def indices(self) -> np.ndarray:
-        """Return every world_size-th image of the epoch's order; with ``round_up`` it begins again at its end."""
+    def whole(self, epoch: int) -> np.ndarray:
+        """Return the images of an epoch, of all ranks, in order."""
         size = len(self.dataset)
-        order = generator('order', self.seed, self.epoch).permutation(size) if self.shuffle else np.arange(size)
-        return np.resize(order, self.total_size)[self.rank :: self.world_size]  # np.resize repeats
+        return generator('order', self.seed, epoch).permutation(size) if self.shuffle else np.arange(size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return every world_size-th image of the epoch's order; with ``round_up`` it begins again at its end."""
+        return np.resize(self.whole(epoch), self.total_size)[self.rank :: self.world_size]  # np.resize repeats
+
+
+@DATA_SAMPLERS.register_module()
+class SubsetSampler(EpochSampler):
+    """Yield some images of the data set only; they keep their numbers, unlike those of the data set ``Subset``.
+
+    Args:
+        dataset: The data set.
+        indices: Numbers of the images, or a file of them: ``.npy``, or text with a number in each line.
+        shuffle: Whether each epoch has its own order; without, it is that of ``indices``.
+        seed: As for :class:`EpochSampler`.
+        round_up: As for :class:`EpochSampler`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If ``indices`` are empty, no integers, not in the data set, or some come twice.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        indices: Sequence[int] | np.ndarray | str | Path,
+        shuffle: bool = True,
+        seed: int | None = None,
+        round_up: bool = True,
+    ) -> None:
+        super().__init__(dataset, shuffle, seed)
+        found, size = _numbers(indices, 'sampler.indices'), len(dataset)
+        if (found % 1 != 0).any() or found.min() < 0 or found.max() >= size:
+            raise ValueError(
+                f'sampler.indices: {len(found)} numbers{_range(found)}; expected integers from 0 to {size - 1}, since '
+                f'the data set has {size} images.'
+            )
+        self.rows = found.astype(np.int64)
+        if len(np.unique(self.rows)) < len(self.rows):
+            values, counts = np.unique(self.rows, return_counts=True)
+            twice = values[counts > 1][:4].tolist()
+            raise ValueError(f'sampler.indices names some images twice: {twice}. Name each once.')
+        self._divide(len(self.rows), round_up)
+
+    def whole(self, epoch: int) -> np.ndarray:
+        """Return the images of an epoch, of all ranks, in order."""
+        return generator('order', self.seed, epoch).permutation(self.rows) if self.shuffle else self.rows
+
+
+class CopyingSampler(EpochSampler):
+    """An epoch in which an image may come several times, each time with views of its own.
+
+    Args:
+        dataset: The data set.
+        num_samples: Images of an epoch, of all ranks, copies included; rounded up to a multiple of the ranks. None: the
+            size of the data set.
+        seed: As for :class:`EpochSampler`.
+
+    Raises:
+        ValueError: If there are to be fewer than one.
+    """
+
+    def __init__(self, dataset: Sized, num_samples: int | None = None, seed: int | None = None) -> None:
+        super().__init__(dataset, seed=seed)
+        number = len(dataset) if num_samples is None else num_samples
+        if number < 1:
+            raise ValueError(
+                f'sampler.num_samples is {num_samples}; expected 1 or more, or None for the data set once.'
+            )
+        self._divide(number)
+
+    def copies(self, epoch: int) -> np.ndarray:
+        """Return how often each image of :meth:`order` has come before in the epoch, on all ranks."""
+        order = np.resize(self.whole(epoch), self.total_size)
+        by_image = np.argsort(order, kind='stable')
+        first = np.flatnonzero(np.diff(order[by_image], prepend=-1))
+        before = np.empty_like(order)
+        before[by_image] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+        return before[self.rank :: self.world_size]
+
+
+@DATA_SAMPLERS.register_module()
+class RepeatedSampler(CopyingSampler):
+    """Repeated augmentation: ``num_repeats`` copies of an image, with views of their own, follow each other.
+
+    An epoch is as long as without, so it has only every ``num_repeats``-th image. Copies of an image go to different
+    ranks, or else into one batch (`Hoffer et al. 2020 <https://arxiv.org/abs/1901.09335>`_; `Berman et al. 2019
+    <https://arxiv.org/abs/1902.05509>`_, Sec. 3.2). For classifiers: under a contrastive loss copies in a batch are
+    negatives of each other. The release of `DeiT <https://arxiv.org/abs/2012.12877>`_ cuts an epoch to a multiple of
+    256 images; this one does not.
+
+    Args:
+        dataset: The data set.
+        num_repeats: Copies of an image.
+        num_samples: Images of an epoch, of all ranks, copies included. None: the size of the data set.
+        seed: As for :class:`EpochSampler`.
+
+    Raises:
+        ValueError: If an argument is below 1, or an epoch has more images than there are copies.
+    """
+
+    def __init__(
+        self, dataset: Sized, num_repeats: int = 3, num_samples: int | None = None, seed: int | None = None
+    ) -> None:
+        super().__init__(dataset, num_samples, seed)
+        if num_repeats < 1 or self.total_size > num_repeats * len(dataset) + self.world_size - 1:
+            raise ValueError(
+                f'sampler.num_repeats is {num_repeats}, sampler.num_samples {num_samples}; expected at least 1 copy, '
+                f'and no more samples than copies of the {len(dataset)} images.'
+            )
+        self.num_repeats = num_repeats
+
+    def whole(self, epoch: int) -> np.ndarray:
+        """Return the images of an epoch, of all ranks, in order."""
+        return np.repeat(super().whole(epoch), self.num_repeats)[: self.total_size]
+
+
+@DATA_SAMPLERS.register_module()
+class WeightedSampler(CopyingSampler):
+    """Yield images in proportion to their weights, as evenly as whole numbers allow.
+
+    An epoch of n images has image i, of weight w_i, ``n w_i / sum(w)`` times, rounded up or down (systematic sampling,
+    Madow 1949), in random order. So no image comes twice whose share of the epoch is at most one image. Draws with
+    replacement, as of PyTorch's ``WeightedRandomSampler``, have the same mean and a larger variance.
+
+    Args:
+        dataset: The data set.
+        weights: A number from 0 for each image, or a file of them: ``.npy``, or text with a number in each line.
+        num_samples: Images of an epoch, of all ranks, copies included. None: the size of the data set.
+        seed: As for :class:`EpochSampler`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If there are not as many weights as images, one is negative, NaN or infinite, or all are zero.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        weights: Sequence[float] | np.ndarray | str | Path,
+        num_samples: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(dataset, num_samples, seed)
+        self.weights = _numbers(weights, 'sampler.weights').astype(np.float64)
+        found, size = self.weights, len(dataset)
+        if len(found) != size or not np.isfinite(found).all() or found.min() < 0 or found.max() == 0:
+            raise ValueError(
+                f'sampler.weights: {len(found)} numbers{_range(found)}; expected {size}, one from 0 for each image, '
+                'and not all 0.'
+            )
+
+    def blocks(self, order: np.ndarray) -> np.ndarray:
+        """Return the images in the order in which they are counted off; here the random one."""
+        return order
+
+    def whole(self, epoch: int) -> np.ndarray:
+        """Return the images of an epoch, of all ranks, in order."""
+        rng = generator('weighted order', self.seed, epoch)
+        order = self.blocks(rng.permutation(len(self.weights)))
+        shares = np.cumsum(self.weights[order])
+        ends = np.floor(shares * (self.total_size / shares[-1]) + rng.random()).astype(np.int64)
+        ends[-1] = self.total_size
+        return rng.permutation(np.repeat(order, np.diff(ends, prepend=0)))
+
+
+@DATA_SAMPLERS.register_module()
+class ClassBalancedSampler(WeightedSampler):
+    """Yield each class equally often, within one image, and each image of a class equally often, within one copy.
+
+    With ``num_samples`` up to the number of classes times the smallest class, no image comes twice in an epoch.
+
+    Args:
+        dataset: The data set, with ``labels`` (N,).
+        num_samples: As for :class:`WeightedSampler`.
+        seed: As for :class:`EpochSampler`.
+
+    Raises:
+        ValueError: If the data set has no labels, or not one from 0 for each image.
+    """
+
+    def __init__(self, dataset: Sized, num_samples: int | None = None, seed: int | None = None) -> None:
+        labels = getattr(dataset, 'labels', None)
+        if labels is None:
+            raise ValueError(
+                'sampler.type is ClassBalancedSampler, but the data set has no labels. Let dataset.data_root have a '
+                'sub-folder for each class, or take another sampler.'
+            )
+        self.labels = np.asarray(labels)
+        if len(self.labels) != len(dataset) or self.labels.min() < 0:
+            raise ValueError(
+                f'sampler.type is ClassBalancedSampler, but the data set has {len(dataset)} images and '
+                f'{len(self.labels)} labels{_range(self.labels)}; expected one from 0 for each image.'
+            )
+        super().__init__(dataset, 1 / np.bincount(self.labels)[self.labels], num_samples, seed)
+
+    def blocks(self, order: np.ndarray) -> np.ndarray:
+        """Return the images class by class."""
+        return order[np.argsort(self.labels[order], kind='stable')]
+
+
+def _numbers(values: Sequence[float] | np.ndarray | str | Path, key: str) -> np.ndarray:
+    """Return numbers (N,) of a list or a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If they are no list of numbers.
+    """
+    source = shown(values) if isinstance(values, str | Path) else type(values).__name__
+    try:
+        if isinstance(values, str | Path):
+            path = Path(values).expanduser()
+            found = np.load(path) if path.suffix == '.npy' else np.loadtxt(path, ndmin=1)
+        else:
+            found = np.asarray(values)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{key}: there is no file {source} (looked in {shown(Path.cwd())}).') from error
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(f'{key}: {source} holds no list of numbers ({error}).') from error
+    if found.ndim != 1 or found.dtype.kind not in 'iuf' or len(found) == 0:
+        raise ValueError(
+            f'{key}: {source} holds values of type {found.dtype} and shape {found.shape}; expected a list of numbers.'
+        )
+    return found
+
+
+def _range(values: np.ndarray) -> str:
+    return f' from {values.min():g} to {values.max():g}' if len(values) else ''
 
 
 RESHUFFLES = ('pass', 'wrap', 'never')
@@ -208,8 +459,8 @@ class SlidingWindowSampler(KeySampler):
         stride = max(window // self.world_size // 8, 1) * self.world_size
         return {'train_dataloader.sampler.window': window, 'train_dataloader.sampler.stride': stride}
 
-    def indices(self) -> np.ndarray:
-        """Return the images of the window of this epoch, in an order of its own.
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the images of the window of an epoch, in an order of its own.
 
         Raises:
             ValueError: If the window is longer than the data set.
@@ -219,7 +470,7 @@ class SlidingWindowSampler(KeySampler):
                 f'sampler.window is {self.window} for each of {self.world_size} processes, of which each has only '
                 f'{self.share} images.'
             )
-        window = self.positions(self.epoch)[self.permutation('window', self.epoch, self.window)]
+        window = self.positions(epoch)[self.permutation('window', epoch, self.window)]
         return np.asarray(self.rank + self.world_size * window)
 
     def positions(self, epoch: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from unmix.datasets.broken import BatchDataset, batch_of
 from unmix.datasets.lists import read_list
 from unmix.datasets.samplers import SampleKey
 from unmix.mixing import Mixing
@@ -18,11 +19,12 @@ from unmix.utils.names import few, path_bytes, shown
 from unmix.utils.rng import generator, stream
 
 
-class Wrapper(Dataset[dict[str, Any]]):
+class Wrapper(BatchDataset):
     """A data set, or its config, with other items; labels, classes and the like are those of the data set."""
 
     def __init__(self, dataset: dict[str, Any] | Dataset[Any]) -> None:
         self.dataset: Any = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.broken = getattr(self.dataset, 'broken', 'error')
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -142,11 +144,10 @@ class Subset(Wrapper):
         item: dict[str, Any] = self.dataset[inner]
         return item | dict(index=key.index)
 
-    def __getitems__(self, keys: list[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
-        if not hasattr(self.dataset, '__getitems__'):
-            return [self[key] for key in keys]
+    def batch(self, keys: Sequence[int | SampleKey]) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return the batch of these keys."""
         rows = SampleKey.all_of(keys)
-        batch = self.dataset.__getitems__([key._replace(index=int(self.rows[key.index])) for key in rows])
+        batch = batch_of(self.dataset, [key._replace(index=int(self.rows[key.index])) for key in rows])
         if isinstance(batch, dict):
             return batch | dict(index=torch.tensor([key.index for key in rows]))
         return [item | dict(index=key.index) for item, key in zip(batch, rows, strict=True)]
@@ -177,9 +178,15 @@ class FirstImages(Wrapper):
                 f'processes); the data set has {len(self.dataset)}, and a positive number up to that is expected.'
             )
         self.num_images = num_images
+        labels = getattr(self.dataset, 'labels', None)
+        self.labels = None if labels is None else labels[:num_images]
 
     def __len__(self) -> int:
         return self.num_images
+
+    def batch(self, keys: Sequence[int | SampleKey]) -> Any:
+        """Return the batch of these keys."""
+        return batch_of(self.dataset, keys)
 
     def __getitem__(self, key: Any) -> Any:
         return self.dataset[key]
@@ -226,9 +233,6 @@ class MixtureDataset(Wrapper):
         self.num_mix, self.prob, self.decay = num_mix, prob, decay
         self.mean = torch.tensor(mean).view(-1, 1, 1)
         self.depth = getattr(self.dataset, 'depth', 0) + 1
-
-    def __getitems__(self, keys: list[int | SampleKey]) -> list[dict[str, Any]]:
-        return [self[key] for key in keys]
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)

@@ -15,7 +15,8 @@ from unmix.datasets.survey import Facts
 from unmix.engine.sizes import fitting, splits_for
 from unmix.models.backbones.resnet import ARCHITECTURES
 from unmix.registry import MODELS
-from unmix.utils.sizes import LEAST_STEPS, SMALL, Sizes, batches, epochs_for
+from unmix.utils.names import few, shown
+from unmix.utils.sizes import LEAST_STEPS, SMALL, Sizes, batch_sizes, epochs_for
 
 METHODS = ('moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc')
 MIXTURES = {'none': None, 'global': 1.0, 'region': 0.0, 'both': 0.5}  # share of global mixtures
@@ -36,6 +37,7 @@ CHOICE = 4  # a queue is at most a quarter of the images
 VIEWS, EPOCHS = 'train_dataloader.dataset.pipeline.transforms.0.size', 'train_cfg.max_epochs'
 CROPS = 'train_dataloader.dataset.pipeline.transforms.0.scale'
 CROP = 12  # pixels of an image, in which there is something to see
+BROKEN = 'train_dataloader.dataset.broken'
 WHY = dict(
     queue_size='whole batches, at most a quarter of the images',
     num_negatives='at most a quarter of the images',
@@ -364,7 +366,7 @@ class _Planner:
             return int(self.put('side of views, px', key, size, f'half of the images have {side} px or more'))
         seconds, size = self.minutes * 60 - START, min(fitting_side, 64)
         passes = seconds * self.estimate(self.depth(), size) * self.machine.processes / images
-        steps = passes * images / max(batches(images, 1, 64), default=1)
+        steps = passes * images / max(batch_sizes(images, 1, 64), default=1)
         if size > 32 and (passes < GOOD_PASSES or steps < LEAST_STEPS):
             reason = f'a CPU: at {size} px there is time for {passes:.0f} passes only'
             return int(self.put('side of views, px', key, 32, reason))
@@ -441,7 +443,7 @@ class _Planner:
                 if room < most
                 else (most, reason)
             )
-        candidates = [self.given[key]] if key in self.given else batches(images, world, most)
+        candidates = [self.given[key]] if key in self.given else batch_sizes(images, world, most)
         found = fitting([head], lambda size: self.sizes(images, size * world, LEAST_STEPS), candidates)
         if found is None or images < max(found[0] * world, SMALL):
             raise ValueError(
@@ -484,6 +486,7 @@ class _Planner:
         workers = min(cores - 1, 12) if self.accelerated else min(cores - 1, 1)
         reason = f'{cores} cores for each process' + ('' if self.accelerated else ', which the network needs')
         workers = self.put('workers', 'train_dataloader.num_workers', workers, reason)
+        self.put('broken images', BROKEN, 'skip', 'others take their places, and the log says which')
         self.options['train_dataloader.persistent_workers'] = workers > 0
         if not self.accelerated:
             self.put('threads', 'num_threads', cores, 'all cores of the process')
@@ -507,6 +510,11 @@ class _Planner:
             self.notes.append(
                 f'{steps} steps are few: features hardly get better than those of random weights. {more} would give '
                 f'about {LEAST_STEPS}.'
+            )
+        if self.facts.broken:
+            self.notes.append(
+                f'{len(self.facts.broken)} of the images looked at cannot be read: {few(self.facts.broken)}. unmix '
+                f'doctor {shown(self.facts.root)} lists all.'
             )
         if self.machine.accelerators > self.machine.processes:
             self.notes.append(

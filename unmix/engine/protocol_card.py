@@ -94,6 +94,15 @@ def write_results(path: Path, results: Mapping[str, Any], run: Mapping[str, Any]
         )
 
 
+def add_to_results(path: Path, values: Mapping[str, Any]) -> None:
+    """Add values to the top level of ``results.json``; it is made if there is none."""
+    content: dict[str, Any] = {}
+    with suppress(FileNotFoundError, ValueError):  # none, or not ours
+        content = dict(json.loads(path.read_text(encoding='utf-8')))
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content | dict(values), indent=2) + '\n', encoding='utf-8')
+
+
 def is_reported(runner: Runner) -> bool:
     """Return whether ``results.json`` has the results of this config on the weights of the run, and say so.
 

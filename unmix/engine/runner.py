@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop, ValLoop
+from mmengine.runner import BaseLoop, TestLoop, ValLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -16,9 +16,11 @@ from torch import nn
 from unmix.checkpoint.resume import StepRemainder
 from unmix.engine.device import compile_networks, set_matmul_precision
 from unmix.engine.failures import failures_explained, keep_going
+from unmix.engine.hooks.skip_hook import SkipHook
 from unmix.engine.loader import build_dataloader
 from unmix.engine.loops.feature_loop import check_classes
 from unmix.engine.sizes import sizes_explained
+from unmix.engine.skipped import refuse_skipping
 from unmix.engine.work_dir import sole_use
 
 # The last one says that gradients are lost; TrainLoop restores them, or warns itself.
@@ -107,11 +109,25 @@ class Runner(Evaluating, MMEngineRunner):
         """Build the loop as MMEngine does; check that what a classifier learns is what it is validated on.
 
         Raises:
-            ValueError: If a label means another class in the data to train on.
+            ValueError: If a label means another class in the data to train on, or MMEngine's loop would count images
+                twice (:func:`refuse_skipping`).
         """
         built = super().build_val_loop(loop)
+        if isinstance(built, ValLoop):
+            refuse_skipping(built, 'val')
         if isinstance(built, ValLoop) and isinstance(self._train_loop, BaseLoop):
             check_classes(built.dataloader.dataset, self.train_dataloader.dataset, 'train_dataloader')
+        return built
+
+    def build_test_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Build the loop as MMEngine does.
+
+        Raises:
+            ValueError: If MMEngine's loop would count images twice (:func:`refuse_skipping`).
+        """
+        built = super().build_test_loop(loop)
+        if isinstance(built, TestLoop):
+            refuse_skipping(built, 'test')
         return built
 
     def _maybe_compile(self, target: str) -> None:
@@ -126,9 +142,9 @@ class Runner(Evaluating, MMEngineRunner):
             return super().train()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save as MMEngine does, with the gradients that are being accumulated on all ranks. Every rank calls it."""
+        """Save as MMEngine does, with what waits on all ranks: gradients, names of skipped images. All call it."""
         for hook in self.hooks:
-            if isinstance(hook, StepRemainder):
+            if isinstance(hook, StepRemainder | SkipHook):
                 hook.collect(self)
         super().save_checkpoint(*args, **kwargs)
 

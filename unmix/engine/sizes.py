@@ -15,7 +15,7 @@ from unmix.datasets.samplers import KeySampler
 from unmix.engine.schedulers import WarmupLR
 from unmix.models.algorithms import BaseAlgorithm, Classifier
 from unmix.utils.dist import unwrap
-from unmix.utils.sizes import LEAST_STEPS, TRIAL, Misfit, Sizes, batches, epochs_for
+from unmix.utils.sizes import LEAST_STEPS, TRIAL, Misfit, Sizes, batch_sizes, epochs_for
 
 KEYS = ('in_channels', 'in_dim', 'out_dim', 'dim')
 _MISFIT = re.compile(r'shapes cannot be multiplied|to have \d+ channels|must match the size|size mismatch')
@@ -62,60 +62,92 @@ def check_sizes(runner: Runner | FlexibleRunner, dataloader: DataLoader[Any], ba
     Raises:
         ValueError: If there is not one whole batch, or the head cannot be trained with these sizes.
     """
-    images, world, model = len(cast(Sized, dataloader.dataset)), get_world_size(), unwrap(runner.model)
+    images, world = len(cast(Sized, dataloader.dataset)), get_world_size()
     sampler = getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
+    drawn = min(images, len(sampler) * world) if isinstance(sampler, KeySampler) else images
+    dim = ((runner.cfg.get('model') or {}).get('neck') or {}).get('out_dim')
+    found = misfits_of(
+        unwrap(runner.model), sampler, images, drawn, batch, world, dataloader.drop_last, len(dataloader), epochs, dim
+    )
+    if found is None:
+        return
+    if found[1]:
+        raise ValueError(found[0])
+    runner.logger.warning(found[0])
+
+
+def misfits_of(
+    model: Any,
+    sampler: Any,
+    images: int,
+    drawn: int,
+    batch: int | None,
+    world: int,
+    drop_last: bool,
+    batches: int,
+    epochs: int,
+    dim: int | None,
+) -> tuple[str, bool] | None:
+    """Return what does not fit in the sizes of a training, with the advice, and whether it is impossible so.
+
+    Args:
+        model: The model.
+        sampler: The sampler.
+        images: Images of the training set.
+        drawn: Images of an epoch, of all processes.
+        batch: Images of a batch of a process; None if it is not known.
+        world: Number of processes.
+        drop_last: Whether an incomplete batch is left out.
+        batches: Batches of an epoch of a process.
+        epochs: Number of epochs.
+        dim: Width of the features, if it is known.
+    """
     parts: list[Any] = [model.head] if isinstance(model, BaseAlgorithm) else []
     parts += [sampler] if isinstance(sampler, KeySampler) else []
     found: list[Misfit] = []
-    enough = len(dataloader) > 0 and (batch is None or not dataloader.drop_last or batch * world <= images)
+    enough = batches > 0 and (batch is None or not drop_last or batch * world <= drawn)
     if not enough:
-        share = f'{images} images' + (f', {images // world} for each of {world} processes' if world > 1 else '')
-        reason = f'train_dataloader.batch_size is {batch}, but the training data set has only {share}: not one whole'
+        share = f'{drawn} images' + (f', {drawn // world} for each of {world} processes' if world > 1 else '')
+        source = 'the training data set' if drawn == images else f'an epoch of {type(sampler).__name__}'
+        reason = f'train_dataloader.batch_size is {batch}, but {source} has only {share}: not one whole'
         found.append(Misfit(f'{reason} batch', fatal=True))
     if batch is None:
-        return
-    dim = ((runner.cfg.get('model') or {}).get('neck') or {}).get('out_dim')
+        return None
 
     def steps(size: int) -> int:
         """Return the steps of an epoch with another batch."""
-        return images // (size * world) if dataloader.drop_last else -(-images // (size * world))
+        return drawn // (size * world) if drop_last else -(-drawn // (size * world))
 
     def sizes(size: int) -> Sizes:
-        total = size * world if dataloader.drop_last else min(size * world, max(images, 1))
-        seen = images // total * total if dataloader.drop_last else images
+        total = size * world if drop_last else min(size * world, max(drawn, 1))
+        seen = drawn // total * total if drop_last else drawn
         return Sizes(images, total, seen, epochs * -(-seen // total), dim)
 
-    now = sizes(batch)._replace(iterations=epochs * max(len(dataloader), 1))
+    now = sizes(batch)._replace(iterations=epochs * max(batches, 1))
     found += [misfit for part in parts for misfit in part.misfits(now)]
     short = bool(parts) and enough and epochs >= TRIAL and now.iterations < LEAST_STEPS // 2
     if short:
         found.append(
             Misfit(
                 f'The training has only {now.iterations} steps, train_cfg.max_epochs={epochs} epochs of '
-                f'{max(len(dataloader), 1)}, in which features hardly get better than those of random weights'
+                f'{max(batches, 1)}, in which features hardly get better than those of random weights'
             )
         )
     if not found:
-        return
-    least = [size for size in batches(images, world, batch) if size < batch]
-    candidates = [*([batch] if enough and not (short and 4 * batch * world > images) else []), *least]
+        return None
+    least = [size for size in batch_sizes(drawn, world, batch) if size < batch]
+    candidates = [*([batch] if enough and not (short and 4 * batch * world > drawn) else []), *least]
     size, changes = fitting(parts, sizes, candidates) or (batch, None)
     options: dict[str, Any] = {}
     if changes is not None:
-        options = (
-            {}
-            if size == batch
-            else {'train_dataloader.batch_size': size} | splits_for(getattr(model, 'backbone', None), size)
-        )
-        options |= changes
+        smaller = {'train_dataloader.batch_size': size} | splits_for(getattr(model, 'backbone', None), size)
+        options = (smaller if size < batch else {}) | changes
         if epochs >= TRIAL and (more := epochs_for(steps(size), epochs)) > epochs:
             options['train_cfg.max_epochs'] = more
     words = ' '.join(f'{key}={value}' for key, value in options.items())
-    advice = f'These sizes fit {images} images: --cfg-options {words}' if words else 'More images are needed.'
+    advice = f'These sizes fit {drawn} images: --cfg-options {words}' if words else 'More images are needed.'
     text = f'{". ".join(misfit.reason for misfit in found)}. {advice}'
-    if any(misfit.fatal for misfit in found):
-        raise ValueError(text)
-    runner.logger.warning(text)
+    return text, any(misfit.fatal for misfit in found)
 
 
 def fitting(

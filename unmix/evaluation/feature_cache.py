@@ -67,7 +67,8 @@ class FeatureCache:
             return cached or {}
         features = collect_features(batches, encoders)
         for name, rows in (features or {}).items():
-            _write(paths[name], rows)
+            if len(rows.labels) == len(dataset):  # else some images could not be read; they may be mended later
+                _write(paths[name], rows)
         return features
 
 

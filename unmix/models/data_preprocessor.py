@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from unmix.datasets.transforms.deferred import DeferredViews
 from unmix.registry import MODELS
 from unmix.utils.labels import check_labels
 
@@ -14,6 +15,9 @@ from unmix.utils.labels import check_labels
 @MODELS.register_module()
 class DataPreprocessor(BaseDataPreprocessor):
     """Move a batch to the model's device and normalise its images: ``(image - mean) / std``.
+
+    Views that the data set has left to the device (``backend='torch'``) are made there first, see
+    :class:`DeferredViews`.
 
     Args:
         mean: Mean of each channel, or one for all, in the units of the images (0 to 255). None: no normalisation.
@@ -46,9 +50,13 @@ class DataPreprocessor(BaseDataPreprocessor):
     def cast_data(self, data: Any) -> Any:
         """Copy a batch to the device, or a part of one; tensors that are there are not copied again.
 
+        Views that were left to the device are made.
+
         Raises:
             ValueError: If a label is none of ``num_classes``; labels that are on a device were checked before.
         """
+        if isinstance(data, DeferredViews):
+            return data.make(self.device)
         label = data.get('label') if isinstance(data, Mapping) and self.num_classes is not None else None
         if label is not None and not (isinstance(label, Tensor) and label.is_cuda):
             check_labels(label, self.num_classes, 'model.head.num_classes does not fit the data set')

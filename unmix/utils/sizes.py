@@ -45,7 +45,7 @@ class Misfit(NamedTuple):
     fatal: bool = False
 
 
-def batches(images: int, processes: int, most: int) -> list[int]:
+def batch_sizes(images: int, processes: int, most: int) -> list[int]:
     """Return the batch sizes of a process, powers of 2, that divide few images into steps, the largest first.
 
     The batches of all processes are at most a quarter of the images together, or ``SMALL`` if that is more.

@@ -7,6 +7,7 @@ The path of an image to its views, with the file of each step::
       image as uint8, Draws ─> write_views, one backend:                      backends.py
         numba: crop, resize, flip, colours, blur, type in one pass            numba_kernel.py, numba_vectors.py
         torch: the same operations for a batch on any device                  torch_form.py
+          of a batch of a data set: on the model's device                     deferred.py
         pil: torchvision's functions on PIL images                            backends.py
     other transforms than a recipe's: one after the other on an image         named.py, blur.py, erasing.py
     BatchMultiView: transforms of a whole batch in memory                     batch.py

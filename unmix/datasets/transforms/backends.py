@@ -18,6 +18,7 @@ from torchvision.transforms import functional as TF
 from unmix.datasets.transforms.images import COLOURS, to_pil, to_tensor
 from unmix.datasets.transforms.recipe import Draws, Op
 from unmix.datasets.transforms.torch_form import torch_views
+from unmix.utils.rng import to_device
 
 Images = Tensor | Sequence[Tensor]
 Array = np.ndarray[Any, Any]
@@ -74,7 +75,7 @@ def finished(views: Tensor, dtype: torch.dtype, mean: Array, scale: Array) -> Te
     """Return views (..., C, h, w) in units of 0 to 255 as uint8, rounded, or as floats ``(view - mean) * scale``."""
     if dtype == torch.uint8:
         return (views + 0.5).to(torch.uint8) if views.is_floating_point() else views
-    shift, factor = (torch.from_numpy(np.array(value)).to(views.device).view(-1, 1, 1) for value in (mean, scale))
+    shift, factor = to_device(np.stack(np.broadcast_arrays(mean, scale)), views.device).view(2, -1, 1, 1)
     return ((views - shift) * factor).to(dtype)
 
 
@@ -105,7 +106,7 @@ def kernel() -> Callable[..., None] | None:
     except Exception as error:  # numba is missing, or does not work with this machine's LLVM or numpy
         warnings.warn(
             f'Views are made by torch, not by numba, which is several times faster, because numba does not work here '
-            f'({type(error).__name__}: {error}). Install numba>=0.60, or set the pipeline to backend="torch".',
+            f'({type(error).__name__}: {error}). Install numba>=0.60, or on a GPU set the pipeline to backend="torch".',
             RuntimeWarning,
             stacklevel=2,
         )

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmix.datasets.samplers import SampleKey, one_run
+from unmix.datasets.samplers import SampleKey, streams
 from unmix.datasets.transforms.images import to_tensor
 from unmix.registry import TRANSFORMS
-from unmix.utils.rng import stream, uniforms
+from unmix.utils.rng import uniforms
 
 Uniform = Callable[[int], np.ndarray[Any, Any]]
 """``uniform(n)`` returns (N, n) float64 numbers in [0, 1). A second call repeats them: draw all numbers in one call."""
@@ -117,7 +117,11 @@ class BatchColorJitter(BatchTransform):
 
 @TRANSFORMS.register_module()
 class BatchGamma(BatchTransform):
-    """``255 * (x / 255)^g`` with log(g) ~ U(-gamma, gamma); values are at least 1e-4 of 255 before."""
+    """``255 * (x / 255)^g`` with log(g) ~ U(-gamma, gamma); values are at least 1e-4 of 255 before.
+
+    Args:
+        gamma: Largest logarithm of the exponent.
+    """
 
     def __init__(self, gamma: float) -> None:
         self.gamma = gamma
@@ -133,7 +137,11 @@ class BatchGamma(BatchTransform):
 
 @TRANSFORMS.register_module()
 class BatchNoise(BatchTransform):
-    """Add Gaussian noise of a standard deviation ~ U(0, max_std), in units of 0 to 255."""
+    """Add Gaussian noise of a standard deviation ~ U(0, max_std), in units of 0 to 255.
+
+    Args:
+        max_std: Largest standard deviation.
+    """
 
     def __init__(self, max_std: float) -> None:
         self.max_std = max_std
@@ -227,13 +235,12 @@ class BatchMultiView:
         Raises:
             ValueError: If the keys are of more than one seed or epoch.
         """
-        purpose = ('augmentation', *one_run(keys))
-        index = np.array([key.index for key in keys])
+        index, stream = np.array([key.index for key in keys]), streams(keys)
         views = []
         for view in range(self.num_views):
             mapped = images.float()
             for name, transform in zip(self.names, self.transforms, strict=True):
-                uniform = partial(uniforms, stream(*purpose, view, name), index)
+                uniform = partial(uniforms, stream('augmentation', view, name), index)
                 mapped = transform.apply(mapped, transform.draw(uniform, mapped.shape))
             views.append(mapped)
         return views

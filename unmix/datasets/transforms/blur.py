@@ -10,7 +10,11 @@ from unmix.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class PILGaussianBlur:
-    """Blur with PIL's Gaussian, radius ~ U(sigma) (SimCLR's, as in `MoCo v2 <https://arxiv.org/abs/2003.04297>`_)."""
+    """Blur with PIL's Gaussian, radius ~ U(sigma) (SimCLR's, as in `MoCo v2 <https://arxiv.org/abs/2003.04297>`_).
+
+    Args:
+        sigma: Least and largest radius, in pixels.
+    """
 
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0)) -> None:
         self.sigma = tuple(sigma)

@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from unmix.datasets.samplers import SampleKey, one_run
+from unmix.datasets.samplers import SampleKey, streams
 from unmix.datasets.transforms.backends import finished, kernel, write_views
+from unmix.datasets.transforms.deferred import DeferredViews, Kind
 from unmix.datasets.transforms.images import COLOURS, check_units, to_floats, to_pil, to_tensor
 from unmix.datasets.transforms.named import Transform, build_transform, steps
 from unmix.datasets.transforms.recipe import Recipe
 from unmix.registry import TRANSFORMS
-from unmix.utils.rng import preserved, reseed, stream, uniforms
+from unmix.utils.rng import preserved, reseed, uniforms
 
 BACKENDS = ('auto', 'numba', 'torch', 'pil')
 DTYPES = {'uint8': torch.uint8, 'float32': torch.float32, 'bfloat16': torch.bfloat16}
@@ -43,7 +44,8 @@ class MultiView:
         num_views: Number of views V.
         first_view: Number of the first one, where others come before; see :class:`MultiCrop`.
         backend: 'numba', 'torch', 'pil' (torchvision on PIL images: the reference), or 'auto': numba, or torch where it
-            does not work or the images are on another device, or PIL where the transforms are others.
+            does not work or the images are on another device, or PIL where the transforms are others. With 'torch' the
+            batches of a data set are :class:`DeferredViews`: workers decode, the model's device makes the views.
         dtype: 'uint8' (rounded), 'float32' or 'bfloat16'.
         mean: With ``std``, views are ``(view - mean) / std``, in units of 0 to 255, one value or one for each channel;
             ``data_preprocessor`` should not do so once more then.
@@ -87,6 +89,7 @@ class MultiView:
         self.num_views = num_views
         self.first_view = first_view
         self.backend = backend
+        self.deferred = backend == 'torch'  # whether data sets leave the views of a batch to the model's device
         self.dtype = DTYPES[dtype]
         self.mean = np.asarray(0 if mean is None else mean, np.float32)
         self.scale = np.float32(1) / np.asarray(1 if std is None else std, np.float32)
@@ -143,31 +146,46 @@ class MultiView:
             ValueError: If the images differ in type or number of channels, or the keys in seed or epoch, or a change of
                 colour does not fit the images.
         """
-        assert self.recipe is not None
         self.prepare()
         pixels: Any = images if isinstance(images, Tensor) else list(images)
-        parts = [images] if isinstance(images, Tensor) else pixels
-        kinds = {(image.dtype, image.shape[-3] if image.ndim > 2 else 0) for image in parts}
         out = self.empty(len(keys), pixels[0]) if out is None else out
-        if len(kinds) > 1 or {(self.type_of(parts[0]), kind[1]) for kind in kinds} != {(out[0].dtype, out[0].shape[1])}:
-            found = ', '.join(f'{channels} ({dtype})' for dtype, channels in sorted(kinds, key=str))
-            raise ValueError(
-                f'The images of a batch have {found} channels, and the first one has {out[0].shape[1]}; load all alike.'
-            )
+        channels = pixels[0].shape[-3] if pixels[0].ndim > 2 else 0
+        if (self.type_of(pixels[0]), channels) != (out[0].dtype, out[0].shape[1]):
+            raise ValueError(_not_alike({(pixels[0].dtype, channels)}, out[0].shape[1]))
+        pixels, kind = self.plan(pixels, keys)
+        for view, target in enumerate(out):
+            draws = kind.draws.rows(slice(view * len(keys), (view + 1) * len(keys)))
+            write_views(self.backend, pixels, draws, target, self.mean, self.scale)
+        return out
+
+    def plan(self, images: Tensor | Sequence[Tensor], keys: Sequence[SampleKey]) -> tuple[Any, Kind]:
+        """Return the images of a batch, checked, as uint8 or float32, and how the V views of each are made.
+
+        Arguments and errors are those of :meth:`batch`.
+        """
+        assert self.recipe is not None
+        parts: Any = [images] if isinstance(images, Tensor) else images
+        kinds = {(image.dtype, image.shape[-3] if image.ndim > 2 else 0) for image in parts}
+        if len(kinds) > 1:
+            raise ValueError(_not_alike(kinds, parts[0].shape[0]))
         self._check_colours(parts)
+        pixels = images
         if parts[0].dtype != torch.uint8:
-            pixels = to_floats(pixels) if isinstance(pixels, Tensor) else [to_floats(image) for image in pixels]
+            pixels = to_floats(images) if isinstance(images, Tensor) else [to_floats(image) for image in images]
         sizes = np.array([image.shape[-2:] for image in parts])
         sizes = np.tile(sizes, (len(keys), 1)) if isinstance(images, Tensor) else sizes
-        purpose, num = ('views', *one_run(keys)), len(keys)
-        streams = [stream(*purpose, view) for view in range(self.first_view, self.first_view + self.num_views)]
+        num, stream = len(keys), streams(keys)
+        numbered = range(self.first_view, self.first_view + self.num_views)
+        of_views = [np.broadcast_to(np.asarray(stream('views', view), np.uint64), num) for view in numbered]
         index = np.tile([key.index for key in keys], self.num_views)
-        numbers = uniforms(np.repeat(np.array(streams, np.uint64), num), index, self.recipe.columns)
+        numbers = uniforms(np.concatenate(of_views), index, self.recipe.columns)
         draws = self.recipe.draw(numbers, np.tile(sizes, (self.num_views, 1)))
-        for view, target in enumerate(out):
-            part = draws.rows(slice(view * num, (view + 1) * num))
-            write_views(self.backend, pixels, part, target, self.mean, self.scale)
-        return out
+        return pixels, Kind(draws, self.num_views, self.type_of(parts[0]), self.mean, self.scale)
+
+    def defer(self, images: Tensor | Sequence[Tensor], keys: Sequence[SampleKey]) -> DeferredViews:
+        """Return what a device makes the views of a batch of. Arguments and errors are those of :meth:`batch`."""
+        pixels, kind = self.plan(images, keys)
+        return DeferredViews.of(pixels, [kind])
 
     def _check_colours(self, images: Sequence[Tensor]) -> None:
         """Check that the changes of colour of the recipe fit the images (..., C, H, W)."""
@@ -208,10 +226,14 @@ class MultiView:
 
 @TRANSFORMS.register_module()
 class SingleView(MultiView):
-    """One view, as a tensor: for evaluation, or supervised training. Arguments are those of :class:`MultiView`."""
+    """One view, as a tensor: for evaluation, or supervised training. Arguments are those of :class:`MultiView`.
+
+    Workers make it, also with ``backend='torch'``.
+    """
 
     def __init__(self, transforms: Sequence[dict[str, Any] | Transform], **kwargs: Any) -> None:
         super().__init__(transforms, num_views=1, **kwargs)
+        self.deferred = False
 
     def batch(
         self, images: Tensor | Sequence[Tensor], keys: Sequence[SampleKey], out: list[Tensor] | None = None
@@ -256,6 +278,16 @@ class MultiCrop:
         """Whether whole batches can be made."""
         return all(kind.fused for kind in self.kinds)
 
+    @property
+    def deferred(self) -> bool:
+        """Whether data sets leave the views of a batch to the model's device."""
+        return all(kind.deferred for kind in self.kinds)
+
+    def defer(self, images: Tensor | Sequence[Tensor], keys: Sequence[SampleKey]) -> DeferredViews:
+        """Return what a device makes the views of a batch of; see :meth:`MultiView.defer`."""
+        plans = [kind.plan(images, keys) for kind in self.kinds]
+        return DeferredViews.of(plans[0][0], [kind for _, kind in plans])
+
     def prepare(self) -> None:
         """Compile what is to be compiled, so that workers do not have to."""
         for kind in self.kinds:
@@ -280,3 +312,9 @@ class MultiCrop:
     def __call__(self, image: Image.Image | Tensor, key: SampleKey) -> list[Tensor]:
         """Return the views of an image, each (C, h, w), in the order of the kinds."""
         return [view for kind in self.kinds for view in kind(image, key)]
+
+
+def _not_alike(kinds: set[tuple[torch.dtype, int]], channels: int) -> str:
+    """Return what is wrong with images of several types or numbers of channels."""
+    found = ', '.join(f'{channels} ({dtype})' for dtype, channels in sorted(kinds, key=str))
+    return f'The images of a batch have {found} channels, and the first one has {channels}; load all alike.'

@@ -8,6 +8,7 @@ from .lazy_hooks import LazyRuntimeInfoHook, LazyTimerHook, ScalarBuffer
 from .online_probe_hook import OnlineProbeHook
 from .progress_hook import ProgressHook
 from .report_hook import ReportHook
+from .skip_hook import SkipHook
 
 __all__ = [
     'ClusterHook',
@@ -20,4 +21,5 @@ __all__ = [
     'ProgressHook',
     'ReportHook',
     'ScalarBuffer',
+    'SkipHook',
 ]

@@ -15,6 +15,7 @@ from rich.table import Table
 from unmix.checkpoint.identity import current_run, first_day
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
+from unmix.engine.skipped import INFO
 from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
 from unmix.registry import HOOKS
 from unmix.utils.clock import is_trained
@@ -48,11 +49,14 @@ class ReportHook(Hook):
     def __init__(self, name: str | None = None) -> None:
         self.name = name
         self._meta: dict[str, Any] = {}
+        self._skipped: dict[str, int] = {}
         self._drawn = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keep the meta data of the checkpoint that is tested."""
+        """Keep the meta data of the checkpoint that is tested, and the images that its training skipped."""
         self._meta = dict(checkpoint.get('meta') or {})
+        info = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
+        self._skipped = dict(info.get(INFO) or {})
 
     @master_only
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -89,12 +93,21 @@ class ReportHook(Hook):
         table = results_table(results, self.name or run_name(model))
         table.caption = card_line(card)
         Console().print(table)
-        write_results(Path(runner.work_dir, 'results.json'), results, self._circumstances(runner), card)
+        skipped = self._all_skipped(runner)
+        run = self._circumstances(runner) | ({INFO: skipped} if skipped else {})
+        write_results(Path(runner.work_dir, 'results.json'), results, run, card)
         logs = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))  # the folders are named by date and time
         begin = first_day(current_run(runner.work_dir))
         logs = [log for log in logs if log.parents[1].name >= begin]  # not those of an earlier run
         if any(log.stat().st_size for log in logs):
             _attempt(runner, 'curves.png', lambda path: draw_curves(logs, path))
+
+    def _all_skipped(self, runner: Runner) -> dict[str, dict[str, int]]:
+        """Return the images that could not be read: of the training, and of the test and its bank."""
+        trained = runner.message_hub.get_info(INFO, {}) if is_trained(runner) else self._skipped
+        loop = runner._test_loop
+        evaluated = loop.skipped if isinstance(loop, FeatureLoop) else {}
+        return ({'train': dict(trained)} if trained else {}) | evaluated
 
     def _circumstances(self, runner: Runner) -> dict[str, Any]:
         """Return what the numbers depend on; epochs and seed are the checkpoint's if this process has not trained."""
@@ -178,12 +191,8 @@ def _attempt(runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
 @torch.no_grad()
 def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
     model = unwrap(runner.model)
-    few = {
-        key: [view[:_EXAMPLES] for view in value] if isinstance(value, list | tuple) else value[:_EXAMPLES]
-        for key, value in data_batch.items()
-    }
-    inputs = model.data_preprocessor(few, True)['inputs']
-    views = [inputs] if isinstance(inputs, torch.Tensor) else inputs
+    inputs = model.data_preprocessor(data_batch, True)['inputs']
+    views = [view[:_EXAMPLES] for view in ([inputs] if isinstance(inputs, torch.Tensor) else inputs)]
     preprocessor = model.data_preprocessor
     restore = (
         preprocessor.restore if isinstance(preprocessor, DataPreprocessor) else lambda view: (view / 255).clamp(0, 1)

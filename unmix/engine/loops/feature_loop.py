@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from unmix.engine.skipped import LeftOut
 from unmix.evaluation import Features
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
@@ -44,6 +45,10 @@ class FeatureLoop(BaseLoop):
             ``tools/test.py`` is the checkpoint's folder, and take them from there the next time; see
             :class:`FeatureCache`.
 
+    Attributes:
+        skipped: Images that could not be read and were left out, of ``test`` and ``bank``, if the data set has
+            ``broken='skip'``.
+
     Raises:
         ValueError: If the evaluator has an entry that is no such metric, or two with the same name, or if a label means
             another class in the bank.
@@ -68,6 +73,8 @@ class FeatureLoop(BaseLoop):
         self.controls = controls
         self.cache = cache
         self._warned = False
+        self._left_out = [LeftOut(self.dataloader.dataset), LeftOut(self.bank_dataloader.dataset)]
+        self.skipped: dict[str, dict[str, int]] = {}
 
     @property
     def mode(self) -> str:
@@ -92,8 +99,11 @@ class FeatureLoop(BaseLoop):
         collect = self._collector(encoders)
         with eval_mode(model), statistics_of_rank_zero(model):
             # The evaluation set comes first: hooks time its batches, and without labels the bank is not read.
-            test = collect(self._watched(self.dataloader), self.dataloader.dataset, self._data[0])
-            bank = None if test is None else collect(self.bank_dataloader, self.bank_dataloader.dataset, self._data[1])
+            tested, known = self._left_out
+            test = collect(tested.watch(self._watched(self.dataloader)), tested.dataset, self._data[0])
+            bank = None if test is None else collect(known.watch(self.bank_dataloader), known.dataset, self._data[1])
+        left_out = {'test': tested.names(f'{self.mode}_dataloader'), 'bank': known.names('bank_dataloader')}
+        self.skipped = {name: names for name, names in left_out.items() if names}
         if test is None or bank is None:
             if not self._warned:
                 self.runner.logger.warning(

@@ -16,6 +16,7 @@ from unmix.checkpoint.latest import PASSING
 from unmix.checkpoint.resume import StepRemainder, batches_done, follow_seed, resume_command
 from unmix.engine.device import describe_use
 from unmix.engine.failures import WorkerWatch
+from unmix.engine.hooks.skip_hook import SkipHook, check_skipping
 from unmix.engine.loader import epoch_of_stream
 from unmix.engine.loops.stop_signal import StopSignal, shield_workers
 from unmix.engine.prefetch import Prefetcher
@@ -85,6 +86,9 @@ class TrainLoop(EpochBasedTrainLoop):
         check_sizes(runner, self.dataloader, _batch_size(self.dataloader), max_epochs)
         check_schedules(runner, max_epochs, self._max_iters)
         shield_workers(self.dataloader)
+        sampler = getattr(self.dataloader.batch_sampler, 'sampler', self.dataloader.sampler)
+        if check_skipping(self.dataloader.dataset, sampler):
+            runner.register_hook(SkipHook())
         self._seed = runner.seed
         self._remainder, self._history = StepRemainder(extend), RunHistory()
         for hook in (self._remainder, DataRecord(), self._history):

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from unmix.models.functional import bank_lse, own_similarity
+from unmix.models.functional.at_a_time import in_one_table
 from unmix.models.functional.precision import full_precision
 from unmix.models.functional.sharded_softmax import sharded_cross_entropy
+from unmix.models.functional.unit_rows import unit_rows
 from unmix.models.heads.instances import InstanceHead, check_index
 from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.recent import RecentInstances
@@ -28,7 +30,9 @@ class PICHead(InstanceHead):
 
     ``loss = mean over images and crops of -log softmax_i(q . w_i / |w_i| / temperature)[own image]``
 
-    The softmax reads the weights in chunks and stores no table of logits, see :func:`bank_lse`.
+    On a CPU the softmax reads the weights in chunks and stores no table of logits, see :func:`bank_lse`. An accelerator
+    stores the table where it is small beside its memory or the weights, see :func:`in_one_table`: that takes fewer
+    kernels, and no similarity is computed twice. The two forms are equal up to rounding.
 
     The weights learn from large crops only, the encoder from all crops. The mean counts small crops too: with 1 large
     and 3 small crops the weights get a quarter of the gradient that they would get from the large one alone (as in the
@@ -181,7 +185,7 @@ class PICHead(InstanceHead):
         """
         options: dict[str, Any] = dict(scale=1 / read_temperature(self.temperature), unit_rows=True)
         if target is None and self.recent is not None:
-            options.update(valid=self.recent.ids >= 0)
+            options.update(valid=~self._empty_slots)
         learning = options | dict(bank_weight=self.weight_grad_scale)
         values = []
         parts = (query[:, : self.num_large], self.weight, learning), (query[:, self.num_large :], None, options)
@@ -194,11 +198,17 @@ class PICHead(InstanceHead):
 
     @full_precision
     def shared(self, query: Tensor) -> Tensor | None:
-        """Return the log-sum-exp (N, V) over the logits of all classes, for unit queries (N, D) or (N, V, D).
+        """Return what the losses of unit queries (N, D) or (N, V, D) have in common.
 
-        None if the ranks share the classes.
+        It is the log-sum-exp (N, V) over the logits of all K classes; or, where the table of logits is stored, its
+        log-softmax (N, V, K); or None if the ranks share the classes.
         """
-        return None if self._shards else self._of_crops(bank_lse, _crops(query))
+        query = _crops(query)
+        if self._shards:
+            return None
+        if in_one_table(query.shape[0] * query.shape[1] * len(self.weight), self.weight):
+            return self.own_logits(query).transpose(0, 1).log_softmax(2).transpose(0, 1)
+        return self._of_crops(bank_lse, query)
 
     @full_precision
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
@@ -206,20 +216,36 @@ class PICHead(InstanceHead):
         query = _crops(query)
         if self._shards:
             return sharded_cross_entropy(query, target, self.own_logits)
-        lse = self._of_crops(bank_lse, query) if shared is None else shared
-        return (lse - self._of_crops(own_similarity, query, target)).mean()
+        common = self.shared(query) if shared is None else shared
+        if common.ndim == 3:
+            return F.nll_loss(common.transpose(0, 1).flatten(0, 1), target.repeat(query.shape[1]))
+        return (common - self._of_crops(own_similarity, query, target)).mean()
 
     @property
     def _shards(self) -> bool:
         return self.sharded and get_world_size() > 1
 
+    @property
+    def _empty_slots(self) -> Tensor:
+        """Which of the recent classes (K,) no instance has yet."""
+        assert self.recent is not None
+        return self.recent.ids < 0
+
     def own_logits(self, query: Tensor) -> Tensor:
-        """Return the logits (N, V, C) of this rank's classes for unit queries (N, V, D), the large crops first."""
-        rows = F.normalize(self.weight[get_rank() :: get_world_size()], dim=1)
-        scale = self.weight_grad_scale
+        """Return the logits (N, V, C) for unit queries (N, V, D), the large crops first.
+
+        The classes are all, or those of this rank if the ranks share them.
+        """
+        own = slice(get_rank(), None, get_world_size()) if self._shards else slice(None)
+        crops = query.transpose(0, 1) / read_temperature(self.temperature)
+        rows, scale = unit_rows(self.weight[own], crops.dtype), self.weight_grad_scale
         learning = rows if scale == 1 else scale * rows + (1 - scale) * rows.detach()
-        large, small = query[:, : self.num_large], query[:, self.num_large :]
-        return torch.cat([large @ learning.T, small @ rows.detach().T], 1) / read_temperature(self.temperature)
+        parts = (crops[: self.num_large], learning), (crops[self.num_large :], rows.detach())
+        tables = [part @ classes.T for part, classes in parts if len(part)]
+        logits = tables[0] if len(tables) == 1 else torch.cat(tables)
+        if self.recent is not None:
+            logits.masked_fill_(self._empty_slots, torch.finfo(logits.dtype).min)  # of -inf, log-softmax can be NaN
+        return logits.transpose(0, 1)
 
 
 def _crops(query: Tensor) -> Tensor:

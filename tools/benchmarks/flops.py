@@ -1,0 +1,86 @@
+"""Operations of a training step per image, and an estimate of the images a second that an accelerator would take.
+
+python tools/benchmarks/flops.py CONFIG ...
+
+Counted are convolutions and matrix products of the whole step of the recipe's batch, forward and backward, with all
+encoders, views and mixtures, on tensors without values. A multiplication and an addition are 2 operations. Nothing is
+timed: images a second are ``--tflops`` over the count. Networks for small images reach less than that, because their
+kernels are short.
+"""
+
+import argparse
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import init_default_scope
+from torch.utils.flop_counter import FlopCounterMode
+
+import unmix.engine  # noqa: F401  # registers
+from unmix.apis.command import run_tool
+from unmix.config import load_config
+from unmix.datasets import SampleKey
+from unmix.registry import DATASETS, MODELS, TRANSFORMS
+
+MOST_INSTANCES = 200_000  # of banks, whose rows beyond that have no part in the cost of the networks
+TFLOPS = 75.0
+
+
+def view_shapes(cfg: Any) -> list[tuple[int, ...]]:
+    """Return the shapes (C, h, w) of the views of an image."""
+    loader = cfg.train_dataloader
+    pipeline, backbone = loader.dataset.get('pipeline'), cfg.model.backbone
+    side = getattr(DATASETS.get(loader.dataset.type), 'image_size', None) or 256
+    grey = cfg.model.get('data_preprocessor', {}).get('palette') is not None
+    channels = 1 if grey else backbone.get('in_channels', 3)
+    image = torch.zeros(channels, side, side, dtype=torch.uint8)
+    views = TRANSFORMS.build(pipeline)(image, SampleKey(0))
+    return [tuple(view.shape) for view in views]
+
+
+def flops_per_image(cfg: Any) -> float:
+    """Return the operations of a training step of a recipe over its batch."""
+    head = cfg.model.head
+    if 'num_instances' in head:
+        head.num_instances = min(head.num_instances, MOST_INSTANCES)
+    head.pop('rows_dir', None)
+    number = cfg.train_dataloader.batch_size
+    shapes = view_shapes(cfg)
+    model = MODELS.build(cfg.model).to('meta').train()
+    if cfg.model.type == 'DeepClusterV2':
+        model.start_step = lambda: None  # its clusters are made between epochs
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    model.head.follow(optimizer)
+    views = [torch.empty((number, *shape), dtype=torch.uint8, device='meta') for shape in shapes]
+    batch = dict(inputs=views, index=torch.arange(number, device='meta'))
+    with patch.object(torch, 'autocast', lambda *_, **__: nullcontext()), FlopCounterMode(display=False) as counter:
+        model.train_step(batch, OptimWrapper(optimizer))
+    return counter.get_total_flops() / number
+
+
+def main() -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='of recipes that pre-train')
+    parser.add_argument(
+        '--tflops', type=float, default=TFLOPS, help=f'10^12 operations a second that a step reaches (default {TFLOPS})'
+    )
+    parser.add_argument('--json', type=Path, help='write the numbers to this file, too')
+    args = parser.parse_args()
+    init_default_scope('unmix')
+    rows = {}
+    print(f'{"GFLOP an image":>14s} {"images a second":>16s}  recipe')
+    for name in args.configs:
+        flops = flops_per_image(load_config(name))
+        rows[name] = dict(flops=flops, images_per_second=args.tflops * 1e12 / flops)
+        print(f'{flops / 1e9:14.3f} {rows[name]["images_per_second"]:16.0f}  {name}', flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(dict(tflops=args.tflops, recipes=rows), indent=2) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    run_tool(main)
