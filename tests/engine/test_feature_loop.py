@@ -10,6 +10,7 @@ from feature_toy import ToyImages, feature_runner, loader
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 
+from unmix.apis import load_config
 from unmix.evaluation import KNN, Features, LinearProbe
 from unmix.evaluation.extraction import raw_pixels
 from unmix.testing.ranks import run_ranks
@@ -53,6 +54,20 @@ def test_controls_are_the_same_protocol_on_other_features(tmp_path):
         raw = metric(Features(pixels[0], bank.labels), Features(pixels[1], test.labels))
         assert metrics[f'raw_pixels/{name}/top1'] == raw['top1']
     assert len(metrics) == 6
+
+
+def test_the_random_control_is_without_head_and_momentum_encoder(tmp_path):
+    """A head may have a bank of all images."""
+    runner = feature_runner(tmp_path, dict(controls=True))
+    cfg = load_config('unmix::quickstart/moco_digits.py')
+    with seeded('random_init', runner.seed):
+        expected = MODELS.build(dict(cfg.model, _scope_='unmix'))
+        expected.init_weights()
+    runner.cfg.model = cfg.model
+    control = runner.test_loop._control_encoders(torch.device('cpu'))['random_init'].args[0]
+    assert {name for name, _ in control.named_children()} == {'data_preprocessor', 'backbone', 'neck'}
+    state = dict(expected.named_parameters())
+    assert all(torch.equal(value, state[name]) for name, value in control.named_parameters())
 
 
 class Watch(Hook):

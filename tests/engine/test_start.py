@@ -83,7 +83,7 @@ def test_ranks_that_begin_with_something_else_are_refused(tmp_path):
     assert len(list(tmp_path.glob('*.done'))) == 2
 
 
-# Rank 1 ends, or hangs, in the middle of an evaluation.
+# Rank 1 ends, or hangs, in the middle of an evaluation: while features are computed, or in a metric on shards of them.
 WORKER = """
 import os
 import signal
@@ -98,9 +98,17 @@ from unmix.engine.launch import init_cpu_distributed
 
 
 class Leave(Hook):
+    name, sharded = 'leave', True
+
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.rank == 1:
+        if runner.rank == 1 and sys.argv[3] == 'extraction':
             os.kill(os.getpid(), int(sys.argv[1]))
+
+    def __call__(self, bank, test):
+        assert bank.spread
+        if sys.argv[3] == 'metric' and len(bank.rows) < len(bank.all_labels) / 2:  # 11 of 23 are on rank 1
+            os.kill(os.getpid(), int(sys.argv[1]))
+        return {}
 
 
 def main():
@@ -108,7 +116,9 @@ def main():
     init_cpu_distributed(cfg)
     feature_toy.Runner = runner.Runner
     evaluated = feature_toy.feature_runner(sys.argv[2], **cfg)
-    evaluated.register_hook(Leave())
+    leave = Leave()
+    evaluated.register_hook(leave)
+    evaluated.val_loop.metrics.insert(0, leave)
     print('evaluating', flush=True)
     evaluated.val()
 
@@ -117,9 +127,10 @@ run_tool(main)
 """
 
 
+@pytest.mark.parametrize('place', ['extraction', 'metric'])
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.ranks
-def test_a_rank_that_ends_or_hangs_in_an_evaluation_ends_the_job(tmp_path, number):
+def test_a_rank_that_ends_or_hangs_in_an_evaluation_ends_the_job(tmp_path, number, place):
     """Within the time-out, 4 s here; the message says what to look at and which key to set."""
     (tmp_path / 'worker.py').write_text(WORKER)
     with socket.socket() as probe:
@@ -128,7 +139,7 @@ def test_a_rank_that_ends_or_hangs_in_an_evaluation_ends_the_job(tmp_path, numbe
     shared = dict(os.environ, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port, OMP_NUM_THREADS='1')
     shared |= dict(CUDA_VISIBLE_DEVICES='', PYTHONPATH=f'{ROOT}:{ROOT}/tests/engine')
     shared.pop('UNMIX_DEBUG', None)
-    command = [sys.executable, str(tmp_path / 'worker.py'), str(int(number)), str(tmp_path)]
+    command = [sys.executable, str(tmp_path / 'worker.py'), str(int(number)), str(tmp_path), place]
     other, first = (
         subprocess.Popen(
             command, env=shared | dict(RANK=rank, LOCAL_RANK=rank), text=True, stdout=subprocess.PIPE,

@@ -81,6 +81,15 @@ def test_metric_normalises_and_counts_top5():
     assert KNN(k=10)(Features(bank.features * 7, bank.labels), Features(test.features * 0.1, test.labels)) == result
 
 
+def test_metrics_leave_the_features_as_they_are():
+    rng = torch.Generator().manual_seed(0)
+    bank, test = (Features(torch.randn(n, 8, generator=rng), torch.arange(n) % 9) for n in (90, 37))
+    before = [x.clone() for x in (*bank, *test)]
+    for metric in (KNN(), EuclideanKNN()):
+        metric(bank, test)
+        assert all(torch.equal(x, y) for x, y in zip((*bank, *test), before, strict=True))
+
+
 def test_sets_of_k_and_temperature_equal_one_metric_each():
     rng = np.random.default_rng(1)
     grid = [torch.tensor(rng.integers(0, 2, (n, 4)) - 0.5) for n in (60, 33)]  # many ties at every rank

@@ -44,6 +44,13 @@ def filled(byte: int) -> Iterator[None]:
         _lib.nullgpu_fill(before)
 
 
+def memory() -> tuple[int, int]:
+    """Return how many bytes of device memory were held at most since the last call, and how many are now."""
+    peak, now = ctypes.c_long(), ctypes.c_long()
+    _lib.nullgpu_memory(ctypes.byref(peak), ctypes.byref(now))
+    return peak.value, now.value
+
+
 class Counted:
     """Count calls, measure the host's time and find where the host waits, within a with block.
 

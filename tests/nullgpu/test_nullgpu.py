@@ -130,6 +130,21 @@ train_cfg = dict(max_epochs=1)
     assert 'linear_sgd_lr0.01' in output
 
 
+@pytest.mark.parametrize(
+    ('free', 'names'),
+    [(64, ['extraction', 'knn', 'euclidean', 'linear', 'few', 'training']), (8, ['knn', 'linear'])],
+    ids=['the bank has room', 'the bank stays on the host'],
+)
+def test_memory_of_an_evaluation(libraries, free, names):
+    """1.28 million images, width 2048: the bank, which has 10.5 GB, and at most 2 GB beside it."""
+    environment = {'NULLGPU_FILL': '0', 'NULLGPU_FREE': str(free * 2**30)}
+    (output,) = run(libraries, '-m', 'tests.nullgpu.evaluation', *names, environment=environment)
+    found = json.loads(output.splitlines()[-1])
+    assert list(found) == names
+    assert max(found.values()) < 2e9
+    assert min(found.values()) > 50_000 * 2048 * 4  # the features to classify, so it is measured
+
+
 @pytest.mark.ranks
 def test_ranks(libraries):
     outputs = run(libraries, '-m', 'tests.nullgpu.ranks', ranks=2)

@@ -18,7 +18,7 @@ from measure import Goal, argument_parser, interleave, print_goals
 from torch.nn import functional as F
 
 from unmix.datasets import ArrayDataset
-from unmix.evaluation import Features, LinearTraining, knn_predict
+from unmix.evaluation import Features, LinearTraining, Shard, knn_predict
 from unmix.evaluation.extraction import collect_features
 from unmix.evaluation.feature_cache import FeatureCache
 from unmix.models import ResNet
@@ -47,7 +47,7 @@ def linear(size: int, device: str, directory: str) -> Variants:
     def batches() -> Iterator[Any]:
         return (dataset.__getitems__(range(start, min(start + 500, size))) for start in range(0, size, 500))
 
-    def train(features: dict[str, Features] | None) -> None:
+    def train(features: dict[str, Shard] | None) -> None:
         assert features is not None
         metric(features[''], Features(features[''].features[:500], features[''].labels[:500]))
 

@@ -103,10 +103,12 @@ def extract_features(
     )
     with eval_mode(network):
         # A folder may have no labels; collect_features needs some, so it gets the index.
-        rows = collect_features((dict(batch, label=batch['index']) for batch in loader), {'': encode})
+        shards = collect_features((dict(batch, label=batch['index']) for batch in loader), {'': encode})
+    assert shards is not None
+    rows = shards[''].whole()
     assert rows is not None
     paths = np.array([text(path) for path in dataset.paths.tolist()])
-    found = dict(paths=paths, features=rows[''].features.cpu().float().numpy())
+    found = dict(paths=paths, features=rows.features.float().numpy())
     if dataset.labels is not None and dataset.classes is not None:
         found |= dict(labels=dataset.labels.numpy(), classes=np.array(dataset.classes))
     return found

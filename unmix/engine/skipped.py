@@ -1,10 +1,10 @@
 """Images that a data set with ``broken='skip'`` did not give, by name."""
 
 import logging
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unmix.checkpoint.data import Items
 from unmix.datasets import BaseDataset, BrokenImage
+from unmix.evaluation.extraction import Encoder
 from unmix.utils.names import few
 
 INFO = 'skipped'  # in the message hub, and in results.json
@@ -50,13 +51,16 @@ class LeftOut:
         self._given: list[Tensor] = []
         self._warned = False
 
-    def watch(self, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield the batches."""
+    def watch(self, encoder: Encoder) -> Encoder:
+        """Return an encoder that notes the images of each batch."""
         self._given.clear()
-        for batch in batches:
+
+        def encode(batch: dict[str, Any]) -> Tensor:
             if skips(self.dataset) and batch.get('index') is not None:
-                self._given.append(batch['index'].cpu())
-            yield batch
+                self._given.append(torch.as_tensor(batch['index']).cpu())
+            return encoder(batch)
+
+        return encode
 
     def names(self, key: str) -> dict[str, int]:
         """Return the images left out, each with a 1, on all ranks; warn of them.
@@ -64,10 +68,13 @@ class LeftOut:
         Args:
             key: Of the loader in the config, for the warning.
         """
-        if not skips(self.dataset) or not self._given:
+        if not skips(self.dataset):
             return {}
-        parts = all_gather_object(np.unique(np.concatenate([part.numpy() for part in self._given])))
-        missing = np.setdiff1d(np.arange(len(self.dataset)), np.concatenate(parts)).tolist()
+        own = torch.cat([*self._given, torch.empty(0, dtype=torch.long)]).numpy()  # a rank may have no batch
+        given = np.concatenate(all_gather_object(np.unique(own)))
+        if not len(given):  # no features were computed
+            return {}
+        missing = np.setdiff1d(np.arange(len(self.dataset)), given).tolist()
         names = [name_of(self.dataset, index) for index in missing]
         if names and not self._warned and is_main_process():
             self._warned = True

@@ -1,7 +1,6 @@
 """Evaluation of features."""
 
 from unmix.evaluation.accuracy import Accuracy
-from unmix.evaluation.extraction import Features
 from unmix.evaluation.knn import KNN, EuclideanKNN, knn_predict, knn_scores, knn_vote
 from unmix.evaluation.linear_probe import (
     LinearProbe,
@@ -10,6 +9,7 @@ from unmix.evaluation.linear_probe import (
     fit_logistic_regression,
 )
 from unmix.evaluation.linear_training import LinearTraining
+from unmix.evaluation.shard import Features, Shard
 
 __all__ = [
     'KNN',
@@ -19,6 +19,7 @@ __all__ = [
     'LinearProbe',
     'LinearTraining',
     'LogisticRegression',
+    'Shard',
     'feature_statistics',
     'fit_logistic_regression',
     'knn_predict',

@@ -1,6 +1,6 @@
 """Accuracy of a trained classifier, for MMEngine's own loops."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from unmix.registry import METRICS
 
 NO_RANK = 2**31 - 1
+CHUNK = 2**25  # features or scores held at once: 128 MiB in float32
 
 
 @METRICS.register_module()
@@ -85,3 +86,24 @@ def rank_of_class(scores: Tensor, labels: Tensor) -> Tensor:
     smaller = torch.arange(scores.shape[-1], device=scores.device) < labels
     rank = ((scores > own) | ((scores == own) & smaller)).sum(-1)
     return torch.where(own[..., 0] > -torch.inf, rank, NO_RANK)
+
+
+@torch.no_grad()
+def count_hits(
+    scores: Callable[[Tensor], Tensor], features: Tensor, labels: Tensor, num_classes: int, ks: Sequence[int]
+) -> Tensor:
+    """Return of how many images the class is among the k best, for each of ``ks``: (len(ks),) int64.
+
+    Args:
+        scores: From features (m, D) to scores (m, C), of some rows at a time.
+        features: (M, D).
+        labels: (M,) in [0, C).
+        num_classes: C.
+        ks: Numbers of classes.
+    """
+    hits = torch.zeros(len(ks), dtype=torch.long, device=features.device)
+    size = max(1, CHUNK // max(1, features.shape[1], num_classes))
+    for some, truth in zip(torch.split(features, size), torch.split(labels, size), strict=True):
+        rank = rank_of_class(scores(some), truth)
+        hits += torch.stack([(rank < k).sum() for k in ks])
+    return hits

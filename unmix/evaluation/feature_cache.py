@@ -17,7 +17,8 @@ from torch import Tensor
 
 from unmix.checkpoint.files import verify, write_checkpoint
 from unmix.checkpoint.load import load_from_local
-from unmix.evaluation.extraction import Batch, Encoder, Features, collect_features
+from unmix.evaluation.extraction import Batch, Encoder, collect_features
+from unmix.evaluation.shard import Features, Shard
 from unmix.version import __version__
 
 
@@ -29,7 +30,8 @@ class FeatureCache:
     checkpoint, config, layer) and of the data (config and pipeline), the arrays that the data set holds in memory
     (images, labels, paths; image *files* are assumed to be unchanged), and the versions of this package and of torch.
     The folder may be deleted at any time. Each file is sealed (:mod:`unmix.checkpoint.files`); one that is damaged is
-    computed again, with a warning.
+    computed again, with a warning. With several processes rank 0 reads and writes whole files, in memory of its host,
+    and sends and gets rows in pieces; files do not depend on the number of processes.
 
     Args:
         directory: Folder of the files.
@@ -44,7 +46,7 @@ class FeatureCache:
         networks: Mapping[str, Any],
         data: Any,
         dataset: Any,
-    ) -> dict[str, Features] | None:
+    ) -> dict[str, Shard] | None:
         """Return what :func:`collect_features` returns, from the files if each encoder has one, else computed.
 
         Args:
@@ -64,12 +66,15 @@ class FeatureCache:
         broadcast_object_list(found, src=0)
         if found[0]:
             print_log(f'The features of {len(dataset)} images are those in {self.directory}.', logger='current')
-            return cached or {}
-        features = collect_features(batches, encoders)
-        for name, rows in (features or {}).items():
-            if len(rows.labels) == len(dataset):  # else some images could not be read; they may be mended later
+            return {name: Shard.deal(None if cached is None else cached.pop(name)) for name in encoders}
+        shards = collect_features(batches, encoders)
+        for name, shard in (shards or {}).items():
+            if len(shard.all_labels) < len(dataset):  # some images could not be read; they may be mended later
+                continue
+            rows = shard.whole(keep=get_rank() == 0)
+            if rows is not None:
                 _write(paths[name], rows)
-        return features
+        return shards
 
 
 def _content_digest(dataset: Any) -> str:
@@ -84,8 +89,7 @@ def _content_digest(dataset: Any) -> str:
 
 
 def _write(path: Path, rows: Features) -> None:
-    content = dict(features=rows.features.cpu(), labels=rows.labels.cpu(), device=str(rows.labels.device))
-    torch.save(content, buffer := io.BytesIO())
+    torch.save(dict(features=rows.features, labels=rows.labels), buffer := io.BytesIO())
     try:
         write_checkpoint(buffer, str(path))
     except OSError as error:
@@ -109,5 +113,4 @@ def _read(path: Path, number: int) -> Features:
     parts = [content.get(key) for key in ('features', 'labels')] if isinstance(content, dict) else []
     if not verify(path) or not all(isinstance(part, Tensor) and len(part) == number for part in parts) or not parts:
         raise ValueError(f'{path} has no seal, or is not of {number} images')
-    device = content['device'] if torch.cuda.is_available() else 'cpu'
-    return Features(content['features'].to(device), content['labels'].to(device))
+    return Features(content['features'], content['labels'])

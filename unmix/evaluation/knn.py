@@ -7,15 +7,21 @@ from numbers import Integral
 from typing import ClassVar
 
 import torch
+from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.nn import functional as F
 
 from unmix.evaluation.accuracy import rank_of_class
-from unmix.evaluation.extraction import Features
+from unmix.evaluation.shard import Features, Shard
 from unmix.registry import METRICS
 from unmix.utils.labels import check_labels
 
 _BLOCK = 2**25  # similarities, or class scores, held at once: 128 MiB in float32
+_ROWS = 2**13  # of the bank in a product of matrices, at most
+_PANEL_ROWS = 2**16  # of the bank in a search, at most; few searches are faster than many
+_PANEL = 2**26  # numbers of them, at most
+_LISTS = 2**22  # numbers that are sorted, or lists of neighbours that are exchanged, at once
+_NO_LABEL = torch.iinfo(torch.long).max  # in a list that is not full
 
 
 @METRICS.register_module()
@@ -36,6 +42,7 @@ class KNN:
         ValueError: If there is no k or no temperature, or one of them is out of its range.
     """
 
+    sharded: ClassVar[bool] = True
     euclidean: ClassVar[bool] = False
     tops: ClassVar[tuple[int, ...]] = (1, 5)
 
@@ -55,15 +62,19 @@ class KNN:
         self.chunk_size = chunk_size
         self.name = name
 
-    def __call__(self, bank: Features, test: Features) -> dict[str, float]:
+    def __call__(self, bank: Features | Shard, test: Features) -> dict[str, float]:
         """Return ``top1``, and with more than 5 classes ``top5``, in percent; of several ``NAME/top1``.
 
         A class without any neighbour is never among the top k.
+
+        Args:
+            bank: Labelled features, or this rank's shard of them; then all ranks call it, and get the same.
+            test: Features to classify.
         """
-        num_classes = int(max(bank.labels.max(), test.labels.max())) + 1
-        queries, others = (x if self.euclidean else F.normalize(x, dim=1) for x in (test.features, bank.features))
-        similarity, labels = knn_neighbours(
-            queries, others, bank.labels, max(self.k), num_classes, self.chunk_size, self.euclidean
+        shard = Shard.of(bank)
+        num_classes = int(max(shard.all_labels.max(), test.labels.max())) + 1
+        similarity, labels = _search(
+            test.features, shard, max(self.k), num_classes, self.chunk_size, self.euclidean, unit=not self.euclidean
         )
         results: dict[str, float] = {}
         for k, temperature in product(self.k, self.temperature):
@@ -190,38 +201,91 @@ def knn_neighbours(
     Of equally near ones the smallest label comes first, so the first j columns are the j nearest. Arguments and errors
     are those of :func:`knn_scores`; with ``euclidean`` the similarity is the negative distance, of rows of any length.
     """
-    if features.ndim != 2 or bank.shape[1:] != features.shape[1:] or bank_labels.shape != (len(bank),):
+    return _search(features, Shard.of(Features(bank, bank_labels)), k, num_classes, chunk_size, euclidean)
+
+
+@torch.no_grad()
+def _search(
+    features: Tensor,
+    bank: Shard,
+    k: int,
+    num_classes: int | None,
+    chunk_size: int | None,
+    euclidean: bool,
+    unit: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`knn_neighbours` returns, on all ranks alike; with ``unit`` rows are brought to unit length.
+
+    A product of matrices has blocks of equally many rows of the bank, the last filled with zeros. So the similarity of
+    two images is a function of the two and of the shapes of blocks, which all ranks and any number of them share, bit
+    for bit. Some blocks are a panel, of which a rank keeps the nearest rows. Of the lists of all panels and ranks the
+    nearest count, in the order of falling similarity and rising label, which does not depend on how rows are shared.
+    """
+    shapes = [tuple(x.shape) for x in (features, bank.features, bank.labels)]
+    if features.ndim != 2 or shapes[1][1:] != shapes[0][1:] or shapes[2] != shapes[1][:1]:
         raise ValueError(
-            f'kNN: features {tuple(features.shape)}, bank {tuple(bank.shape)}, labels {tuple(bank_labels.shape)}; '
-            'expected (M, D), (N, D), (N,).'
+            f'kNN: features {shapes[0]}, bank {shapes[1]}, labels {shapes[2]}; expected (M, D), (N, D), (N,).'
         )
-    if len(bank) == 0:
+    total, (images, width) = len(bank.all_labels), features.shape
+    if total == 0:
         raise ValueError('kNN: the bank is empty; bank_dataloader must deliver at least one image.')
-    check_labels(bank_labels, num_classes, 'kNN, the bank')
-    order = bank_labels.argsort(stable=True)  # smallest label first: the rule for ties
-    bank, k = bank.to(features.dtype), min(k, len(bank))
-    similarity = features.new_empty(len(features), k)
-    labels = bank_labels.new_empty(len(features), k)
-    for start in range(0, len(features), chunk_size := chunk_size or max(1, _BLOCK // len(bank))):
-        chunk = slice(start, start + chunk_size)
-        near = torch.cdist(features[chunk], bank).neg_() if euclidean else features[chunk] @ bank.T
-        similarity[chunk], neighbours = _nearest(near, k, order)
-        labels[chunk] = bank_labels[neighbours]
-    by_label = labels.argsort(dim=1, stable=True)
-    similarity, by_similarity = similarity.gather(1, by_label).sort(dim=1, descending=True, stable=True)
-    return similarity, labels.gather(1, by_label).gather(1, by_similarity)
+    check_labels(bank.all_labels, num_classes, 'kNN, the bank')
+    limit = _PANEL // max(1, width)
+    k, rows = min(k, total), _even(total, max(1, min(_ROWS, limit)))
+    panel = rows * max(1, min(_PANEL_ROWS, limit) // rows)
+    chunk_size = chunk_size or max(1, _BLOCK // min(total, panel))
+    similarity = features.new_full((images, k), -math.inf)
+    labels = features.new_full((images, k), _NO_LABEL, dtype=torch.long)
+    own = bank.labels.to(features.device)
+    for start in range(0, len(own), panel):
+        classes, blocks = own[start : start + panel], []
+        for part in torch.split(bank.features[start : start + panel], rows):
+            blocks.append(F.pad(part.to(features), (0, 0, 0, rows - len(part))))
+            if unit:
+                F.normalize(blocks[-1], dim=1, out=blocks[-1])
+        for first in range(0, images, chunk_size):
+            chunk = slice(first, first + chunk_size)
+            queries = F.normalize(features[chunk], dim=1) if unit else features[chunk]
+            near = features.new_empty(len(queries), len(blocks) * rows)
+            for block, columns in zip(blocks, near.split(rows, 1), strict=True):
+                columns.copy_(torch.cdist(queries, block).neg_() if euclidean else queries @ block.T)
+            values, found = _nearest(near[:, : len(classes)], classes, k)
+            values, found = torch.cat([similarity[chunk], values], 1), torch.cat([labels[chunk], found], 1)
+            similarity[chunk], labels[chunk] = _nearest(values, found, k)
+    for start in range(0, images, step := max(1, _LISTS // (k * get_world_size()))):
+        chunk = slice(start, start + step)
+        values, found = (torch.cat(bank.gather(lists[chunk]), 1) for lists in (similarity, labels))
+        values, found = _nearest(values, found, k)
+        by_label = found.argsort(dim=1, stable=True)
+        similarity[chunk], by_similarity = values.gather(1, by_label).sort(dim=1, descending=True, stable=True)
+        labels[chunk] = found.gather(1, by_label).gather(1, by_similarity)
+    return similarity, labels
 
 
-def _nearest(similarity: Tensor, k: int, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Top k of each row and their columns; of equal values at rank k the columns that come first in ``order``."""
-    if k == similarity.shape[1]:
-        return similarity.topk(k, dim=1)
+def _even(total: int, most: int) -> int:
+    """Return the size of a block where ``total`` rows are divided into as few equal blocks as ``most`` allows."""
+    return math.ceil(total / math.ceil(total / most))
+
+
+def _nearest(similarity: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return similarity and label of the top k of each row; of equal values at rank k those with the smallest labels.
+
+    Args:
+        similarity: (M, N).
+        labels: (M, N), or (N,) of all rows.
+        k: At least N are returned.
+    """
+    if similarity.shape[1] <= k:
+        return similarity, labels.expand(similarity.shape)
     values, columns = similarity.topk(k + 1, dim=1)  # one more tells where the cut goes through equal values
     cut = (values[:, k] == values[:, k - 1]).nonzero()[:, 0]
     values, columns = values[:, :k], columns[:, :k]
     if len(cut):
-        columns[cut] = order[similarity[cut][:, order].sort(dim=1, descending=True, stable=True).indices[:, :k]]
-    return values, columns
+        for rows in torch.split(cut, max(1, _LISTS // similarity.shape[1])):  # all rows, if all features are equal
+            order = (labels if labels.ndim == 1 else labels[rows]).argsort(dim=-1, stable=True).expand(len(rows), -1)
+            best = similarity[rows].gather(1, order).sort(dim=1, descending=True, stable=True).indices[:, :k]
+            columns[rows] = order.gather(1, best)
+    return values, labels[columns] if labels.ndim == 1 else labels.gather(1, columns)
 
 
 @torch.no_grad()
@@ -237,7 +301,9 @@ def _scores(
 ) -> Tensor:
     """Scores (M, C) of :func:`knn_scores`, ``none`` for a class without neighbour."""
     _check_arguments(k, temperature, chunk_size)
-    similarity, labels = knn_neighbours(features, bank, bank_labels, k, num_classes, chunk_size)
+    similarity, labels = _search(
+        features, Shard.of(Features(bank, bank_labels)), k, num_classes, chunk_size, euclidean=False
+    )
     num_classes = int(bank_labels.max()) + 1 if num_classes is None else num_classes
     return _class_scores(similarity, labels, temperature, num_classes, none)
 

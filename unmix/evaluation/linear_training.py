@@ -2,14 +2,15 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmix.evaluation.accuracy import rank_of_class
-from unmix.evaluation.extraction import Features
+from unmix.evaluation.accuracy import count_hits
+from unmix.evaluation.shard import Features, Shard
 from unmix.registry import METRICS
 from unmix.utils.rng import generator, seeded
 
@@ -40,6 +41,8 @@ class LinearTraining:
         ValueError: If there is no learning rate, or epochs or batch_size is not positive.
     """
 
+    sharded: ClassVar[bool] = True
+
     def __init__(
         self,
         lr: float | Sequence[float] = 1e-2,
@@ -61,14 +64,18 @@ class LinearTraining:
         self.optimizer = optimizer or dict(type='Adam', weight_decay=5e-6)
         self.scheduler = scheduler or dict(type='ExponentialLR', gamma=1e-4 ** (1 / epochs))
 
-    def __call__(self, bank: Features, test: Features) -> dict[str, float]:
+    def __call__(self, bank: Features | Shard, test: Features) -> dict[str, float]:
         """Return accuracies in percent.
 
         ``top1`` and, with more than 5 classes, ``top5`` are those after the last epoch, ``best_top1`` and
         ``best_epoch`` those of the best epoch on the test set. With several learning rates each has these results as
         ``NAME_lr0.1/top1``, ``top1`` is the best of the last accuracies, and ``lr`` is its rate.
+
+        Args:
+            bank: Labelled features, or this rank's shard of them; then all ranks call it, and get the same.
+            test: Features to classify.
         """
-        num_classes = int(max(bank.labels.max(), test.labels.max())) + 1
+        num_classes = int(max(Shard.of(bank).all_labels.max(), test.labels.max())) + 1
         with torch.enable_grad():
             history = self.train(bank, test, num_classes)
         top1 = history[..., 0]
@@ -83,27 +90,39 @@ class LinearTraining:
                 results |= {f'{self.name}_lr{lr:g}/{key}': float(value) for key, value in values.items()}
         return results | ({'lr': self.lrs[winner]} if len(self.lrs) > 1 else {})
 
-    def train(self, bank: Features, test: Features, num_classes: int) -> Tensor:
-        """Train all layers; return top-1 and top-5 on the test set after each epoch: (epochs, learning rates, 2)."""
-        layers = self.layers(bank.features, num_classes)
+    def train(self, bank: Features | Shard, test: Features, num_classes: int) -> Tensor:
+        """Train all layers; return top-1 and top-5 on the test set after each epoch: (epochs, learning rates, 2).
+
+        Each rank computes the gradient of its rows of a batch, and tests a share of the images.
+        """
+        shard, device = Shard.of(bank), test.features.device
+        layers = self.layers(test.features, num_classes)
         groups = [dict(params=list(layer.parameters()), lr=lr) for layer, lr in zip(layers, self.lrs, strict=True)]
         optimizer = _build(torch.optim, self.optimizer, groups, lr=self.lrs[0])
         scheduler = _build(torch.optim.lr_scheduler, self.scheduler, optimizer)
         rng = generator('linear_training', self.seed)
-        history = []
+        labels, history, total = shard.labels, [], len(shard.all_labels)
+        share = slice(get_rank(), None, get_world_size()) if shard.spread else slice(None)
         for _ in range(self.epochs):
-            order = torch.from_numpy(rng.permutation(len(bank.labels))).to(bank.labels.device)
-            for start in range(0, len(order), self.batch_size):
-                rows = order[start : start + self.batch_size]
-                losses = [F.cross_entropy(layer(bank.features[rows]), bank.labels[rows]) for layer in layers]
+            order = shard.local(torch.from_numpy(rng.permutation(total)))
+            batches = torch.split(order, self.batch_size)
+            own = order[order >= 0].to(labels.device)
+            shares = torch.split(own, [int((batch >= 0).sum()) for batch in batches])
+            for batch, rows in zip(batches, shares, strict=True):
+                inputs, truth = shard.features[rows].to(device), labels[rows].to(device)
+                losses = [F.cross_entropy(layer(inputs), truth, reduction='sum') / len(batch) for layer in layers]
                 optimizer.zero_grad()
                 torch.autograd.backward(torch.stack(losses).sum())  # each layer gets the gradient of its own loss
+                shard.sum(*(parameter.grad for parameter in layers.parameters()))
                 optimizer.step()
             scheduler.step()
-            with torch.no_grad():
-                ranks = torch.stack([rank_of_class(layer(test.features), test.labels) for layer in layers])
-            history.append(torch.stack([100.0 * (ranks < k).double().mean(1) for k in (1, 5)], 1))
-        return torch.stack(history).cpu()
+            hits = [
+                count_hits(layer, test.features[share], test.labels[share], num_classes, (1, 5)) for layer in layers
+            ]
+            history.append(torch.stack(hits))
+        found = torch.stack(history)
+        shard.sum(found)
+        return 100.0 * (found.cpu().double() / len(test.labels))
 
     def layers(self, features: Tensor, num_classes: int) -> nn.ModuleList:
         """Return the initial layers, one per learning rate, with equal weights."""

@@ -7,6 +7,7 @@
 #include "nullgpu.h"
 
 #include <cuda_runtime_api.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,21 +135,36 @@ cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer) {
 }
 
 // ---------------------------------------------------------------- memory
+static long held, most;  // bytes of device memory, now and at most
+
+static void hold(long bytes) {
+    long now = __atomic_add_fetch(&held, bytes, __ATOMIC_RELAXED);
+    if (now > most) most = now;
+}
+
+// Return how many bytes of device memory were held at most since the last call, and how many are now.
+void nullgpu_memory(long *peak, long *now) {
+    *peak = most;
+    *now = most = held;
+}
+
 cudaError_t cudaMalloc(void **pointer, size_t bytes) {
     *pointer = NULL;
     if (posix_memalign(pointer, 512, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
+    hold(malloc_usable_size(*pointer));
     if (filling < 0) nullgpu_fill(nullgpu_fill(0));  // the default
     if (bytes <= DONE_LIMIT) memset(*pointer, filling, bytes);
     return OK;
 }
 
 cudaError_t cudaFree(void *pointer) {
+    hold(-(long)malloc_usable_size(pointer));
     free(pointer);
     return OK;
 }
 
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
-    *available = 70 * GIB;
+    *available = nullgpu_env("NULLGPU_FREE", 70 * GIB);
     *total = 80 * GIB;
     return OK;
 }

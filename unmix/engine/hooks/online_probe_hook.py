@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from unmix.engine.hooks.lazy_hooks import push_scalar
 from unmix.engine.loops.feature_loop import FeatureLoop
-from unmix.evaluation import Features
+from unmix.evaluation import Features, Shard
 from unmix.registry import HOOKS
 from unmix.utils.dist import unwrap
 from unmix.utils.labels import check_labels
@@ -37,6 +37,7 @@ class OnlineProbeHook(Hook):
     """
 
     priority = 'NORMAL'  # before LoggerHook
+    sharded = True  # as a metric of FeatureLoop
 
     def __init__(self, lr: float = 1e-3, num_classes: int | None = None, name: str = 'online_linear') -> None:
         self.lr, self.num_classes, self.name = lr, num_classes, name
@@ -111,7 +112,7 @@ class OnlineProbeHook(Hook):
     on_abort = after_train
 
     @torch.no_grad()
-    def __call__(self, bank: Features, test: Features) -> dict[str, float]:
+    def __call__(self, bank: Shard, test: Features) -> dict[str, float]:
         """Return ``top1`` in percent on the test set; the bank is not read. Nothing before the first step."""
         if self.probe is None:
             return {}

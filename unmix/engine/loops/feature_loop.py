@@ -1,7 +1,8 @@
 """Validation and test on frozen features."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from unmix.engine.skipped import LeftOut
 from unmix.evaluation import Features
 from unmix.evaluation.extraction import Encoder, collect_features, raw_pixels
 from unmix.evaluation.feature_cache import FeatureCache
+from unmix.evaluation.shard import Shard
+from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.registry import LOOPS, METRICS, MODELS
 from unmix.utils.clock import is_trained
 from unmix.utils.dist import unwrap
@@ -29,6 +32,9 @@ from unmix.utils.rng import seeded
 class FeatureLoop(BaseLoop):
     """Extract the features of a labelled bank and of the evaluation set once, and run every metric on them.
 
+    Features are collected in memory of the host, each process those of the images that it reads. One bank at a time is
+    on the device. A bank without room there stays on the host, and metrics copy it block by block.
+
     As ``val_cfg`` it monitors a pre-training, as ``test_cfg`` it evaluates one; it calls the hooks of that
     phase. It changes nothing of a run: weights, training modes and the global random generators are as before.
 
@@ -36,7 +42,9 @@ class FeatureLoop(BaseLoop):
         runner: The Runner.
         dataloader: Of the evaluation set, without augmentation.
         evaluator: A metric's config or a list of them, registry ``METRICS``: :class:`KNN`, :class:`LinearProbe`, or any
-            object with a ``name`` that maps ``(bank, test)``, two :class:`Features`, to a dict of floats.
+            object with a ``name`` that maps ``(bank, test)``, two :class:`Features`, to a dict of floats. With several
+            processes it is called on rank 0, on the whole bank, while others wait. One with ``sharded = True`` is
+            called on all ranks at once, and gets this rank's :class:`Shard` as the bank.
         bank_dataloader: Of the training images, without augmentation.
         stage: Where features are taken: ``'backbone'``, or ``'neck'`` for the projection.
         controls: Also evaluate a randomly initialised copy of the model and the raw pixels, by the same protocol. Their
@@ -93,17 +101,21 @@ class FeatureLoop(BaseLoop):
 
     def _evaluate(self) -> dict[str, float]:
         model = unwrap(self.runner.model)
+        device = next(model.parameters()).device
         encoders: dict[str, Encoder] = {'': partial(self._encode, model)}
         if self.controls:
-            encoders |= self._control_encoders(next(model.parameters()).device)
-        collect = self._collector(encoders)
+            encoders |= self._control_encoders(device)
+        watched = encoders | {'': self._watched(encoders[''])}
         with eval_mode(model), statistics_of_rank_zero(model):
             # The evaluation set comes first: hooks time its batches, and without labels the bank is not read.
             tested, known = self._left_out
-            test = collect(tested.watch(self._watched(self.dataloader)), tested.dataset, self._data[0])
-            bank = None if test is None else collect(known.watch(self.bank_dataloader), known.dataset, self._data[1])
+            test = self._collect(self.dataloader, watched | {'': tested.watch(watched[''])}, self._data[0])
+            bank_encoders = encoders | {'': known.watch(encoders[''])}
+            bank = None if test is None else self._collect(self.bank_dataloader, bank_encoders, self._data[1])
         left_out = {'test': tested.names(f'{self.mode}_dataloader'), 'bank': known.names('bank_dataloader')}
         self.skipped = {name: names for name, names in left_out.items() if names}
+        names = list(encoders)
+        encoders = watched = bank_encoders = {}  # the network of a control is not needed any more
         if test is None or bank is None:
             if not self._warned:
                 self.runner.logger.warning(
@@ -112,33 +124,38 @@ class FeatureLoop(BaseLoop):
                 )
                 self._warned = True
             return {}
+        results: dict[str, float] = {}
+        for name in names:  # one bank at a time is on the device
+            results |= self._measure(name, bank.pop(name), test.pop(name), device)
+        return results
+
+    def _measure(self, encoder: str, bank: Shard, test: Shard, device: torch.device) -> dict[str, float]:
+        """Return the results of all metrics on the features of an encoder; those of rank 0 on all ranks."""
+        found = test.whole()
+        assert found is not None
+        queries, bank = Features(*(x.to(device) for x in found)), bank.to(device)
         results: list[dict[str, float]] = [{}]
-        if get_rank() == 0:
-            for encoder in encoders:
-                for metric in self.metrics:
-                    prefix = f'{encoder}/{metric.name}' if encoder else metric.name
-                    values = metric(bank[encoder], test[encoder])
-                    for key, value in values.items():  # one metric may give results of several names
-                        results[0][f'{encoder}/{key}'.lstrip('/') if '/' in key else f'{prefix}/{key}'] = value
+        for metric in self.metrics:
+            prefix = f'{encoder}/{metric.name}' if encoder else metric.name
+            known = bank if getattr(metric, 'sharded', False) else bank.whole(keep=get_rank() == 0)
+            values = {} if known is None else metric(known, queries)
+            for key, value in values.items():  # one metric may give results of several names
+                results[0][f'{encoder}/{key}'.lstrip('/') if '/' in key else f'{prefix}/{key}'] = value
         broadcast_object_list(results, src=0)
         return results[0]
 
-    def _collector(self, encoders: Mapping[str, Encoder]) -> Any:
-        """Return the function ``(batches, dataset, identity of the data) -> features by encoder``."""
+    def _collect(self, loader: DataLoader[Any], encoders: Mapping[str, Encoder], data: Any) -> dict[str, Shard] | None:
+        """Return the shards of a loader's images by encoder; ``data`` is the config of its data set."""
         file = Path(str(self.runner._load_from or ''))
         fixed = self.mode == 'test' and not is_trained(self.runner) and file.is_file() and None not in self._data
         if not self.cache or not fixed:
-            return lambda batches, dataset, data: collect_features(batches, encoders)
+            return collect_features(loader, encoders)
         cfg = self.runner.cfg
         model = dict(model=cfg.model, preprocessor=cfg.get('data_preprocessor'), stage=self.stage)
         names = {'': file_hash(file), 'random_init': f'seed {self.runner.seed}', 'raw_pixels': 'pixels'}
         networks = {name: names[name] if name == 'raw_pixels' else [model, names[name]] for name in encoders}
         cache = FeatureCache(Path(self.runner.work_dir, 'features'))
-
-        def collect(batches: Iterable[dict[str, Any]], dataset: Any, data: Any) -> dict[str, Features] | None:
-            return cache.collect(batches, encoders, networks, (data, self.runner.seed), dataset)
-
-        return collect
+        return cache.collect(loader, encoders, networks, (data, self.runner.seed), loader.dataset)
 
     def _encode(self, model: Any, batch: dict[str, Any]) -> Tensor:
         return model.extract_feat(model.data_preprocessor(batch, False)['inputs'], stage=self.stage)
@@ -154,19 +171,27 @@ class FeatureLoop(BaseLoop):
             with seeded('random_init', self.runner.seed):
                 model = MODELS.build(cfg)
                 model.init_weights()
+            if isinstance(model, BaseAlgorithm):  # only backbone and neck are needed, and banks are large
+                del model.head, model.momentum_encoder
             encoders['random_init'] = partial(self._encode, model.to(device).eval())
         else:
             self.runner.logger.warning(
                 'No random_init control: it needs the config of the model, not the model itself.'
             )
-        return encoders | {'raw_pixels': lambda batch: raw_pixels(batch).to(device)}
+        return encoders | {'raw_pixels': raw_pixels}
 
-    def _watched(self, dataloader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
-        """Yield the batches, and call the Runner's hooks before and after each."""
-        for i, batch in enumerate(dataloader):
+    def _watched(self, encoder: Encoder) -> Encoder:
+        """Return an encoder that calls the Runner's hooks before and after each batch."""
+        number = itertools.count()
+
+        def encode(batch: dict[str, Any]) -> Tensor:
+            i = next(number)
             self.runner.call_hook(f'before_{self.mode}_iter', batch_idx=i, data_batch=batch)
-            yield batch
+            features = encoder(batch)
             self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=i, data_batch=batch, outputs=None)
+            return features
+
+        return encode
 
 
 @contextmanager
