@@ -76,9 +76,53 @@ def test_the_advice_works_when_it_is_followed(tmp_path: Path, method: str, image
 
 @pytest.mark.slow
 def test_two_hundred_images_and_a_queue_of_1024(tmp_path: Path) -> None:
-    """As in the config for folders: a queue of 50 alone would be refused for the batch of 128."""
+    """A queue of 50 alone would be refused for the batch of 128, and is no number of whole batches."""
     (message,) = train(tmp_path, 'moco_digits', few('moco_digits', 200) | {'model.head.queue_size': 1024})
-    assert message.endswith('--cfg-options train_dataloader.batch_size=32 model.head.queue_size=50')
+    assert message.endswith('--cfg-options train_dataloader.batch_size=32 model.head.queue_size=32')
+
+
+def said_of_length(work_dir: Path, name: str, images: int, options: dict[str, Any]) -> list[str]:
+    """Build the training loop; return the messages about sizes."""
+    cfg = load_config(f'unmix::quickstart/{name}', few(name, images) | options)
+    cfg.work_dir, cfg.experiment_name = str(work_dir), str(work_dir)
+    runner = build_runner(cfg)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    try:
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+    except ValueError as error:
+        return [str(error)]
+    lines = ''.join(path.read_text() for path in work_dir.glob('*/*.log')).splitlines()
+    return [line for line in lines if 'WARNING' in line and 'These sizes fit' in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('method', 'options', 'reason', 'advice'), [
+    # One step an epoch on 128 of 200 images: more steps of smaller batches, and more epochs.
+    ('simclr', {}, 'only 60 steps, train_cfg.max_epochs=60 epochs of 1',
+     {'train_dataloader.batch_size': 32, 'train_cfg.max_epochs': 167}),
+    ('moco', {}, 'queue_size is 512',
+     {'train_dataloader.batch_size': 32, 'model.head.queue_size': 32, 'train_cfg.max_epochs': 167}),
+    ('byol', {'train_dataloader.batch_size': 32}, 'only 360 steps', {'train_cfg.max_epochs': 167}),
+    # An error of the batch has the epochs too.
+    ('simclr', {'train_dataloader.batch_size': 256}, 'not one whole batch',
+     {'train_dataloader.batch_size': 32, 'train_cfg.max_epochs': 167}),
+])  # fmt: skip
+def test_few_steps_are_said(
+    tmp_path: Path, method: str, options: dict[str, Any], reason: str, advice: dict[str, Any]
+) -> None:
+    """With the advice the training has 1,000 steps, and nothing more is said."""
+    options = {'train_cfg.max_epochs': 60} | options
+    (message,) = said_of_length(tmp_path / 'before', f'{method}_digits', 200, options)
+    assert reason in message
+    assert followed(message) == advice
+    assert said_of_length(tmp_path / 'after', f'{method}_digits', 200, options | followed(message)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('epochs', [9, 84])
+def test_a_trial_and_a_long_training_are_not_advised(tmp_path: Path, epochs: int) -> None:
+    options = {'train_cfg.max_epochs': epochs, 'train_dataloader.batch_size': 32}
+    assert said_of_length(tmp_path, 'simclr_digits', 200, options) == []
 
 
 @pytest.mark.slow

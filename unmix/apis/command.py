@@ -53,13 +53,27 @@ class Options(argparse.Action):
         setattr(namespace, self.dest, options)
 
 
-def argument_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
-    """Return the arguments of every tool with a Runner, named as in OpenMMLab; ``prog`` is its name in messages."""
+def argument_parser(
+    description: str | None, prog: str | None = None, needs_config: bool = True
+) -> argparse.ArgumentParser:
+    """Return the arguments of every tool with a Runner, named as in OpenMMLab.
+
+    Args:
+        description: What the tool does.
+        prog: Its name in messages.
+        needs_config: Whether it cannot do without a config.
+    """
     parser = argparse.ArgumentParser(
         prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of a config, or name of one of this project, METHOD/NAME')
-    parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/CONFIG_NAME)')
+    parser.add_argument(
+        'config',
+        nargs=None if needs_config else '?',
+        help='path of a config, or name of one of this project, METHOD/NAME',
+    )
+    parser.add_argument(
+        '--work-dir', '--out', help='where logs, checkpoints and results go (default: work_dirs/CONFIG_NAME)'
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',

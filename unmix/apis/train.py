@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unmix.apis.command import argument_parser, build_runner, configure
+from unmix.apis.folder import add_arguments, plan_training, print_uses, read_request
 from unmix.config import use_amp
 from unmix.engine.launch import choose_start
 from unmix.engine.protocol_card import is_reported
 
-TRAIN = """Pre-train (or train) by a config, then evaluate.
+TRAIN = """Pre-train on a folder of images, or train by a config; then evaluate.
 
+%(prog)s --data DIR
 %(prog)s configs/quickstart/unmix-moco_digits.py
 %(prog)s quickstart/unmix-moco_digits --cfg-options model.unmix.loss_weight=0.5
 """
@@ -25,7 +27,8 @@ The result is a table and ``results.json`` beside the checkpoint (or in --work-d
 
 def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Train; ``prog`` is the name of the command in messages."""
-    parser = argument_parser(TRAIN, prog)
+    parser = argument_parser(TRAIN, prog, needs_config=False)
+    add_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -42,7 +45,12 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
         '--amp', action='store_true', help='automatic mixed precision: bfloat16 on CPU, float16 on CUDA'
     )
     args = parser.parse_args(arguments)
-    cfg = configure(args)
+    if args.config is None and args.data is None:
+        parser.error('the following arguments are required: config, or --data DIR')
+    request = read_request(args)
+    cfg = configure(args) if request is None else plan_training(request, args.launcher, args.dry_run)
+    if cfg is None:
+        return
     if args.amp:
         use_amp(cfg)
     if args.extend:
@@ -54,6 +62,9 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
     runner.train()
     if cfg.get('test_cfg') is not None and not is_reported(runner):
         runner.test()
+    folder = args.data if request is None else request.folder
+    if folder is not None:
+        print_uses(runner, folder)
 
 
 def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:

@@ -41,7 +41,7 @@ class Subset(Wrapper):
 
     Either those of a list of file names, as SimCLR published them for 1 % and 10 % of ImageNet (``1percent.txt``,
     ``10percent.txt``; `its repository <https://github.com/google-research/simclr>`_, ``imagenet_subsets``), or a number
-    or share of each class, drawn by the seed alone.
+    or share of each class, or a number of all images, drawn by the seed alone.
 
     Args:
         dataset: The data set, or its config.
@@ -49,6 +49,8 @@ class Subset(Wrapper):
             other image has it (:func:`~unmix.datasets.lists.read_list`).
         per_class: Images of each class, all there are where a class has fewer.
         share: Share of the images of each class, rounded up.
+        num_images: Images of all, with or without labels; all there are if the data set has fewer.
+        rest: Leave those out, and take all others: ``share=0.1`` is held out from ``share=0.1, rest=True``.
         seed: Which images are drawn.
 
     Attributes:
@@ -56,8 +58,9 @@ class Subset(Wrapper):
 
     Raises:
         FileNotFoundError: If there is no list, or images of the list are not in the data set.
-        ValueError: Unless one of files, per_class and share is given, and fits; if a name in the list is that of
-            several images; or if images of each class are to be drawn of a data set without labels.
+        ValueError: Unless one of files, per_class, share and num_images is given, and fits; if a name in the list is
+            that of several images; if images of each class are to be drawn of a data set without labels; or if no image
+            is left.
     """
 
     def __init__(
@@ -66,18 +69,31 @@ class Subset(Wrapper):
         files: str | Path | None = None,
         per_class: int | None = None,
         share: float | None = None,
+        num_images: int | None = None,
+        rest: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(dataset)
-        given = [value for value in (files, per_class, share) if value is not None]
-        if len(given) != 1 or (per_class is not None and per_class < 1) or (share is not None and not 0 < share <= 1):
+        given = [value for value in (files, per_class, share, num_images) if value is not None]
+        numbers = [number for number in (per_class, num_images) if number is not None]
+        if len(given) != 1 or min(numbers, default=1) < 1 or (share is not None and not 0 < share <= 1):
             raise ValueError(
-                f'Subset: files={files}, per_class={per_class}, share={share}; give one of them, at least one image a '
-                'class, or a share in (0, 1].'
+                f'Subset: files={files}, per_class={per_class}, share={share}, num_images={num_images}; give one of '
+                'them, at least one image, or a share in (0, 1].'
             )
-        if files is None and self.dataset.labels is None:
+        if (per_class, share) != (None, None) and self.dataset.labels is None:
             raise ValueError('Subset: the data set has no labels, so it has no classes to draw from.')
-        self.rows = self._listed(files) if files is not None else self._drawn(per_class, share, seed)
+        if files is not None:
+            self.rows = self._listed(files)
+        elif num_images is not None:
+            order = generator('subset', seed).permutation(len(self.dataset))
+            self.rows = torch.from_numpy(np.sort(order[:num_images]))
+        else:
+            self.rows = self._drawn(per_class, share, seed)
+        if rest:
+            self.rows = torch.from_numpy(np.setdiff1d(np.arange(len(self.dataset)), self.rows.numpy()))
+        if not len(self.rows):
+            raise ValueError('Subset: no image is left of the data set; draw fewer.')
         self.labels: Tensor | None = None if self.dataset.labels is None else self.dataset.labels[self.rows]
         if hasattr(self.dataset, 'paths'):
             self.paths: np.ndarray = np.asarray(self.dataset.paths)[self.rows.numpy()]

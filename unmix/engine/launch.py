@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, init_dist, is_main_process
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 
@@ -63,6 +63,14 @@ def init_cpu_distributed(cfg: Config) -> None:
     cfg.model_wrapper_cfg = wrapper
     if cfg.pop('sync_bn', None) is not None:
         warnings.warn('sync_bn is ignored: SyncBatchNorm works on GPUs only', stacklevel=2)
+
+
+def init_distributed(cfg: Config) -> None:
+    """Set up the processes of ``cfg.launcher`` before a ``Runner`` does, on the devices of this machine."""
+    init_cpu_distributed(cfg)
+    launcher = cfg.get('launcher', 'none')
+    if launcher != 'none' and not torch.distributed.is_initialized():
+        init_dist(launcher, **((cfg.get('env_cfg') or {}).get('dist_cfg') or {}))
 
 
 def set_rendezvous(launcher: str, port: int | None) -> None:
@@ -152,6 +160,22 @@ def restarted_from(runner: Runner) -> str | None:
     return found[0]
 
 
+def begun_by_this_job(work_dir: str | Path) -> bool:
+    """Return whether the torchrun job of this process has begun a run in a work dir, so that it has restarted it."""
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        return False
+    job = _read_note(Path(work_dir, NOTE))
+    return job is not None and _agent() in job['agents'] and current_run(work_dir) not in (None, job['before'])
+
+
+def _read_note(note: Path) -> dict[str, Any] | None:
+    try:
+        job = json.loads(note.read_text(encoding='utf-8'))
+        return job if {'agents', 'before'} <= job.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def _agent() -> str:
     """Return a text that no other process has than the parent of this one, not even in another container.
 
@@ -173,12 +197,8 @@ def _agent() -> str:
 def _has_begun(work_dir: Path, agents: set[str]) -> bool:
     """Return whether the job of these agents has started a run before; write the agents to ``elastic.json``."""
     note, run = work_dir / NOTE, current_run(work_dir)
-    try:
-        job = json.loads(note.read_text(encoding='utf-8'))
-        known = not agents.isdisjoint(job['agents']) and 'before' in job
-    except (OSError, ValueError, KeyError, TypeError):
-        known = False
-    if not known:
+    job = _read_note(note)
+    if job is None or agents.isdisjoint(job['agents']):
         job = dict(agents=[], before=run)
     job['agents'] = sorted(agents.union(job['agents']))
     with atomic_path(note) as path:

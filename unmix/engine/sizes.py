@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from unmix.datasets.samplers import KeySampler
 from unmix.engine.schedulers import WarmupLR
 from unmix.models.algorithms import BaseAlgorithm, Classifier
 from unmix.utils.dist import unwrap
-from unmix.utils.sizes import SMALL, Misfit, Sizes
+from unmix.utils.sizes import LEAST_STEPS, TRIAL, Misfit, Sizes, batch_sizes, epochs_for
 
 KEYS = ('in_channels', 'in_dim', 'out_dim', 'dim')
 _MISFIT = re.compile(r'shapes cannot be multiplied|to have \d+ channels|must match the size|size mismatch')
@@ -114,6 +114,10 @@ def misfits_of(
     if batch is None:
         return None
 
+    def steps(size: int) -> int:
+        """Return the steps of an epoch with another batch."""
+        return drawn // (size * world) if drop_last else -(-drawn // (size * world))
+
     def sizes(size: int) -> Sizes:
         total = size * world if drop_last else min(size * world, max(drawn, 1))
         seen = drawn // total * total if drop_last else drawn
@@ -121,28 +125,51 @@ def misfits_of(
 
     now = sizes(batch)._replace(iterations=epochs * max(batches, 1))
     found += [misfit for part in parts for misfit in part.misfits(now)]
+    short = bool(parts) and enough and epochs >= TRIAL and now.iterations < LEAST_STEPS // 2
+    if short:
+        found.append(
+            Misfit(
+                f'The training has only {now.iterations} steps, train_cfg.max_epochs={epochs} epochs of '
+                f'{max(batches, 1)}, in which features hardly get better than those of random weights'
+            )
+        )
     if not found:
         return None
-    least = [2**k for k in range(20, -1, -1) if 2**k * world <= max(drawn // 4, min(SMALL, drawn))]
-    changes: list[Any] = []
-    for size in [*([batch] if enough else []), *(size for size in least if size <= batch)]:
-        changes = [part.suitable(sizes(size)) for part in parts]
-        if None not in changes:
-            break
-    else:
-        size, changes = batch, []
-    options = {} if size == batch else {'train_dataloader.batch_size': size} | _splits(model, size)
-    for change in changes:
-        options |= change
+    least = [size for size in batch_sizes(drawn, world, batch) if size < batch]
+    candidates = [*([batch] if enough and not (short and 4 * batch * world > drawn) else []), *least]
+    size, changes = fitting(parts, sizes, candidates) or (batch, None)
+    options: dict[str, Any] = {}
+    if changes is not None:
+        smaller = {'train_dataloader.batch_size': size} | splits_for(getattr(model, 'backbone', None), size)
+        options = (smaller if size < batch else {}) | changes
+        if epochs >= TRIAL and (more := epochs_for(steps(size), epochs)) > epochs:
+            options['train_cfg.max_epochs'] = more
     words = ' '.join(f'{key}={value}' for key, value in options.items())
     advice = f'These sizes fit {drawn} images: --cfg-options {words}' if words else 'More images are needed.'
     text = f'{". ".join(misfit.reason for misfit in found)}. {advice}'
     return text, any(misfit.fatal for misfit in found)
 
 
-def _splits(model: Any, size: int) -> dict[str, int]:
-    """Return the option for groups of BatchNorm of at least 2 images each, if those of the model are smaller."""
-    splits = getattr(getattr(model, 'backbone', None), 'num_splits', 1)
+def fitting(
+    parts: Sequence[Any], sizes: Callable[[int], Sizes], candidates: Iterable[int]
+) -> tuple[int, dict[str, int]] | None:
+    """Return the first batch size with which all parts of a training can be, and the options that they need for it.
+
+    Args:
+        parts: Head, and sampler if it is one of this project.
+        sizes: The sizes of the training, by the batch size of a process.
+        candidates: Batch sizes, the one that is wanted first.
+    """
+    for size in candidates:
+        changes = [part.suitable(sizes(size)) for part in parts]
+        if None not in changes:
+            return size, {key: value for change in changes for key, value in change.items()}
+    return None
+
+
+def splits_for(backbone: Any, size: int) -> dict[str, int]:
+    """Return the option for groups of BatchNorm of at least 2 images each, if those of a backbone are smaller."""
+    splits = getattr(backbone, 'num_splits', 1)
     fits = size % splits == 0 and size >= 2 * splits
     return {} if fits else {'model.backbone.num_splits': max(size // 2, 1)}
 

@@ -68,7 +68,7 @@ class InfoNCEHead(BaseHead):
         found, own = super().misfits(sizes), f'model.head.queue_size is {self.queue.size}, but '
         if self.queue.size < sizes.batch:
             found.append(Misfit(f'{own}a batch of all processes has {sizes.batch} images', fatal=True))
-        if self.queue.size > sizes.images:
+        if self.queue.size > sizes.most:
             found.append(
                 Misfit(
                     f'{own}the training data set has only {sizes.images} images: the queue holds keys of the very '
@@ -78,13 +78,11 @@ class InfoNCEHead(BaseHead):
         return found
 
     def suitable(self, sizes: Sizes) -> dict[str, int] | None:
-        """Return a queue of a quarter of the data set; None if a batch is more than that."""
+        """Return a queue of whole batches, of a quarter of the data set; None if a batch is more than that."""
         options = super().suitable(sizes)
-        if options is None or sizes.batch <= self.queue.size <= sizes.images:
+        if options is None or sizes.batch <= self.queue.size <= sizes.most:
             return options
-        if queue_for(sizes) == 0:
-            return None
-        return options | {'model.head.queue_size': max(sizes.images // 4, sizes.batch)}
+        return options | {'model.head.queue_size': queue_for(sizes)} if queue_for(sizes) else None
 
     @full_precision
     def shared(self, query: Tensor) -> Tensor | None:

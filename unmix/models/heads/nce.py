@@ -89,7 +89,7 @@ class NCEHead(InstanceHead):
     def misfits(self, sizes: Sizes) -> list[Misfit]:
         """Return more negatives than there are images; and ``num_instances``."""
         found = super().misfits(sizes)
-        if self.num_negatives > sizes.images:
+        if self.num_negatives > sizes.most:
             reason = f'model.head.num_negatives is {self.num_negatives}, but the training data set has only'
             found.append(Misfit(f'{reason} {sizes.images} images, which are drawn several times each'))
         return found
@@ -97,7 +97,7 @@ class NCEHead(InstanceHead):
     def suitable(self, sizes: Sizes) -> dict[str, int] | None:
         """Return negatives of a quarter of the data set, and ``num_instances``."""
         options = dict(super().suitable(sizes) or {})
-        if self.num_negatives > sizes.images:
+        if self.num_negatives > sizes.most:
             options['model.head.num_negatives'] = max(sizes.images // 4, 1)
         return options
 

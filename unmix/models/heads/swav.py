@@ -122,7 +122,7 @@ class SwAVHead(BaseHead):
                     fatal=True,
                 )
             )
-        if self.queue_size > sizes.images:
+        if self.queue_size > sizes.most:
             reason = f'model.head.queue_size is {self.queue_size}, but the training data set has only'
             found.append(Misfit(f'{reason} {sizes.images} images'))
         if prototypes > most_prototypes(sizes.images):
@@ -142,7 +142,7 @@ class SwAVHead(BaseHead):
     def suitable(self, sizes: Sizes) -> dict[str, int] | None:
         """Return a queue of whole batches, or none, and prototypes of ten images each."""
         options, queue, prototypes = dict(super().suitable(sizes) or {}), self.queue_size, self.prototypes.out_features
-        if queue % sizes.batch or queue > sizes.images:
+        if queue % sizes.batch or queue > sizes.most:
             queue = min(queue // sizes.batch * sizes.batch, queue_for(sizes))
             options['model.head.queue_size'] = queue
         if prototypes > min(most_prototypes(sizes.images), sizes.batch + queue):

@@ -1,0 +1,23 @@
+"""SwAV, two views on a folder of your own images.
+
+unmix train --data DIR --method swav --mixture none
+python tools/train.py configs/quickstart/swav_folder.py --data DIR
+
+The command looks at the images and at the machine, and chooses sizes, epochs and learning rate: docs/custom_data.md.
+The numbers below are for some thousand images.
+"""
+
+_base_ = ['../_base_/folder.py', '../_base_/default_runtime.py']
+
+max_epochs, dim = 100, 128
+largest = dict(num_prototypes=3000)  # of model.head, on many images
+
+model = dict(
+    type='SwAV',
+    backbone=dict(type='ResNet', depth=18),
+    neck=dict(type='MLPNeck', in_dim=512, hidden_dim=512, out_dim=dim, norm=True),
+    head=dict(type='SwAVHead', dim=dim, num_prototypes=100, temperature=0.1, epsilon=0.05, freeze_steps=50),
+)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='LARC', lr=0.6, momentum=0.9, weight_decay=1e-6))
+param_scheduler = [dict(type='CosineLR', by_epoch=False)]
+train_cfg = dict(type='TrainLoop', max_epochs=max_epochs)

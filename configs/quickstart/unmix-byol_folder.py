@@ -1,0 +1,4 @@
+"""BYOL + Un-Mix on a folder of your own images: unmix train --data DIR --method byol."""
+
+_base_ = './byol_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

@@ -1,0 +1,4 @@
+"""CMC + Un-Mix on a folder of your own images: unmix train --data DIR --method cmc."""
+
+_base_ = './cmc_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

@@ -1,0 +1,4 @@
+"""DeepCluster-v2 + Un-Mix on a folder of your own images: unmix train --data DIR --method deepclusterv2."""
+
+_base_ = './deepclusterv2_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

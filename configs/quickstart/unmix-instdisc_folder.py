@@ -1,0 +1,4 @@
+"""InstDisc + Un-Mix on a folder of your own images: unmix train --data DIR --method instdisc."""
+
+_base_ = './instdisc_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

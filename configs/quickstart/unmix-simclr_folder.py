@@ -1,0 +1,4 @@
+"""SimCLR + Un-Mix on a folder of your own images: unmix train --data DIR --method simclr."""
+
+_base_ = './simclr_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

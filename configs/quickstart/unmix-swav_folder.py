@@ -1,0 +1,4 @@
+"""SwAV + Un-Mix on a folder of your own images: unmix train --data DIR --method swav."""
+
+_base_ = './swav_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

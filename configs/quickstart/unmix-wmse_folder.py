@@ -1,0 +1,4 @@
+"""W-MSE + Un-Mix on a folder of your own images: unmix train --data DIR --method wmse."""
+
+_base_ = './wmse_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

@@ -1,0 +1,169 @@
+"""``unmix train --data DIR``: a plan, a training, and what its features can be used for."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from unmix.apis import folder, load_config
+from unmix.cli import main
+
+TRAIN = Path(__file__).parents[2] / 'tools' / 'train.py'
+SMALL = ['--cfg-options', 'train_cfg.max_epochs=2', 'num_threads=1', 'train_dataloader.num_workers=0']
+
+
+def make(root: Path, classes: int = 2, images: int = 20) -> Path:
+    """Noise in two colours: images of 40 to 59 x 48 px."""
+    rng = np.random.default_rng(0)
+    for c in range(classes):
+        place = root / f'class{c}' if classes > 1 else root
+        place.mkdir(parents=True, exist_ok=True)
+        for i in range(images):
+            pixels = rng.integers(0, 128, (48, 40 + i, 3)) + np.array([127 * c, 60, 127 - 127 * c])
+            Image.fromarray(pixels.astype(np.uint8)).save(place / f'{i}.png')
+    return root
+
+
+@pytest.fixture
+def known_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, 'measure_pace', lambda cfg: (20.0, 3))
+
+
+def run(*arguments: Any) -> None:
+    main(['train', *map(str, arguments)])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('known_pace')
+@pytest.mark.parametrize('form', ['--data', 'recipe and --data', 'recipe and data_root'])
+def test_the_plan_is_printed(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = make(tmp_path / 'images'), tmp_path / 'out'
+    arguments: list[Any] = {
+        '--data': ['--data', data],
+        'recipe and --data': ['unmix-moco_folder', '--data', data],
+        'recipe and data_root': ['unmix-moco_folder', '--cfg-options', f'data_root={data}'],
+    }[form]
+    run(*arguments, '--out', out, '--minutes', 5, '--dry-run')
+    printed = capsys.readouterr().out
+    assert '40 images, 2 classes' in printed
+    assert re.search(r'32 images, 4 steps an epoch, no image left out; \d+ epochs', printed)
+    assert 'measured on 3 steps of batch 8' in printed
+    for key in ('train_dataloader.batch_size', '--minutes, train_cfg.max_epochs', '--backbone, model.backbone.depth'):
+        assert key in printed
+    assert f"type='{'SimCLR' if form == '--data' else 'MoCo'}'" in printed
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures('known_pace')
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--data', 'lost'], 'there is no folder'),
+    (['--data', 'images', '--method', 'simcrl'], "--method is 'simcrl'. Did you mean simclr?"),
+    (['--data', 'images', '--minutes', '0'], '--minutes is 0; expected a time above 0'),
+    (['moco_digits', '--data', 'images'], '--data goes with --method, or with the recipe of a folder'),
+    (['moco_digits', '--method', 'byol', '--minutes', '3'], '--method and --minutes: only for a training on a folder'),
+    (['byol_folder', '--data', 'images', '--method', 'moco'], 'byol_folder is the recipe of byol'),
+    (['--data', 'images', '--resume'], 'holds no config of a run on a folder'),
+    (['--data', 'images', '--resume', '--minutes', '3'], '--resume goes on with the plan of the run'),
+    (['--data', 'three'], 'three has 3 images to train on, too few for a batch'),
+])  # fmt: skip
+def test_errors_are_one_message(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / 'images')
+    make(tmp_path / 'three', 1, 3)
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert 'Traceback' not in error
+    assert not Path('work_dirs').exists()
+
+
+@pytest.mark.slow
+def test_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With labels: a table, commands that work, a config that evaluates, and weights that torchvision loads."""
+    data, out = make(tmp_path / 'images'), tmp_path / 'out'
+    run('--data', data, '--out', out, '--minutes', 2, *SMALL)
+    printed = capsys.readouterr().out
+    assert 'random initialisation' in printed
+    assert 'Health of the features: effective rank' in printed
+    results = json.loads((out / 'results.json').read_text())
+    assert {'top1', 'random_init_top1', 'raw_pixels_top1'} <= results['knn'].keys()
+    commands = re.findall(r'^  unmix (\w+) (.*)$', printed, re.MULTILINE)
+    assert [name for name, _ in commands] == ['features', 'convert']
+    for name, words in commands:
+        moved = words.replace('features.npz', f'{tmp_path}/f.npz').replace(' resnet18.pth', f' {tmp_path}/r.pth')
+        main([name, *moved.split()])
+    assert np.load(tmp_path / 'f.npz')['features'].shape == (40, 512)
+    network = torchvision.models.resnet18()
+    state = torch.load(tmp_path / 'r.pth', weights_only=True)
+    assert network.load_state_dict(state.get('state_dict', state), strict=False).missing_keys in (
+        [], ['fc.weight', 'fc.bias'],
+    )  # fmt: skip
+
+    (config,) = out.glob('*_folder.py')
+    main(['test', str(config), str(out / 'epoch_2.pth')])
+    assert json.loads((out / 'results.json').read_text())['knn']['top1'] == results['knn']['top1']
+
+    with pytest.raises(SystemExit):
+        run('--data', data, '--out', out, '--minutes', 2, *SMALL)
+    assert f'A run was begun in {out} before' in capsys.readouterr().err
+    run('--data', data, '--out', out, '--resume')
+    assert 'Nothing is left to train' in ''.join(path.read_text() for path in out.glob('*/*.log'))
+    run('--data', data, '--out', out, '--overwrite', '--minutes', 2, *SMALL)
+    assert len(list(out.glob('*_folder.py'))) == 1
+
+
+@pytest.mark.slow
+def test_a_training_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = make(tmp_path / 'images', 1, 20), tmp_path / 'out'
+    (data / '0.png').write_text('no image')
+    run('--data', data, '--out', out, '--method', 'simclr', '--mixture', 'none', '--minutes', 2, *SMALL)
+    printed = capsys.readouterr().out
+    assert 'no labels' in printed
+    assert '1 of the images looked at cannot be read: 0.png' in printed
+    assert 'no sign of a collapse' in printed or 'signs of a collapse' in printed
+    (words,) = re.findall(r'^  unmix features (.*) --out features.npz$', printed, re.MULTILINE)
+    (data / '0.png').unlink()
+    main(['features', *words.split(), '--out', str(tmp_path / 'f.npz')])
+    assert np.load(tmp_path / 'f.npz')['features'].shape == (19, 512)
+    cfg = load_config(str(out / 'simclr_folder.py'))
+    assert cfg.model.get('unmix') is None
+    assert 'knn' not in json.loads((out / 'results.json').read_text())  # it has the skipped images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', [method for method in folder.METHODS if method != 'simclr'])
+def test_every_method_trains(method: str, tmp_path: Path) -> None:
+    data, out = make(tmp_path / 'images', 2, 30), tmp_path / 'out'
+    run('--data', data, '--out', out, '--method', method, '--minutes', 2, *SMALL)
+    assert (out / 'epoch_2.pth').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.ranks
+def test_two_processes_follow_one_plan(tmp_path: Path) -> None:
+    """The first one measures and plans; both train on batches of half the size, with one learning rate."""
+    data, out = make(tmp_path / 'images', 2, 30), tmp_path / 'out'
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(TRAIN)]
+    command += ['--data', str(data), '--method', 'moco', '--out', str(out), '--launcher', 'pytorch', '--minutes', '3']
+    environment = os.environ | {'PYTHONPATH': str(TRAIN.parents[1])}
+    done = subprocess.run([*command, *SMALL], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('steps of one process of batch 4') == 1
+    cfg = load_config(str(out / 'unmix-moco_folder.py'))
+    assert cfg.train_dataloader.batch_size == 4
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.06 * 8 / 128)
+    assert (out / 'epoch_2.pth').is_file()

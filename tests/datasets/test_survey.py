@@ -1,0 +1,106 @@
+"""What a look at a folder finds, by folders whose content is known."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unmix.datasets import ImageFolder, Subset
+from unmix.datasets.survey import survey
+
+
+def images(folder: Path, sizes: Iterable[tuple[int, int]], mode: str = 'RGB', suffix: str = 'png') -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, size in enumerate(sizes):
+        Image.new(mode, size, 30 * i).save(folder / f'{mode}{i}.{suffix}')
+
+
+def test_classes_sizes_and_channels(tmp_path: Path) -> None:
+    images(tmp_path / 'a', [(40, 30), (30, 90), (31, 32)])
+    images(tmp_path / 'b', [(10, 200)], mode='L')
+    (tmp_path / 'b' / 'notes.txt').write_text('no image')
+    facts = survey(tmp_path)
+    assert (facts.images, facts.classes) == (4, (3, 1))
+    assert (facts.side, facts.smallest, facts.largest) == (30, 10, 200)
+    assert facts.modes == (('RGB', 3), ('L', 1))
+    assert not facts.grey
+    assert (facts.broken, facts.tested, facts.root) == ((), None, str(tmp_path))
+
+
+def test_images_without_folders(tmp_path: Path) -> None:
+    images(tmp_path, [(8, 8)] * 3, mode='L')
+    facts = survey(tmp_path)
+    assert (facts.images, facts.classes, facts.grey) == (3, (), True)
+
+
+def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
+    """The images are there, so the training has no reason to end; there are no labels then."""
+    for name in ('a', 'b'):
+        images(tmp_path / name, [(8, 8)] * 2)
+    (tmp_path / 'empty').mkdir()
+    facts = survey(tmp_path)
+    assert (facts.images, facts.classes) == (4, ())
+
+
+def test_broken_images_are_named(tmp_path: Path) -> None:
+    """A text named .png, an empty file, and a JPEG whose end is missing."""
+    images(tmp_path, [(64, 64)] * 5, suffix='jpg')
+    (tmp_path / 'text.png').write_text('no image')
+    (tmp_path / 'empty.jpg').touch()
+    whole = (tmp_path / 'RGB0.jpg').read_bytes()
+    (tmp_path / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
+    facts = survey(tmp_path)
+    assert facts.broken == ('cut.jpg', 'empty.jpg', 'text.png')
+    assert facts.images == 8
+
+
+def test_a_folder_of_broken_images(tmp_path: Path) -> None:
+    (tmp_path / 'text.png').write_text('no image')
+    with pytest.raises(ValueError, match=r'none of 1 images can be read, e\.g\. text\.png'):
+        survey(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['val', 'valid', 'validation', 'test'])
+def test_a_folder_that_is_divided_already(name: str, tmp_path: Path) -> None:
+    for part, classes in (('train', 'abc'), (name, 'ab')):
+        for one in classes:
+            images(tmp_path / part / one, [(9, 9)] * 2)
+    facts = survey(tmp_path)
+    assert (facts.images, facts.classes) == (6, (2, 2, 2))
+    assert (facts.root, facts.tested) == (str(tmp_path / 'train'), str(tmp_path / name))
+
+
+@pytest.mark.parametrize('other', ['z', ''])
+def test_parts_of_other_classes_or_none_are_images_like_all(other: str, tmp_path: Path) -> None:
+    for one in ('a', 'b'):
+        images(tmp_path / 'train' / one, [(9, 9)] * 2)
+    for one in ('a', other):
+        images(tmp_path / 'val' / one, [(9, 9)])
+    facts = survey(tmp_path)
+    assert (facts.root, facts.tested) == (str(tmp_path), None)
+    assert (facts.images, facts.classes) == (4 + len({'a', other}), ())
+
+
+def test_no_folder_and_no_image(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match='there is no folder'):
+        survey(tmp_path / 'lost')
+    with pytest.raises(FileNotFoundError, match='holds no image'):
+        survey(tmp_path)
+
+
+def test_what_is_held_out_is_not_trained_on(tmp_path: Path) -> None:
+    for name, number in (('a', 7), ('b', 12), ('c', 1)):
+        images(tmp_path / name, [(8, 8)] * number)
+    tested, trained = (Subset(ImageFolder(tmp_path), share=0.2, rest=rest) for rest in (False, True))
+    assert sorted(tested.rows.tolist() + trained.rows.tolist()) == list(range(20))
+    assert tested.labels is not None
+    assert tested.labels.tolist() == [0] * 2 + [1] * 3 + [2]
+    part = Subset(trained, num_images=5)
+    assert len(part) == 5
+    assert set(part.paths.tolist()) < set(trained.paths.tolist())
+    assert part.rows.tolist() == Subset(trained, num_images=5).rows.tolist()
+    assert part.rows.tolist() != Subset(trained, num_images=5, seed=1).rows.tolist()
+    assert len(Subset(trained, num_images=50)) == len(trained)
+    with pytest.raises(ValueError, match='no image is left'):
+        Subset(trained, share=1.0, rest=True)
