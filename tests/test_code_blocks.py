@@ -16,6 +16,7 @@ import torchvision
 from PIL import Image
 
 from unmix.apis.convert import convert
+from unmix.apis.doctor import doctor
 from unmix.apis.features import features
 from unmix.apis.train import evaluate, train
 from unmix.apis.zoo_commands import download, list_entries
@@ -31,7 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(('train', 'tools/train'), train),
     **dict.fromkeys(('test', 'tools/test'), evaluate),
     **dict.fromkeys(('convert', 'model_converters/convert'), convert),
-    **{'features': features, 'list': list_entries, 'download': download},
+    **{'features': features, 'list': list_entries, 'download': download, 'doctor': doctor},
 }
 
 
@@ -149,7 +150,7 @@ def test_commands_are_read(text: Path, name: str, words: list[str], monkeypatch:
         COMMANDS[name](words)
     args = vars(caught.value.args[0])
     config = args.get('config')
-    if config and not re.search(r'[A-Z]|^my_|^(?:unmix-)?simsiam', config):
+    if config and not re.search(r'[A-Z]|^my_|^work_dirs/|^(?:unmix-)?simsiam', config):
         load_config(str(find_config(config)), args.get('cfg_options'))
 
 
