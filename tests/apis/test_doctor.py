@@ -215,7 +215,7 @@ def test_an_image_in_both_parts_and_twice_in_one_is_a_leak_and_a_duplicate(clean
 def config(folder: Path, **changes: Any) -> list[str]:
     options = {'data_root': folder, 'train_dataloader.batch_size': 8, 'model.head.queue_size': 8,
                'data_preprocessor.mean': [123, 130, 120], 'data_preprocessor.std': [70, 70, 70],
-               'model.backbone.width': 4, 'model.neck.in_dim': 32}  # fmt: skip
+               'model.backbone.width': 4, 'model.neck.in_dim': 32, 'train_cfg.max_epochs': 400}  # fmt: skip
     options |= {key.replace('__', '.'): value for key, value in changes.items()}
     return ['quickstart/unmix-moco_folder', '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
 
@@ -258,6 +258,7 @@ def test_a_data_set_that_cannot_be_built_is_a_finding(clean: Path, tmp_path: Pat
         "_base_ = 'unmix::quickstart/unmix-moco_folder.py'\n"
         f"train_dataloader = dict(batch_size=8, dataset=dict(data_root='{clean / 'train'}'))\n"
         'model = dict(head=dict(queue_size=8))\n'
+        'train_cfg = dict(max_epochs=400)\n'
         f"val_dataloader = dict(batch_size=8, dataset=dict(type='ImageFolder', data_root='{clean / 'test'}'))\n"
         "val_cfg, val_evaluator = dict(type='ValLoop'), dict(type='Accuracy')\n"
     )
