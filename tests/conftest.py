@@ -15,8 +15,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Shells let what they start in the background ignore Ctrl-C, which tests send to trainings."""
+    """Shells let what they start in the background ignore Ctrl-C, and nohup SIGHUP, which tests send to trainings."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, 'SIGHUP'):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

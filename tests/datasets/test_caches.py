@@ -32,7 +32,7 @@ def held() -> list[str]:
     gc.collect()
     folder = Path('/proc/self/fd')
     names = [os.readlink(path) for path in folder.iterdir() if os.path.islink(path)] if folder.is_dir() else []
-    return [name for name in names if 'unmix-' in name]
+    return [name for name in names if 'unmix-' in os.path.basename(name)]
 
 
 @pytest.mark.parametrize('cache', CACHES)

@@ -199,13 +199,14 @@ def test_a_folder_with_one_bad_jpeg_trains_and_says_which(tmp_path: Path, capsys
         'model.backbone.num_splits': 1, 'model.neck.in_dim': 32, 'model.head.queue_size': 4,
         'train_dataloader.dataset.broken': 'skip',
     }  # fmt: skip
-    command = ['train', 'quickstart/unmix-moco_folder', '--work-dir', str(tmp_path / 'run'), '--cfg-options']
-    main([*command, *(f'{key}={value}' for key, value in options.items())])
+    command = ['train', 'quickstart/unmix-moco_folder', '--out']
+    words = [f'{key}={value}' for key, value in options.items()]
+    main([*command, str(tmp_path / 'run'), '--cfg-options', *words])
     assert skipped(tmp_path / 'run') == {'train': {'07.jpg': 2}}
     assert '1 images could not be read, and others took their places: 07.jpg (2 times)' in log(tmp_path / 'run')
-    del options['train_dataloader.dataset.broken']
+    words[-1] = 'train_dataloader.dataset.broken=error'
     with pytest.raises(SystemExit):
-        main([*command, *(f'{key}={value}' for key, value in options.items())])
+        main([*command, str(tmp_path / 'other'), '--cfg-options', *words])
     error = capsys.readouterr().err
     assert f'error: The image {bad} cannot be read' in error
     assert f'It is number 7 of the data set. "unmix doctor {tmp_path}" lists all such images' in error

@@ -71,9 +71,8 @@ def argument_parser(
         nargs=None if needs_config else '?',
         help='path of a config, or name of one of this project, METHOD/NAME',
     )
-    parser.add_argument(
-        '--work-dir', '--out', help='where logs, checkpoints and results go (default: work_dirs/CONFIG_NAME)'
-    )
+    names = ['--work-dir'] if needs_config else ['--work-dir', '--out']
+    parser.add_argument(*names, help='where logs, checkpoints and results go (default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
