@@ -154,6 +154,7 @@ def runner(work_dir: Path, epochs: int, **kwargs: Any) -> Runner:
     )
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_its_own_checkpoint_and_ends_as_an_uninterrupted_one(tmp_path: Path):
     """The checkpoint of a Runner holds HistoryBuffers; ``published_keys`` makes CheckpointHook load it as well."""
     whole = runner(tmp_path / 'whole', epochs=4)

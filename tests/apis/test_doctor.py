@@ -47,6 +47,7 @@ def found(report: dict[str, Any]) -> dict[str, list[str]]:
     return {f'{finding.kind} in {finding.part}': finding.images for finding in report['findings']}
 
 
+@pytest.mark.slow
 def test_clean_photographs_and_digits_have_no_findings(clean: Path, tmp_path: Path) -> None:
     assert found(examine_data(clean)) == {}
     for number, (image, label) in enumerate(zip(*load_digits(return_X_y=True), strict=True)):

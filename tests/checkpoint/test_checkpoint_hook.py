@@ -146,6 +146,7 @@ def test_checkpoints_do_not_depend_on_the_thread(tmp_path: Path):
         assert torch.equal(*momenta)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_training_waits_for_the_thread(tmp_path: Path):
     class Break(Hook):
         def before_train_epoch(self, runner: Runner) -> None:

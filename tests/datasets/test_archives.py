@@ -149,6 +149,7 @@ def same(ours: list[dict], theirs: list[dict]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('form', FORMS)
 def test_all_forms_give_the_batches_of_the_folder(tmp_path: Path, form: str) -> None:
     members = images(tmp_path / 'x')

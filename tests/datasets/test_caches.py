@@ -35,6 +35,7 @@ def held() -> list[str]:
     return [name for name in names if 'unmix-' in os.path.basename(name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cache', CACHES)
 @pytest.mark.parametrize('form', ['folder', 'stored', 'deflated', 'map', 'tar', 'tars'])
 def test_all_caches_give_the_batches_of_the_folder(tmp_path: Path, form: str, cache: str) -> None:

@@ -80,6 +80,7 @@ def train(tmp_path, epochs=1, interval=3, patience=5, changes=None, without=(), 
     return runner, [message for message in messages if 'Health' in message or 'queue' in message]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('fault', 'words', 'advice'), [
     ('nan', 'a batch hold NaN or infinity', 'optim_wrapper.clip_grad'),
     ('constant', 'the same feature', 'model.neck.norm=True'),

@@ -100,6 +100,7 @@ def test_first_images_reach_workers_that_are_spawned() -> None:
     assert [batch['inputs'].tolist() for batch in loader] == [[0, 1], [2, 3]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('length', [24, 16])
 def test_an_epoch_of_a_stream_is_its_length(tmp_path: Path, length: int) -> None:
     runner = toy_runner(tmp_path, **stream(length=length))

@@ -164,6 +164,7 @@ def test_a_shortened_schedule_works_or_says_how(tmp_path: Path) -> None:
     assert refused > 20  # those of SwAV, DeepCluster-v2, PIC, W-MSE and BYOL warm up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('schedule', 'message'), [
     ([dict(type='RampCosineLR', warmup=5, convert_to_iter_based=True)], r'param_scheduler\.0\.warmup is 5 epochs, .*2'),
     ([dict(type='RampCosineLR', warmup=40, by_epoch=False)], r'scheduler\.0\.warmup is 40 iterations, .* only 12'),

@@ -24,6 +24,7 @@ def hold(work_dir: Path) -> int:
     return pid
 
 
+@pytest.mark.slow
 def test_a_second_training_is_refused_and_a_killed_one_forgotten(tmp_path: Path):
     runner = toy_runner(tmp_path)
     (tmp_path / '.epoch_1.1.pth').write_bytes(b'what the first one is about to rename')

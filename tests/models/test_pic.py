@@ -327,6 +327,7 @@ def test_recent_classes_are_dense_training_with_the_same_loss(kind, momentum):
     assert sorted(head.recent.ids.tolist()) == sorted(oracle.recent)
 
 
+@pytest.mark.slow
 def test_without_the_correction_it_is_another_training():
     head, optimizer = recent_head(**SGD)
     head.recent.history.advance = lambda step: None
