@@ -16,6 +16,7 @@ from PIL import Image
 
 from unmix.apis import folder, load_config
 from unmix.cli import main
+from unmix.engine import pace
 
 TRAIN = Path(__file__).parents[2] / 'tools' / 'train.py'
 SMALL = ['--cfg-options', 'train_cfg.max_epochs=2', 'num_threads=1', 'train_dataloader.num_workers=0']
@@ -31,6 +32,11 @@ def make(root: Path, classes: int = 2, images: int = 20) -> Path:
             pixels = rng.integers(0, 128, (48, 40 + i, 3)) + np.array([127 * c, 60, 127 - 127 * c])
             Image.fromarray(pixels.astype(np.uint8)).save(place / f'{i}.png')
     return root
+
+
+@pytest.fixture(autouse=True)
+def _few_measured_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, 'SECONDS', 0.0)
 
 
 @pytest.fixture
@@ -71,8 +77,8 @@ def test_the_plan_is_printed(form: str, tmp_path: Path, capsys: pytest.CaptureFi
     (['moco_digits', '--data', 'images'], '--data goes with --method, or with the recipe of a folder'),
     (['moco_digits', '--method', 'byol', '--minutes', '3'], '--method and --minutes: only for a training on a folder'),
     (['byol_folder', '--data', 'images', '--method', 'moco'], 'byol_folder is the recipe of byol'),
-    (['--data', 'images', '--resume'], 'holds no config of a run on a folder'),
-    (['--data', 'images', '--resume', '--minutes', '3'], '--resume goes on with the plan of the run'),
+    (['--data', 'images', '--resume', 'lost.pth'], 'holds no config of a run on a folder'),
+    (['--data', 'images', '--resume', 'lost.pth', '--minutes', '3'], '--resume goes on with the plan of the run'),
     (['--data', 'three'], 'three has 3 images to train on, too few for a batch'),
 ])  # fmt: skip
 def test_errors_are_one_message(
@@ -95,7 +101,7 @@ def test_errors_are_one_message(
 def test_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With labels: a table, commands that work, a config that evaluates, and weights that torchvision loads."""
     data, out = make(tmp_path / 'images'), tmp_path / 'out'
-    run('--data', data, '--out', out, '--minutes', 2, *SMALL)
+    run('--data', data, '--out', out, '--resume', '--minutes', 2, *SMALL)  # nothing is there yet: it begins
     printed = capsys.readouterr().out
     assert 'random initialisation' in printed
     assert 'Health of the features: effective rank' in printed

@@ -88,7 +88,8 @@ def read_request(args: argparse.Namespace) -> Request | None:
     recipe = recipe_name(method, mixture)
     work_dir = args.work_dir or os.path.join('work_dirs', Path(recipe).stem)
     options.pop('data_root', None)
-    if args.resume is not None or begun_by_this_job(work_dir):
+    # With --resume alone, a work dir that no run has used is that of a new one.
+    if args.resume not in (None, 'auto') or (args.resume and _is_used(work_dir)) or begun_by_this_job(work_dir):
         _resume(args, work_dir, asked)
         return None
     _refuse_used(work_dir, args.overwrite or args.dry_run)
@@ -114,9 +115,12 @@ def _own_recipe(config: str) -> _Recipe | None:
     return _Recipe(method, 'none' if method == name else 'both')
 
 
+def _is_used(work_dir: str) -> bool:
+    return current_run(work_dir) is not None or any(Path(work_dir).glob('*.pth'))
+
+
 def _refuse_used(work_dir: str, overwrite: bool) -> None:
-    used = current_run(work_dir) is not None or any(Path(work_dir).glob('*.pth'))
-    if used and not overwrite:
+    if _is_used(work_dir) and not overwrite:
         raise ValueError(
             f'A run was begun in {shown(work_dir)} before. Go on with it by --resume, begin anew there by --overwrite, '
             'which replaces its files, or give another place by --out.'
@@ -124,19 +128,27 @@ def _refuse_used(work_dir: str, overwrite: bool) -> None:
 
 
 def _resume(args: argparse.Namespace, work_dir: str, asked: Sequence[str]) -> None:
-    """Let the arguments name the config that a run on a folder has left in its work dir.
+    """Let the arguments name the config that a run on a folder has left in its work dir, or beside its checkpoint.
+
+    Where there is none, a recipe that was named is resumed as it stands, with the options given.
 
     Raises:
-        ValueError: If there is none, or the arguments ask for another plan.
+        ValueError: If there is neither, or the arguments ask for another plan.
     """
     if asked and args.resume is not None:
         raise ValueError(f'--resume goes on with the plan of the run: leave out {" and ".join(asked)}.')
-    configs = sorted(Path(work_dir).glob(f'*{ENDING}'), key=lambda path: path.stat().st_mtime)
-    if not configs:
+    args.work_dir = work_dir
+    places = [work_dir, *([] if args.resume in (None, 'auto') else [os.path.dirname(args.resume)])]
+    found = [sorted(Path(place).glob(f'*{ENDING}'), key=lambda path: path.stat().st_mtime) for place in places]
+    configs = next(filter(None, found), [])
+    if configs:
+        args.config = str(configs[-1])
+        if args.cfg_options:
+            args.cfg_options.pop('data_root', None)
+    elif args.config is None:
         raise ValueError(f'--resume: {shown(work_dir)} holds no config of a run on a folder. Give its place by --out.')
-    args.config, args.work_dir = str(configs[-1]), work_dir
-    if args.cfg_options:
-        args.cfg_options.pop('data_root', None)
+    elif args.data is not None:
+        args.cfg_options = dict(args.cfg_options or {}, data_root=args.data)
 
 
 def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Config | None:
