@@ -11,7 +11,10 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from unmix.datasets.base import BaseDataset, Pipeline
 from unmix.datasets.caches import CACHES, HostCache
 from unmix.datasets.decode import BrokenImage, decode_image
+from unmix.datasets.decoders import check_decoder
 from unmix.utils.names import shown
+
+CHANNELS = 3  # of the images that a cache keeps decoded
 
 
 class Files(Protocol):
@@ -31,7 +34,7 @@ class Files(Protocol):
 
 
 class EncodedDataset(BaseDataset):
-    """Images of :class:`Files`, as RGB; a subclass calls :meth:`use`.
+    """Images of :class:`Files`, as RGB, or by ``decoder`` as they are stored; a subclass calls :meth:`use`.
 
     Args:
         pipeline: As for :class:`BaseDataset`.
@@ -46,13 +49,19 @@ class EncodedDataset(BaseDataset):
         cache_size: Side of the images that ``'decoded'`` keeps: the shorter side is resized to it (bilinear,
             antialiased), and the centre is cropped. Images of that size stay as they are. None: that of the first
             image.
+        decoder: What decodes the files: 'auto', 'pil', 'cv2', 'turbojpeg' or 'tifffile'; see :func:`decode_image`.
+        backend_args: Where the files are: arguments of a file backend of MMEngine, with its name as ``backend``, such
+            as ``dict(backend='lmdb', db_path='train.lmdb')``; see :class:`~unmix.datasets.storage.Storage`. None: on
+            this machine, or what the prefix of the address says (``http://``).
 
     Attributes:
         files: Where the bytes of the images come from.
         paths: (N,) bytes, names of the images.
 
     Raises:
-        ValueError: If ``cache`` is another, does not go with ``cache_size``, or does not fit into the memory.
+        ImportError: If the package of the decoder or backend is not installed.
+        ValueError: If ``cache`` is another, does not go with ``cache_size``, or does not fit into the memory; if there
+            is no such decoder or backend, or the decoder cannot do what ``decode_size`` or ``cache`` asks for.
     """
 
     files: Files
@@ -66,8 +75,11 @@ class EncodedDataset(BaseDataset):
         broken: str = 'error',
         cache: str = 'none',
         cache_size: int | None = None,
+        decoder: str = 'auto',
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(pipeline, broken)
+        check_decoder(decoder, decode_size)
         if cache not in CACHES:
             raise ValueError(f'dataset.cache is {cache!r}; expected one of {", ".join(map(repr, CACHES))}.')
         if cache_size is not None and (cache != 'decoded' or cache_size < 1):
@@ -78,6 +90,7 @@ class EncodedDataset(BaseDataset):
         if cache != 'none' and not hasattr(os, 'pread'):
             raise ValueError(f"dataset.cache is {cache!r}, which this system has no means for. Set it to 'none'.")
         self.decode_size, self.exif, self.cache, self.cache_size = decode_size, exif, cache, cache_size
+        self.decoder, self.backend_args = decoder, backend_args
         self._kept: HostCache | None = None
 
     def use(self, files: Files) -> None:
@@ -86,8 +99,8 @@ class EncodedDataset(BaseDataset):
         what = f"dataset.cache='{self.cache}'"
         if self.cache == 'decoded':
             height, width = (self.cache_size,) * 2 if self.cache_size else self._decode(0).shape[1:]
-            self._shape = (int(height), int(width), 3)
-            sizes = torch.full((len(self),), height * width * 3).numpy()
+            self._shape = (int(height), int(width), CHANNELS)
+            sizes = torch.full((len(self),), height * width * CHANNELS).numpy()
             self._kept = HostCache(sizes, self._pixels, False, what)
         elif self.cache != 'none':
             self._sizes = files.sizes()
@@ -106,7 +119,13 @@ class EncodedDataset(BaseDataset):
 
     def _decode(self, index: int, data: bytes | None = None) -> Tensor:
         data = self.files.read(index) if data is None else data
-        image = decode_image(self.files.place(index), self.decode_size, self.exif, data)
+        image = decode_image(self.files.place(index), self.decode_size, self.exif, data, self.decoder)
+        if self.cache == 'decoded' and (image.dtype != torch.uint8 or image.shape[0] != CHANNELS):
+            raise ValueError(
+                f"dataset.cache='decoded' keeps RGB images of 8 bits, but {shown(self.files.place(index))} has "
+                f'{image.shape[0]} channels ({image.dtype}) by decoder={self.decoder!r}. Set '
+                "dataset.cache='full'."
+            )
         return image if self.cache_size is None else _square(image, self.cache_size)
 
     def _bytes(self, index: int) -> bytes | None:

@@ -12,7 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from unmix.datasets.base import BaseDataset
-from unmix.datasets.decode import ORIENTATION, PLAIN, BrokenImage, read_image
+from unmix.datasets.decode import PLAIN, BrokenImage, read_image
+from unmix.datasets.decoders import ORIENTATION
 from unmix.datasets.transforms import to_tensor
 
 try:

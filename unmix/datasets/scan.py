@@ -14,6 +14,7 @@ from torch.utils.data import get_worker_info
 
 from unmix.datasets.archive import FOLDER, LINK, OTHER, Archive, FolderFiles
 from unmix.datasets.decode import readable_suffixes
+from unmix.datasets.storage import StoredFiles
 from unmix.utils.names import byte_array, few, shown, text
 
 SYSTEM = {  # folders of operating systems and file servers, in lower case; others begin with a dot
@@ -84,7 +85,7 @@ class Scan:
         self._follow()
         self._take()
 
-    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive:
+    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive | StoredFiles:
         """Return what reads these images."""
         return FolderFiles(self.root, byte_array(paths))
 
@@ -199,10 +200,10 @@ class Scan:
 
 
 class ArchiveScan(Scan):
-    """The same of the members of an archive, which are no links.
+    """The same of the members of an archive, which are no links, or of the files of a backend.
 
     Args:
-        root: The archive, for messages.
+        root: The archive, or the address of the files, for messages.
         archive: The same.
         folders: As for :class:`Scan`.
 
@@ -210,7 +211,7 @@ class ArchiveScan(Scan):
         ValueError: If a member that is named like an image is a link.
     """
 
-    def __init__(self, root: bytes, archive: Archive, folders: Collection[bytes] | None = None) -> None:
+    def __init__(self, root: bytes, archive: Archive | StoredFiles, folders: Collection[bytes] | None = None) -> None:
         self.archive = archive
         self._rows: dict[bytes, int] = {}
         super().__init__(root, folders)
@@ -267,7 +268,7 @@ class ArchiveScan(Scan):
             self.passed['folders that are no class'] += 1
         return self.wanted is None
 
-    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive:
+    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive | StoredFiles:
         """Return what reads these images."""
         return self.archive.select([self._rows[path] for path in paths])
 
