@@ -83,7 +83,7 @@ def read_image(path: str | bytes | Path, data: bytes | None = None, exif: bool =
             found = image.convert('RGB')
             return found if turn is None else Image.fromarray(np.ascontiguousarray(turn(np.asarray(found))))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def read_file(path: str | bytes | Path) -> bytes:
@@ -99,7 +99,7 @@ def read_file(path: str | bytes | Path) -> bytes:
     except OSError as error:
         if error.errno in EXHAUSTED:
             raise
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def decode_image(
@@ -140,7 +140,7 @@ def decode_image(
     try:
         pixels = _decode(data, least, decoder)
     except ValueError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if pixels is None:
         pixels = np.array(read_image(path, data, exif))
     elif exif and (turn := _turn_of(data, decoder)) is not None:
@@ -174,7 +174,8 @@ def _turn_of(data: bytes, decoder: str) -> Callable[[np.ndarray], np.ndarray] | 
         return None
 
 
-def _unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
+def unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
+    """Return what is wrong with an image that cannot be read."""
     reason = getattr(error, 'strerror', None) or str(error)
     if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
         reason = 'it is empty, or no image of a format that PIL knows'

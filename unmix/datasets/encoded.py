@@ -1,7 +1,7 @@
 """Data sets of encoded images (JPEG, PNG, ...), wherever their bytes come from, and which of them stay in memory."""
 
 import os
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from unmix.datasets.base import BaseDataset, Pipeline
 from unmix.datasets.caches import CACHES, HostCache
-from unmix.datasets.decode import BrokenImage, decode_image
+from unmix.datasets.decode import BrokenImage, decode_image, unreadable
 from unmix.datasets.decoders import check_decoder
 from unmix.utils.names import shown
 
@@ -64,6 +64,7 @@ class EncodedDataset(BaseDataset):
             is no such decoder or backend, or the decoder cannot do what ``decode_size`` or ``cache`` asks for.
     """
 
+    decodes: ClassVar[bool] = True
     files: Files
     paths: np.ndarray
 
@@ -91,7 +92,26 @@ class EncodedDataset(BaseDataset):
             raise ValueError(f"dataset.cache is {cache!r}, which this system has no means for. Set it to 'none'.")
         self.decode_size, self.exif, self.cache, self.cache_size = decode_size, exif, cache, cache_size
         self.decoder, self.backend_args = decoder, backend_args
+        self._reader = getattr(self.pipeline, 'reader', None)
+        if self._reader is not None:
+            self._check_reader()
         self._kept: HostCache | None = None
+
+    def _check_reader(self) -> None:
+        """Take the ``backend_args`` of ``LoadImageFromFile`` in the pipeline, and refuse keys that it replaces."""
+        reader: Any = self._reader
+        keys = dict(decoder=self.decoder, decode_size=self.decode_size)
+        given = [f'{key}={value!r}' for key, value in keys.items() if value not in ('auto', None)]
+        if reader.upright and not self.exif:
+            given.append("exif=False (it has color_type='color_ignore_orientation' for that)")
+        if self.backend_args is not None and reader.backend_args not in (None, self.backend_args):
+            given.append(f'backend_args={self.backend_args}')
+        if given:
+            raise ValueError(
+                f'dataset.{", ".join(given)}, but LoadImageFromFile, the first transform of dataset.pipeline, decodes '
+                'the files as its own arguments say. Give one of both.'
+            )
+        self.backend_args = reader.backend_args or self.backend_args
 
     def use(self, files: Files) -> None:
         """Take images from ``files``, and fill the cache."""
@@ -119,10 +139,17 @@ class EncodedDataset(BaseDataset):
 
     def _decode(self, index: int, data: bytes | None = None) -> Tensor:
         data = self.files.read(index) if data is None else data
-        image = decode_image(self.files.place(index), self.decode_size, self.exif, data, self.decoder)
+        place = self.files.place(index)
+        if self._reader is None:
+            image = decode_image(place, self.decode_size, self.exif, data, self.decoder)
+        else:
+            try:
+                image = self._reader(data)
+            except ValueError as error:
+                raise unreadable(place, error) from error
         if self.cache == 'decoded' and (image.dtype != torch.uint8 or image.shape[0] != CHANNELS):
             raise ValueError(
-                f"dataset.cache='decoded' keeps RGB images of 8 bits, but {shown(self.files.place(index))} has "
+                f"dataset.cache='decoded' keeps RGB images of 8 bits, but {shown(place)} has "
                 f'{image.shape[0]} channels ({image.dtype}) by decoder={self.decoder!r}. Set '
                 "dataset.cache='full'."
             )

@@ -88,7 +88,7 @@ class ImageFolder(EncodedDataset):
     ) -> None:
         super().__init__(pipeline, decode_size, exif, broken, cache, cache_size, decoder, backend_args)
         self.root = path_bytes(data_root)
-        storage = open_storage(backend_args, self.root)
+        storage = open_storage(self.backend_args, self.root)
         self.data_root = Path(text(self.root)) if storage is None else text(self.root)
         if map_file is not None and class_list is not None:
             raise ValueError('dataset.map_file and dataset.class_list both say which classes there are. Give one.')
@@ -106,7 +106,7 @@ class ImageFolder(EncodedDataset):
         beside = class_list is None and map_file is None and isinstance(archive, Archive) and archive.label.any()
         classes: list[bytes] | None = None
         if class_list is not None:
-            classes = sorted(_listed(self.root, class_list, archive, backend_args))
+            classes = sorted(_listed(self.root, class_list, archive, self.backend_args))
         elif labelled and map_file is None and not beside:
             classes = sorted(_scan(self.root, (), archive).folders)
         scan = _scan(self.root, classes, archive)

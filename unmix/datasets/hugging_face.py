@@ -143,7 +143,7 @@ class HuggingFaceDataset(EncodedDataset):
             self.classes = None if names is None else tuple(names)
         table = _encoded(table, image, self.root)
         self.paths = self._names(table, image)
-        storage = None if backend_args is None else open_storage(backend_args, b'')
+        storage = None if self.backend_args is None else open_storage(self.backend_args, b'')
         self.use(TableFiles(table, image, self.paths, self.root, storage))
 
     def _labels(self, table: Any, column: str) -> Tensor:

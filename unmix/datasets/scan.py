@@ -51,6 +51,7 @@ class Scan:
         root: The folder.
         folders: Names of sub-folders: only these are data, also if they are hidden. None: all sub-folders, and the
             images beside them.
+        suffixes: Suffixes of the files that are images, lower case. None: those of PIL's formats.
 
     Attributes:
         folders: Names of the sub-folders that are data, with and without images, unordered.
@@ -64,7 +65,9 @@ class Scan:
         OSError: If ``root`` cannot be read.
     """
 
-    def __init__(self, root: bytes, folders: Collection[bytes] | None = None) -> None:
+    def __init__(
+        self, root: bytes, folders: Collection[bytes] | None = None, suffixes: Collection[str] | None = None
+    ) -> None:
         self.root, self.wanted = root, folders
         self.folders: list[bytes] = []
         self.images: dict[bytes, list[bytes]] = {}
@@ -72,7 +75,7 @@ class Scan:
         self.passed: Counter[str] = Counter()
         self.unreadable: list[bytes] = []
         self.closed: list[bytes] = []
-        self._suffixes = {suffix.encode() for suffix in readable_suffixes()}
+        self._suffixes = {suffix.encode() for suffix in suffixes or readable_suffixes()}
         self._places: dict[bytes, bytes] = {}  # path below root by the real path, of the folders that are read
         self._to_folders: list[bytes] = []  # links
         self._to_files: list[bytes] = []

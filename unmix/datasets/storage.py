@@ -217,7 +217,7 @@ def open_storage(args: dict[str, Any] | None, place: bytes, key: str = 'dataset.
         return None
     if place.lower().endswith((*ARCHIVES, *PACKED)) or INSIDE.match(place):
         raise ValueError(
-            f'{key}: {shown(place)} is an archive, which is read at positions; the backend {storage.name!r} gives whole '
-            'files only. Fetch the archive, or unpack it there.'
+            f'{key}: {shown(place)} is an archive, which is read at positions; the backend {storage.name!r} gives '
+            'whole files only. Fetch the archive, or unpack it there.'
         )
     return storage
