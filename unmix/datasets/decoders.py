@@ -60,15 +60,14 @@ def by_cv2(data: bytes) -> np.ndarray:
     if pixels is None:
         advice = "; dataset.decoder='tifffile' reads TIFFs of any number of channels" if data[:4] in TIFF else ''
         raise ValueError(f'it is truncated, or no image that cv2 can decode{advice}')
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3 if pixels.dtype == np.uint8 else 1, axis=2)
-    elif data.startswith(JPEG):
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    else:
-        pixels = pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
-    if data[:4] in TIFF and pixels.shape[2] < (samples := tiff_tag(data, SAMPLES)):
-        raise ValueError(f"cv2 finds {pixels.shape[2]} of its {samples} channels; set dataset.decoder='tifffile'")
-    return np.asarray(pixels)
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if data[:4] in TIFF and channels < (samples := tiff_tag(data, SAMPLES)):
+        raise ValueError(f"cv2 finds {channels} of its {samples} channels; set dataset.decoder='tifffile'")
+    if data.startswith(JPEG):
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    if channels == 1:
+        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3 if pixels.dtype == np.uint8 else 1, axis=2)
+    return np.asarray(pixels[..., [2, 1, 0, *range(3, channels)]])
 
 
 def by_turbojpeg(data: bytes, least: int | None, largest: int | None) -> np.ndarray | None:
@@ -92,9 +91,9 @@ def by_turbojpeg(data: bytes, least: int | None, largest: int | None) -> np.ndar
         if space in (module.TJCS_CMYK, module.TJCS_YCCK) or height * width > (largest or height * width):
             return None
         scales = sorted(library.scaling_factors, key=lambda factor: factor[0] / factor[1])
-        fitting = [
-            (n, d) for n, d in scales if 2 * n <= d and least is not None and -(-min(height, width) * n // d) >= least
-        ]
+        side = min(height, width)
+        scaled = least is not None and side >= 2 * least
+        fitting = [(n, d) for n, d in scales if scaled and -(-side * n // d) >= (least or 0)]
         return np.asarray(library.decode(data, pixel_format=module.TJPF_RGB, scaling_factor=next(iter(fitting), None)))
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(str(error)) from error
@@ -185,5 +184,5 @@ def _tifffile() -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise ImportError("dataset.decoder='tifffile' needs the package: pip install tifffile.") from error
+        raise ImportError("dataset.decoder='tifffile' needs the package tifffile: pip install tifffile.") from error
     return tifffile

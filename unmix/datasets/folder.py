@@ -14,7 +14,7 @@ from unmix.datasets.base import Pipeline
 from unmix.datasets.decode import readable_suffixes
 from unmix.datasets.encoded import EncodedDataset
 from unmix.datasets.lists import read_list, read_map
-from unmix.datasets.scan import ArchiveScan, Scan, count, say
+from unmix.datasets.scan import HIDDEN, SYSTEM, ArchiveScan, Scan, count, say
 from unmix.datasets.storage import Storage, StoredFiles, Unavailable, open_storage
 from unmix.registry import DATASETS
 from unmix.utils.names import byte_array, few, path_bytes, shown, text
@@ -218,7 +218,7 @@ def _listed(
     if os.path.isdir(other) or other.lower().endswith(ARCHIVES):
         return _scan(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
     storage = open_storage(backend_args, other)
-    if storage is not None and storage.lists and (found := storage.names(other, folders=True)):
+    if storage is not None and storage.lists and (found := _sub_folders(other, storage)):
         return found
     folders = None if archive is None else {*ArchiveScan(root, archive, ()).folders}
 
@@ -320,8 +320,14 @@ def _training_classes(root: bytes, folder: bytes, storage: Storage | None) -> st
 def _classes_in(place: bytes, storage: Storage | None) -> set[bytes] | None:
     """Return the sub-folders of a folder or archive; None if there is none, or they cannot be listed."""
     if storage is not None:
-        return {*storage.names(place, folders=True)} if storage.lists else None
+        return _sub_folders(place, storage) if storage.lists else None
     return {*_scan(place, (), open_archive(place)).folders} if os.path.exists(place) else None
+
+
+def _sub_folders(place: bytes, storage: Storage) -> set[bytes]:
+    """Return the names of the sub-folders of a backend that are data."""
+    names = storage.names(place, folders=True)
+    return {name for name in names if name[0] != HIDDEN and name.lower() not in SYSTEM}
 
 
 @DATASETS.register_module()

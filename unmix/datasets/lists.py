@@ -66,7 +66,8 @@ def _content(candidates: list[bytes], key: str, backend_args: dict[str, Any] | N
     if file is not None:
         with open(file, 'rb') as opened:
             return file, opened.read()
-    absent = f'{key}: there is no file {" or ".join(map(shown, candidates))}'
+    named = candidates[:1] if b'://' in candidates[0] else candidates
+    absent = f'{key}: there is no file {" or ".join(map(shown, named))}'
     storage = open_storage(backend_args, candidates[0])
     if storage is None:
         raise FileNotFoundError(f'{absent}.')

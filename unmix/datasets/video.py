@@ -54,20 +54,50 @@ class Video:
         """Return a frame (H, W, 3), BGR; None if it cannot be decoded."""
         import cv2
 
-        time, last = float(self.times[number]), number
+        time = float(self.times[number])
         if not self._next <= number <= self._next + NEAR:
             self._capture.set(cv2.CAP_PROP_POS_MSEC, time)
-            self._next = max(0, number - NEAR)  # at most
-        for _ in range(last - self._next + 1):
+            self._next = max(0, number - NEAR)  # or any later one
+        for _ in range(number - self._next + 1):
             if not self._capture.grab() or self._capture.get(cv2.CAP_PROP_POS_MSEC) > time - SAME:
                 break
         if abs(self._capture.get(cv2.CAP_PROP_POS_MSEC) - time) > SAME:
             self._begin()
-            for _ in range(number + 1):
-                self._capture.grab()
+            if not all(self._capture.grab() for _ in range(number + 1)):
+                return None
         self._next = number + 1
         found, pixels = self._capture.retrieve()
         return np.asarray(pixels) if found else None
+
+
+class Opened:
+    """The videos that are open in this process, the last :data:`OPEN` that were read.
+
+    They are closed before a process is forked: decoders have threads, which the new process has not.
+    """
+
+    def __init__(self) -> None:
+        self.videos = OrderedDict[bytes, Video]()
+        self.lock = Lock()
+
+    def renew(self) -> None:
+        """Let a new process have a lock of its own, which no thread of another one holds."""
+        self.lock = Lock()
+
+    def frame(self, path: bytes, times: np.ndarray, number: int) -> np.ndarray | None:
+        """Return a frame; see :class:`Video`."""
+        with self.lock:
+            if path not in self.videos or self.videos[path].times is not times:
+                self.videos[path] = Video(path, times)
+            self.videos.move_to_end(path)
+            if len(self.videos) > OPEN:
+                self.videos.popitem(last=False)
+            return self.videos[path].frame(number)
+
+
+_opened = Opened()
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(before=_opened.videos.clear, after_in_child=_opened.renew)
 
 
 @DATASETS.register_module()
@@ -142,10 +172,6 @@ class VideoFrames(BaseDataset):
         if labels is not None:
             self.labels = torch.tensor([labels[number] for number in kept])[torch.from_numpy(self.video).long()]
         self._evidence: dict[int, bytes] = {}
-        self._start()
-
-    def _start(self) -> None:
-        self._process, self._open, self._lock = os.getpid(), OrderedDict[int, Video](), Lock()
 
     def _videos(self, labelled: bool | None) -> tuple[list[bytes], list[int] | None]:
         """Return the paths of the videos and their labels; set classes."""
@@ -184,18 +210,10 @@ class VideoFrames(BaseDataset):
     def load(self, index: int) -> tuple[Tensor, int | None]:
         """Return a frame and its label."""
         video, number = int(self.video[index]), int(self.frame[index])
-        if self._process != os.getpid():
-            self._start()  # what is open must not be used by two processes
-        with self._lock:
-            if video not in self._open:
-                path = os.path.join(self.root, self.videos[video])
-                if not os.path.isfile(path):
-                    raise BrokenImage(f'The video {shown(path)} is not there. Put it back.')
-                self._open[video] = Video(path, self.times[video])
-            self._open.move_to_end(video)
-            pixels = self._open[video].frame(number)
-            while len(self._open) > OPEN:
-                self._open.popitem(last=False)
+        path = os.path.join(self.root, self.videos[video])
+        if not os.path.isfile(path):
+            raise BrokenImage(f'The video {shown(path)} is not there. Put it back.')
+        pixels = _opened.frame(path, self.times[video], number)
         if pixels is None:
             raise BrokenImage(f'The frame {shown(self.name(index))} cannot be decoded. Replace or delete the video.')
         rgb = torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)
@@ -212,10 +230,6 @@ class VideoFrames(BaseDataset):
             evidence = file_evidence(os.path.join(self.root, self.videos[video]))
             self._evidence[video] = sha256(evidence).digest()
         return self._evidence[video] + self.times[video][self.frame[index]].tobytes()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is open."""
-        return {name: value for name, value in vars(self).items() if name not in ('_open', '_lock')} | {'_process': -1}
 
 
 def _times(path: bytes) -> tuple[np.ndarray, str]:
