@@ -141,6 +141,7 @@ def test_each_process_opens_a_video_for_itself(tmp_path: Path) -> None:
     assert number_of(dataset.load(6)[0]) == 6
 
 
+@pytest.mark.slow
 def test_batches(tmp_path: Path) -> None:
     views = dict(type='MultiView', transforms=[dict(type='RandomResizedCrop', size=16)])
     dataset = DATASETS.build(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 DECODERS = ('auto', 'pil', 'cv2', 'turbojpeg', 'tifffile')
+STORED = ('cv2', 'tifffile')  # these keep more than RGB of 8 bits
 SCALING = ('auto', 'turbojpeg')  # these decode a JPEG at n/8 of its size
 JPEG = b'\xff\xd8'
 TIFF = {b'II*\0': '<', b'MM\0*': '>', b'II+\0': '<', b'MM\0+': '>'}  # and the order of bytes; the last two: BigTIFF

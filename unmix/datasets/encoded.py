@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from unmix.datasets.base import BaseDataset, Pipeline
 from unmix.datasets.caches import CACHES, HostCache
 from unmix.datasets.decode import BrokenImage, decode_image, unreadable
-from unmix.datasets.decoders import check_decoder
+from unmix.datasets.decoders import STORED, check_decoder
 from unmix.utils.names import shown
 
 CHANNELS = 3  # of the images that a cache keeps decoded
@@ -183,8 +183,10 @@ class EncodedDataset(BaseDataset):
             )
         return pixels.numpy().tobytes()
 
-    def encoded(self, index: int) -> bytes:
-        """Return the bytes of a file."""
+    def encoded(self, index: int) -> bytes | None:
+        """Return the bytes of a file; None where its pixels are others than those of PIL."""
+        if self.decoder in STORED or self._reader is not None:
+            return None
         try:
             return self.files.read(index)
         except BrokenImage as error:

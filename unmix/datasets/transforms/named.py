@@ -77,7 +77,24 @@ def _register() -> None:
         TRANSFORMS.register_module(name=[f'torchvision/{name}', *([] if name in OWN else [name])], module=value)
 
 
+class MmcvRegistry(Registry):
+    """What ``mmcv.NAME`` is: mmcv's own transforms, and those of a user in its registry ``mmcv.transforms.TRANSFORMS``.
+
+    That is MMEngine's registry, where ``NAME`` alone may be a transform of torchvision.
+    """
+
+    def get(self, key: str) -> type | None:
+        """Return a transform; None if there is none."""
+        try:
+            import mmcv.transforms
+        except ImportError:
+            return None
+        found: type | None = mmcv.transforms.TRANSFORMS.module_dict.get(key)
+        return found
+
+
 _register()
+MmcvRegistry(TRANSFORMS.name, parent=TRANSFORMS, scope='mmcv')
 
 
 def build_transform(cfg: dict[str, Any] | Transform) -> Transform:
@@ -233,7 +250,8 @@ def _call_mmcv(transform: Any, image: Any) -> Tensor:
     results = transform(dict(img=pixels, img_shape=size, ori_shape=size, height=size[0], width=size[1]))
     if not isinstance(results, dict) or 'img' not in results:
         raise ValueError("it returns no dict with the image as 'img'")
-    return _image(results['img'])
+    made = results['img']
+    return _image(made.numpy() if type(transform).__name__ == 'ToTensor' else made)  # it leaves the channels last
 
 
 def _is_loader(transform: Any) -> bool:
