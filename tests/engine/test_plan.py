@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from unmix.datasets.survey import Facts
-from unmix.engine.plan import (
+from unmix.engine.plan import Machine, Plan, Wishes
+from unmix.engine.planner import (
     LEAST_EPOCHS,
     METHODS,
     MIXTURES,
-    Machine,
-    Plan,
-    Wishes,
     backbone_depth,
     default_minutes,
     full_epochs,
