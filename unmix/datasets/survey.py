@@ -22,7 +22,7 @@ SAMPLE, WHOLE = 2000, 200  # files whose header is read, and of these, files tha
 THUMBNAIL, MIDDLE = 40, slice(8, 32)  # side of the images that are compared, in pixels, and the middle of it
 COMPARED = 8  # side at which they are compared
 LEAST_COMPARED = 100  # images, from which on a share tells something
-COPY = 0.1  # of the median distance of two images: below it one is taken for a copy of the other
+COPY = 0.02  # of the median distance of two images: below it one is taken for a copy of the other
 TRAIN, TESTED = 'train', ('val', 'valid', 'validation', 'test')  # names of the two parts of a folder
 
 
