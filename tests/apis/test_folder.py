@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from mmengine.runner import CheckpointLoader
 from PIL import Image
 
 from unmix.apis import folder, load_config
@@ -51,6 +52,11 @@ def known_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*arguments: Any) -> None:
     main(['train', *map(str, arguments)])
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = CheckpointLoader.load_checkpoint(str(checkpoint), logger='silent')['state_dict']
+    return state
 
 
 class Trained(NamedTuple):
@@ -164,7 +170,7 @@ def test_the_network_of_a_training_in_other_libraries(library: str, trained: Tra
     network.load_state_dict(torch.load(target, weights_only=True), strict=True)
     (config,) = trained.out.glob('*_folder.py')
     own = MODELS.build(load_config(str(config)).model.backbone)
-    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    state = CheckpointLoader.load_checkpoint(str(checkpoint))['state_dict']
     own.load_state_dict(
         {name.removeprefix('backbone.'): value for name, value in state.items() if name.startswith('backbone.')}
     )
@@ -202,15 +208,25 @@ def test_every_method_trains(method: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ranks
 def test_two_processes_follow_one_plan(tmp_path: Path) -> None:
-    """The first one measures and plans; both train on batches of half the size, with one learning rate."""
+    """The first one measures and plans; both train on batches of half the size, with one learning rate, and go on."""
     data, out = make(tmp_path / 'images', 2, 30), tmp_path / 'out'
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(TRAIN)]
-    command += ['--data', str(data), '--method', 'moco', '--out', str(out), '--launcher', 'pytorch', '--minutes', '3']
-    environment = os.environ | {'PYTHONPATH': str(TRAIN.parents[1])}
-    done = subprocess.run([*command, *SMALL], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count('steps of one process of batch 4') == 1
+
+    def launch(place: Path, *arguments: str) -> str:
+        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(TRAIN)]
+        command += ['--data', str(data), '--out', str(place), '--launcher', 'pytorch', *arguments]
+        environment = os.environ | {'PYTHONPATH': str(TRAIN.parents[1])}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    printed = launch(out, '--method', 'moco', '--minutes', '3', *SMALL)
+    assert printed.count('steps of one process of batch 4') == 1
     cfg = load_config(str(out / 'unmix-moco_folder.py'))
     assert cfg.train_dataloader.batch_size == 4
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.06 * 8 / 128)
-    assert (out / 'epoch_2.pth').is_file()
+    launch(tmp_path / 'again', '--resume', str(out / 'epoch_1.pth'))
+    whole, resumed = (
+        CheckpointLoader.load_checkpoint(str(place / 'epoch_2.pth')) for place in (out, tmp_path / 'again')
+    )
+    assert whole['state_dict'].keys() == resumed['state_dict'].keys()
+    assert all(torch.equal(value, resumed['state_dict'][name]) for name, value in whole['state_dict'].items())

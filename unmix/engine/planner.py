@@ -210,7 +210,7 @@ class _Planner:
         if least > 0.2:
             reason = f'so that views show about {CROP} pixels of images of {side} or more'
         if cropped is not None and cropped >= STRANGE and least < 0.6:
-            least, reason = 0.6, f'the middle is less like the other images than the whole: of {cropped:.0%} of them'
+            least, reason = 0.6, f'{cropped:.0%} of the images are less like the others when cropped to their middle'
         self.put('least share of a view', CROPS, (least, 1.0), reason)
         kinds = [transform['type'] for transform in self.cfg.train_dataloader.dataset.pipeline.transforms]
         if 'RandomHorizontalFlip' not in kinds:
