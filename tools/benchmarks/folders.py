@@ -75,7 +75,7 @@ def photos() -> Iterator[Labelled]:
 
 def fashion() -> Iterator[Labelled]:
     """Yield the test images of Fashion-MNIST."""
-    data = FashionMNIST(data_root=os.environ.get('FASHION_MNIST', 'data'), split='test')
+    data = FashionMNIST(split='test')
     for i in range(len(data)):
         image, label = data.load(i)
         pixels = torch.as_tensor(np.asarray(image))
