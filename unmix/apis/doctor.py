@@ -43,7 +43,7 @@ that breaks a run or falsifies its results.
 """
 TRAIN, TEST = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 FEW = 4  # names that are printed of a warning; all of an error
-OTHER = ('pipeline', 'decode_size', 'broken')  # keys that do not choose images
+OTHER = ('pipeline', 'decode_size', 'decoder', 'broken')  # keys that do not choose images
 RANK = {'error': 0, 'warning': 1, 'note': 2}
 
 

@@ -86,7 +86,9 @@ def extract_features(
     cfg = load_config(str(config or _config_of(model, trust)))
     evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
     decode_size = _evaluated(cfg).get('decode_size') if size is None else None
-    dataset = ImageFolder(folder, pipeline=evaluation_pipeline(cfg, size), decode_size=decode_size)
+    decoder = _evaluated(cfg).get('decoder', 'auto')
+    pipeline = evaluation_pipeline(cfg, size)
+    dataset = ImageFolder(folder, pipeline=pipeline, decode_size=decode_size, decoder=decoder)
     stage = stage or (cfg.get('test_cfg') or cfg.get('val_cfg') or {}).get('stage', 'backbone')
     if isinstance(model, nn.Module):
         network, default = model, next((parameter.device for parameter in model.parameters()), 'cpu')
