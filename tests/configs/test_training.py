@@ -33,6 +33,7 @@ class RandomImages(ArrayDataset):
 
 
 DEEP = {'model.backbone.depth': 26}
+NARROW = DEEP | {'model.neck.hidden_dim': 16, 'model.neck.out_dim': 16}
 SMALL_WMSE = {'model.neck.out_dim': 2, 'model.head.sub_batch': 4}
 WARM_UP = (1 / 500, 2 / 500)  # the rates of the two iterations, as shares of the full one
 HALVED = (1, 1 / 2)  # half a cosine over two iterations
@@ -59,6 +60,7 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'simclr/simclr_resnet50_4xb64-coslr-200e_in1k': ((3, 80, 60), DEEP, (0.01, 0.01 + 0.99 / (5 * 5004))),
     'byol/byol_resnet18_1xb512-steplr-1000e_cifar100': ((3, 32, 32), {}, WARM_UP),
     'byol/byol_resnet18_1xb512-steplr-2000e_stl10': ((3, 96, 96), {}, WARM_UP),
+    'simsiam/simsiam_resnet50_8xb64-coslr-100e_in1k': ((3, 80, 60), NARROW | {'model.head.dim': 16}, (1, 1)),
     'wmse/wmse2_resnet18_1xb512-steplr-1000e_tiny-imagenet': ((3, 64, 64), SMALL_WMSE, WARM_UP),
     'wmse/wmse4_resnet18_1xb256-steplr-240e_in100': ((3, 80, 60), SMALL_WMSE, WARM_UP),
     'swav/swav_resnet26_1xb128-coslr-400e_cifar10': ((3, 32, 32), NO_RAMP, TO_A_THOUSANDTH),
@@ -90,6 +92,7 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'quickstart/moco-align-uniform_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/simclr_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/byol_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/simsiam_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/wmse_digits': ((1, 16, 16), SMALL_WMSE, HALVED),
     'quickstart/unmix-moco_fashion-mnist': ((1, 28, 28), {}, HALVED),
 }

@@ -5,13 +5,11 @@
 
 from collections.abc import Sequence
 
-from pages import load_module
 from torch import Tensor
 
 from unmix.models import DeepClusterV2
 from unmix.testing import MethodUnderTest
 
-load_module('add_a_method.md', 'simsiam_head.py')
 BACKBONE = dict(type='ResNet', depth=8, in_channels=3, width=4, stem='cifar')
 NECK = dict(type='MLPNeck', in_dim=16, hidden_dim=12, out_dim=8)
 INFO_NCE = dict(type='InfoNCEHead', dim=8, queue_size=20, temperature=0.2)
@@ -50,7 +48,7 @@ ALGORITHMS = {
         type='BYOL', backbone=BACKBONE, neck=NORM_NECK, predictor=dict(NORM_NECK, in_dim=8),
         head=dict(type='CosineHead'),
     ),
-    'simsiam': dict(  # of docs/add_a_method.md
+    'simsiam': dict(
         type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_norm=True),
         head=dict(type='SimSiamHead', dim=8, hidden_dim=4),
     ),

@@ -28,6 +28,7 @@ from unmix.models.heads import (
     NTXentHead,
     PICHead,
     QueueNCEHead,
+    SimSiamHead,
     SwAVHead,
     WMSEHead,
 )
@@ -64,6 +65,7 @@ __all__ = [
     'QueueNCEHead',
     'ResNet',
     'SimCLR',
+    'SimSiamHead',
     'SplitBatchNorm',
     'SwAV',
     'SwAVHead',

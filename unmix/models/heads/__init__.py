@@ -12,6 +12,7 @@ from unmix.models.heads.nce import CMCHead, NCEHead
 from unmix.models.heads.nt_xent import NTXentHead
 from unmix.models.heads.pic import PICHead
 from unmix.models.heads.queue_nce import QueueNCEHead
+from unmix.models.heads.simsiam import SimSiamHead
 from unmix.models.heads.swav import SwAVHead
 from unmix.models.heads.wmse import WMSEHead
 
@@ -27,6 +28,7 @@ __all__ = [
     'NTXentHead',
     'PICHead',
     'QueueNCEHead',
+    'SimSiamHead',
     'SwAVHead',
     'WMSEHead',
     'align',

@@ -38,6 +38,7 @@ class MLPNeck(BaseModule):
         num_layers: Number of linear layers, at least 2.
         norm: BatchNorm after each hidden layer, which then has no bias unless ``hidden_bias``.
         hidden_bias: Bias of the hidden layers; None is ``not norm``.
+        last_bias: Bias of the last layer.
         last_norm: BatchNorm after the last layer.
         last_affine: Whether that has affine parameters.
     """
@@ -50,6 +51,7 @@ class MLPNeck(BaseModule):
         num_layers: int = 2,
         norm: bool = False,
         hidden_bias: bool | None = None,
+        last_bias: bool = True,
         last_norm: bool = False,
         last_affine: bool = False,
         init_cfg: dict[str, Any] | None = None,
@@ -64,7 +66,7 @@ class MLPNeck(BaseModule):
             if norm:
                 layers.append(nn.BatchNorm1d(hidden_dim))
             layers.append(nn.ReLU(inplace=True))
-        layers.append(nn.Linear(hidden_dim, out_dim))
+        layers.append(nn.Linear(hidden_dim, out_dim, bias=last_bias))
         if last_norm:
             layers.append(nn.BatchNorm1d(out_dim, affine=last_affine))
         self.layers = nn.Sequential(*layers)

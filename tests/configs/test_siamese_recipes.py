@@ -1,0 +1,64 @@
+"""Recipes of SimSiam and its relatives: groups of parameters and learning rates by the formulas of the released code."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from torch import nn
+
+from unmix.config import load_config
+from unmix.registry import MODELS, PARAM_SCHEDULERS
+
+IMAGES = 1281167
+
+
+def load(name: str) -> tuple[Config, nn.Module, OptimWrapper]:
+    """Config, model and optimiser of a recipe, without memory."""
+    cfg = load_config(f'unmix::{name}.py')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    return cfg, model, build_optim_wrapper(model, cfg.optim_wrapper)
+
+
+def rates(cfg: Config, wrapper: OptimWrapper, at: list[int]) -> list[list[float]]:
+    """Learning rates of the groups at some iterations, by the closed form of the schedule."""
+    steps = IMAGES // cfg.auto_scale_lr.base_batch_size
+    (schedule,) = cfg.param_scheduler
+    options: dict[str, Any] = dict(schedule, optimizer=wrapper, end=cfg.train_cfg.max_epochs)
+    cls = PARAM_SCHEDULERS.get(options.pop('type'))
+    by_iteration = options.pop('convert_to_iter_based', False)
+    scheduler = cls.build_iter_from_epoch(**options, epoch_length=steps) if by_iteration else cls(**options)
+    values = []
+    for iteration in at:
+        scheduler.last_step = iteration if by_iteration else iteration // steps
+        values.append(scheduler._get_value())
+    return values
+
+
+def check_rates(name: str, expected: Callable[[int, int, str, nn.Parameter], float]) -> None:
+    """Compare all groups, one for each parameter, with the released formula of (iteration, steps, name, parameter)."""
+    cfg, model, wrapper = load(name)
+    steps = IMAGES // cfg.auto_scale_lr.base_batch_size
+    at = [0, 1, steps, 10 * steps - 1, 10 * steps, 10 * steps + 1, 57 * steps + 3, cfg.train_cfg.max_epochs * steps - 1]
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for iteration, values in zip(at, rates(cfg, wrapper, at), strict=True):
+        for group, rate in zip(wrapper.param_groups, values, strict=True):
+            for parameter in names.keys() & set(group['params']):  # MMEngine adds a group of its own
+                want = expected(iteration, steps, names[parameter], parameter)
+                assert rate == pytest.approx(want, rel=1e-12, abs=1e-15), f'{names[parameter]} in {iteration}'
+
+
+@pytest.mark.slow
+def test_simsiam() -> None:
+    """A cosine of whole epochs, from 0.05 for 256 images; the predictor's rate is constant (--fix-pred-lr)."""
+    lr = 0.05 * 512 / 256
+
+    def released(iteration: int, steps: int, name: str, _: nn.Parameter) -> float:
+        fixed = name.startswith('head.predictor.')
+        return lr if fixed else lr * 0.5 * (1 + math.cos(math.pi * (iteration // steps) / 100))
+
+    check_rates('simsiam/simsiam_resnet50_8xb64-coslr-100e_in1k', released)
