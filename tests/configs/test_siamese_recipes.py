@@ -1,4 +1,4 @@
-"""Recipes of SimSiam and its relatives: groups of parameters and learning rates by the formulas of the released code."""
+"""Recipes of SimSiam and its relatives: parameter groups and learning rates by the formulas of released code."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine import DefaultScope
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
@@ -21,7 +22,8 @@ def load(name: str) -> tuple[Config, nn.Module, OptimWrapper]:
     cfg = load_config(f'unmix::{name}.py')
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    return cfg, model, build_optim_wrapper(model, cfg.optim_wrapper)
+    with DefaultScope.overwrite_default_scope('unmix'):
+        return cfg, model, build_optim_wrapper(model, cfg.optim_wrapper)
 
 
 def rates(cfg: Config, wrapper: OptimWrapper, at: list[int]) -> list[list[float]]:
@@ -62,3 +64,29 @@ def test_simsiam() -> None:
         return lr if fixed else lr * 0.5 * (1 + math.cos(math.pi * (iteration // steps) / 100))
 
     check_rates('simsiam/simsiam_resnet50_8xb64-coslr-100e_in1k', released)
+
+
+def ramp(iteration: int, steps: int, epochs: int, floor: float = 0.0) -> float:
+    """The released schedule: a line from 0 over 10 epochs, then a cosine to ``floor``; by iteration."""
+    if iteration < 10 * steps:
+        return iteration / (10 * steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * (iteration - 10 * steps) / ((epochs - 10) * steps)))
+    return cosine + floor * (1 - cosine)
+
+
+@pytest.mark.slow
+def test_vicreg() -> None:
+    """0.2 for 256 images, to a thousandth."""
+    name = 'vicreg/vicreg_resnet50_32xb64-coslr-1000e_in1k'
+    check_rates(name, lambda iteration, steps, *_: 0.2 * 2048 / 256 * ramp(iteration, steps, 1000, 0.001))
+
+
+@pytest.mark.slow
+def test_barlow_twins() -> None:
+    """For 256 images 0.2, and 0.0048 of all parameters of one dimension; both to a thousandth."""
+
+    def released(iteration: int, steps: int, _: str, parameter: nn.Parameter) -> float:
+        rate = 0.0048 if parameter.ndim == 1 else 0.2
+        return rate * 2048 / 256 * ramp(iteration, steps, 1000, 0.001)
+
+    check_rates('barlow-twins/barlow-twins_resnet50_32xb64-coslr-1000e_in1k', released)

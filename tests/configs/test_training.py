@@ -61,6 +61,12 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'byol/byol_resnet18_1xb512-steplr-1000e_cifar100': ((3, 32, 32), {}, WARM_UP),
     'byol/byol_resnet18_1xb512-steplr-2000e_stl10': ((3, 96, 96), {}, WARM_UP),
     'simsiam/simsiam_resnet50_8xb64-coslr-100e_in1k': ((3, 80, 60), NARROW | {'model.head.dim': 16}, (1, 1)),
+    'vicreg/vicreg_resnet50_32xb64-coslr-1000e_in1k': ((3, 80, 60), NARROW | CROPS | NO_RAMP, TO_A_THOUSANDTH),
+    'barlow-twins/barlow-twins_resnet50_32xb64-coslr-1000e_in1k': (
+        (3, 80, 60),
+        NARROW | CROPS | NO_RAMP,
+        TO_A_THOUSANDTH,
+    ),
     'wmse/wmse2_resnet18_1xb512-steplr-1000e_tiny-imagenet': ((3, 64, 64), SMALL_WMSE, WARM_UP),
     'wmse/wmse4_resnet18_1xb256-steplr-240e_in100': ((3, 80, 60), SMALL_WMSE, WARM_UP),
     'swav/swav_resnet26_1xb128-coslr-400e_cifar10': ((3, 32, 32), NO_RAMP, TO_A_THOUSANDTH),
@@ -93,6 +99,8 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'quickstart/simclr_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/byol_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/simsiam_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/vicreg_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/barlow-twins_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/wmse_digits': ((1, 16, 16), SMALL_WMSE, HALVED),
     'quickstart/unmix-moco_fashion-mnist': ((1, 28, 28), {}, HALVED),
 }

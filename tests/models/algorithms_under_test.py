@@ -52,6 +52,20 @@ ALGORITHMS = {
         type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_norm=True),
         head=dict(type='SimSiamHead', dim=8, hidden_dim=4),
     ),
+    'vicreg': dict(
+        type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_bias=False), head=dict(type='VICRegHead'),
+    ),
+    'barlow-twins': dict(
+        type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_bias=False), head=dict(type='BarlowTwinsHead'),
+    ),
+    'moco-v3': dict(
+        type='BYOL', backbone=BACKBONE, neck=NORM_NECK, predictor=dict(NORM_NECK, in_dim=8),
+        head=dict(type='MoCoV3Head', temperature=0.5),
+    ),
+    'nnclr': dict(
+        type='SimCLR', backbone=BACKBONE, neck=NORM_NECK,
+        head=dict(type='NNCLRHead', dim=8, hidden_dim=4, queue_size=20, temperature=0.2),
+    ),
     'instdisc': dict(type='InstDisc', backbone=BACKBONE, neck=NECK, head=dict(NCE, form='softmax')),
     'instdisc-nce': dict(type='InstDisc', backbone=BACKBONE, neck=NECK, head=dict(NCE, form='nce')),
     'cmc': CMC,
@@ -83,6 +97,7 @@ ENCODINGS |= {'moco-align-uniform': (2, 1), 'simclr': (3, 0), 'simclr-joint': (3
 ENCODINGS |= {'instdisc': (2, 0), 'instdisc-nce': (2, 0), 'cmc': (2, 0), 'cmc-nce': (2, 0)}
 ENCODINGS |= {'pic': (3, 0), 'pic-recent': (3, 0), 'moco-nce': (2, 1)}
 ENCODINGS |= {'simsiam': (3, 0), 'wmse': (3, 0), 'wmse-4': (5, 0)}
+ENCODINGS |= {'vicreg': (3, 0), 'barlow-twins': (3, 0), 'moco-v3': (3, 3), 'nnclr': (3, 0)}
 ENCODINGS |= {'swav': (1, 0), 'swav-released': (1, 0), 'deepclusterv2': (1, 0)}  # all crops of a resolution in one pass
 
 # Views, or crops, of an image, where they are not two.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmix.models import SimSiamHead
+from unmix.models import BarlowTwinsHead, SimSiamHead, VICRegHead
 
 lightly = pytest.importorskip('lightly.loss', reason='compares with lightly, which is not installed')
 
@@ -19,3 +19,17 @@ def test_simsiam() -> None:
     theirs, p = lightly.NegativeCosineSimilarity(), head.predictor
     expected = (theirs(p(a), b.detach()) + theirs(p(b), a.detach())) / 2
     torch.testing.assert_close(head(a, b), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('scale', [0.3, 2.0])
+def test_vicreg(scale: float) -> None:
+    """Its loss has no part that a mixture could be kept out of; the head splits it."""
+    (a, b), head = scale * features(2, 7, 5), VICRegHead(20.0, 15.0, 2.0)
+    loss = head(a, b) + head.regulariser({0: a, 1: b})
+    torch.testing.assert_close(loss, lightly.VICRegLoss(20.0, 15.0, 2.0)(a, b), rtol=0, atol=1e-10)
+
+
+def test_barlow_twins() -> None:
+    a, b = 3 * features(2, 7, 5) + 1
+    expected = lightly.BarlowTwinsLoss(lambda_param=0.2)(a, b)
+    torch.testing.assert_close(BarlowTwinsHead(0.2)(a, b), expected, rtol=0, atol=1e-10)

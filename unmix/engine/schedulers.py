@@ -123,6 +123,8 @@ class RampCosineLR(ClosedFormLR):
         warmup: Length W of the warm-up; 0 for none.
         warmup_lr: Learning rate of the first step of the warm-up.
         eta_min: Final learning rate.
+        eta_min_ratio: The same as a share of the full rate, where groups of parameters have rates of their own; None:
+            ``eta_min``.
         endpoint: Whether the last step of the warm-up has the full rate, as in SwAV and DINO; False as in Barlow Twins,
             VICReg and MoCo v3. The name is numpy.linspace's.
         begin: First epoch (or iteration) of the schedule.
@@ -141,6 +143,7 @@ class RampCosineLR(ClosedFormLR):
         warmup: int = 0,
         warmup_lr: float = 0.0,
         eta_min: float = 0.0,
+        eta_min_ratio: float | None = None,
         endpoint: bool = True,
         begin: int = 0,
         end: int = INF,
@@ -151,13 +154,15 @@ class RampCosineLR(ClosedFormLR):
                 f'param_scheduler.warmup is {warmup}; it must lie between 0 and the length of the schedule, '
                 f'{end - begin}, and the schedule needs an end.'
             )
-        self.warmup, self.warmup_lr, self.eta_min, self.endpoint = warmup, warmup_lr, eta_min, endpoint
+        self.warmup, self.warmup_lr, self.endpoint = warmup, warmup_lr, endpoint
+        self.eta_min, self.eta_min_ratio = eta_min, eta_min_ratio
         super().__init__(optimizer, begin, end, **kwargs)
 
     def _rate(self, t: int, base: float) -> float:
         if t < self.warmup:
             return self.warmup_lr + (base - self.warmup_lr) * (t / max(self.warmup - self.endpoint, 1))
-        return half_cosine(base, self.eta_min, t - self.warmup, self.end - self.begin - self.warmup)
+        end = self.eta_min if self.eta_min_ratio is None else self.eta_min_ratio * base
+        return half_cosine(base, end, t - self.warmup, self.end - self.begin - self.warmup)
 
 
 class WarmupLR(ClosedFormLR):

@@ -18,18 +18,22 @@ from unmix.models.color import ColorPreprocessor
 from unmix.models.data_preprocessor import DataPreprocessor
 from unmix.models.heads import (
     AlignUniformHead,
+    BarlowTwinsHead,
     BaseHead,
     ClassificationHead,
     CMCHead,
     CosineHead,
     DeepClusterV2Head,
     InfoNCEHead,
+    MoCoV3Head,
     NCEHead,
+    NNCLRHead,
     NTXentHead,
     PICHead,
     QueueNCEHead,
     SimSiamHead,
     SwAVHead,
+    VICRegHead,
     WMSEHead,
 )
 from unmix.models.layers import LearnableTemperature, SplitBatchNorm, Whitening
@@ -42,6 +46,7 @@ __all__ = [
     'PIC',
     'WMSE',
     'AlignUniformHead',
+    'BarlowTwinsHead',
     'BaseAlgorithm',
     'BaseHead',
     'CMCHead',
@@ -58,7 +63,9 @@ __all__ = [
     'LinearNeck',
     'MLPNeck',
     'MoCo',
+    'MoCoV3Head',
     'NCEHead',
+    'NNCLRHead',
     'NTXentHead',
     'PICHead',
     'PretrainedInit',
@@ -71,6 +78,7 @@ __all__ = [
     'SwAVHead',
     'TwoBranch',
     'TwoBranchNeck',
+    'VICRegHead',
     'WMSEHead',
     'Whitening',
 ]

@@ -360,8 +360,8 @@ def unmix_leaves_the_base_loss_alone(method: MethodUnderTest, unmix: Unmix) -> N
     allowed = 0.0
     if method.joint_batch_norm:
         require(
-            not torch.equal(*(terms['loss_base'] for terms in (clean, all_terms))), 'Un-Mix left loss_base alone', 'another value in training mode, since '
-            'joint_batch_norm=True', 'Leave out joint_batch_norm.',
+            not torch.equal(clean['loss_base'], all_terms['loss_base']), 'Un-Mix left loss_base alone',
+            'another value in training mode, since joint_batch_norm=True', 'Leave out joint_batch_norm.',
         )  # fmt: skip
         plain, mixed, allowed = method.build().eval(), method.build(unmix).eval(), ROUNDING
         clean, all_terms = method.step(plain), method.step(mixed)
