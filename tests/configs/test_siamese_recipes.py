@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine import DefaultScope
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
@@ -90,3 +90,14 @@ def test_barlow_twins() -> None:
         return rate * 2048 / 256 * ramp(iteration, steps, 1000, 0.001)
 
     check_rates('barlow-twins/barlow-twins_resnet50_32xb64-coslr-1000e_in1k', released)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'lr', 'batch', 'epochs'), [
+    ('moco-v3/moco-v3_resnet50_16xb256-coslr-100e_in1k', 0.6, 4096, 100),
+    ('moco-v3/moco-v3_resnet50_16xb256-coslr-300e_in1k', 0.3, 4096, 300),
+    ('nnclr/nnclr_resnet50_32xb128-coslr-1000e_in1k', 0.3, 4096, 1000),
+])  # fmt: skip
+def test_moco_v3_and_nnclr(name: str, lr: float, batch: int, epochs: int) -> None:
+    """To zero."""
+    check_rates(name, lambda iteration, steps, *_: lr * batch / 256 * ramp(iteration, steps, epochs))

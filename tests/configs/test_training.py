@@ -67,6 +67,16 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
         NARROW | CROPS | NO_RAMP,
         TO_A_THOUSANDTH,
     ),
+    'moco-v3/moco-v3_resnet50_16xb256-coslr-100e_in1k': (
+        (3, 80, 60),
+        NARROW | CROPS | NO_RAMP | {'model.predictor.hidden_dim': 16, 'model.predictor.out_dim': 16},
+        HALVED,
+    ),
+    'nnclr/nnclr_resnet50_32xb128-coslr-1000e_in1k': (
+        (3, 80, 60),
+        NARROW | CROPS | NO_RAMP | {'model.head.dim': 16, 'model.head.hidden_dim': 16},
+        HALVED,
+    ),
     'wmse/wmse2_resnet18_1xb512-steplr-1000e_tiny-imagenet': ((3, 64, 64), SMALL_WMSE, WARM_UP),
     'wmse/wmse4_resnet18_1xb256-steplr-240e_in100': ((3, 80, 60), SMALL_WMSE, WARM_UP),
     'swav/swav_resnet26_1xb128-coslr-400e_cifar10': ((3, 32, 32), NO_RAMP, TO_A_THOUSANDTH),
@@ -101,6 +111,8 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'quickstart/simsiam_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/vicreg_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/barlow-twins_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/moco-v3_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/nnclr_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/wmse_digits': ((1, 16, 16), SMALL_WMSE, HALVED),
     'quickstart/unmix-moco_fashion-mnist': ((1, 28, 28), {}, HALVED),
 }
