@@ -101,3 +101,21 @@ def test_barlow_twins() -> None:
 def test_moco_v3_and_nnclr(name: str, lr: float, batch: int, epochs: int) -> None:
     """To zero."""
     check_rates(name, lambda iteration, steps, *_: lr * batch / 256 * ramp(iteration, steps, epochs))
+
+
+@pytest.mark.slow
+def test_dino() -> None:
+    """0.03 for 256 images; the table of the warm-up has its full rate as last entry; decay of matrices only."""
+    name, full = 'dino/dino_resnet50_8xb64-mcrop-coslr-100e_in1k', 0.03 * 512 / 256
+
+    def released(iteration: int, steps: int, *_: object) -> float:
+        if iteration < 10 * steps:
+            return full * iteration / (10 * steps - 1)
+        return 1e-6 + 0.5 * (full - 1e-6) * (1 + math.cos(math.pi * (iteration - 10 * steps) / (90 * steps)))
+
+    check_rates(name, released)
+    _, model, wrapper = load(name)
+    decays = {parameter: group['weight_decay'] for group in wrapper.param_groups for parameter in group['params']}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            assert decays[parameter] == (1e-4 if parameter.ndim > 1 else 0)

@@ -36,7 +36,7 @@ def test_losses_are_those_of_loops(scale: float) -> None:
 
 
 def test_spread_and_uncorrelated_features_are_not_penalised() -> None:
-    """Rows of a Hadamard matrix have variance n / (n - 1) above 1 and no covariance; one point has the whole penalty."""
+    """Columns of a Hadamard matrix have variance n / (n - 1) and no covariance; one point has the whole penalty."""
     signs = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
     head = VICRegHead()
     assert head.regulariser({0: signs}).item() == pytest.approx(0, abs=1e-12)

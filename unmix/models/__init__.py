@@ -3,6 +3,7 @@
 from unmix.models.algorithms import (
     BYOL,
     CMC,
+    DINO,
     PIC,
     WMSE,
     BaseAlgorithm,
@@ -24,6 +25,7 @@ from unmix.models.heads import (
     CMCHead,
     CosineHead,
     DeepClusterV2Head,
+    DINOHead,
     InfoNCEHead,
     MoCoV3Head,
     NCEHead,
@@ -37,12 +39,13 @@ from unmix.models.heads import (
     WMSEHead,
 )
 from unmix.models.layers import LearnableTemperature, SplitBatchNorm, Whitening
-from unmix.models.necks import LinearNeck, MLPNeck, TwoBranchNeck
+from unmix.models.necks import DINONeck, LinearNeck, MLPNeck, TwoBranchNeck
 from unmix.models.pretrained import PretrainedInit
 
 __all__ = [
     'BYOL',
     'CMC',
+    'DINO',
     'PIC',
     'WMSE',
     'AlignUniformHead',
@@ -54,6 +57,8 @@ __all__ = [
     'Classifier',
     'ColorPreprocessor',
     'CosineHead',
+    'DINOHead',
+    'DINONeck',
     'DataPreprocessor',
     'DeepClusterV2',
     'DeepClusterV2Head',

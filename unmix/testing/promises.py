@@ -84,7 +84,7 @@ def every_parameter_learns(method: MethodUnderTest, unmix: Unmix) -> None:
         finite = loss.shape == () and bool(loss.isfinite())
         require(finite, f'{key} is {loss}', 'a finite scalar', 'Let head.forward return a finite mean over samples.')
     backward(losses)
-    frozen = set(model.head.frozen_parameters())
+    frozen = set(model.frozen_parameters())
     for key, parameter in model.named_parameters():
         if parameter.requires_grad and parameter not in frozen:
             seen = 'no gradient' if parameter.grad is None else 'a gradient with NaN or infinity'

@@ -1,7 +1,7 @@
 """The training step, written once for all methods. Shapes: N batch, C H W image, D feature."""
 
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import reduce
 from itertools import chain
@@ -259,8 +259,12 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
     @torch.compiler.disable  # as the loss
     def before_step(self) -> None:
         """Drop the gradients of parameters that do not learn in this step; called before each optimiser step."""
-        for parameter in self.head.frozen_parameters():
+        for parameter in self.frozen_parameters():
             parameter.grad = None
+
+    def frozen_parameters(self) -> Iterable[torch.nn.Parameter]:
+        """Return the parameters that do not learn in the present step. Default: those of the head."""
+        return self.head.frozen_parameters()
 
     def after_step(self, stepped: bool = True) -> None:
         """Move all state: the one place where it moves.
@@ -281,10 +285,10 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
                 f'{type(self).__name__}.after_step() was called without a loss: call it once after each loss in '
                 'training mode, model.train().'
             )
-        if stepped and any(parameter.grad is not None for parameter in self.head.frozen_parameters()):
+        if stepped and any(parameter.grad is not None for parameter in self.frozen_parameters()):
             raise RuntimeError(
-                f'The optimiser has stepped with a gradient of parameters of {type(self.head).__name__} that are '
-                'frozen in this step. Call model.before_step() before optimizer.step().'
+                f'The optimiser has stepped with a gradient of parameters of {type(self).__name__} that are frozen in '
+                'this step. Call model.before_step() before optimizer.step().'
             )
         queries, targets = self._features
         self.discard_step()

@@ -8,6 +8,7 @@ from unmix.models.heads.base import BaseHead
 from unmix.models.heads.classification_head import ClassificationHead
 from unmix.models.heads.cosine import CosineHead
 from unmix.models.heads.deepcluster import DeepClusterV2Head
+from unmix.models.heads.dino import DINOHead
 from unmix.models.heads.info_nce import InfoNCEHead
 from unmix.models.heads.moco_v3 import MoCoV3Head
 from unmix.models.heads.nce import CMCHead, NCEHead
@@ -27,6 +28,7 @@ __all__ = [
     'CMCHead',
     'ClassificationHead',
     'CosineHead',
+    'DINOHead',
     'DeepClusterV2Head',
     'InfoNCEHead',
     'MoCoV3Head',
