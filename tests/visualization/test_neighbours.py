@@ -71,7 +71,7 @@ def test_wrong_features_are_refused():
         project(np.ones((9, 2)), 'mds')
     with pytest.raises(ValueError, match='NaN'):
         project(np.full((9, 2), np.nan))
-    with pytest.raises(ValueError, match='needs 5, not 4'):
+    with pytest.raises(ValueError, match='needs 5, here are 4'):
         project(np.ones((4, 2)), 'tsne')
     with pytest.raises(ValueError, match='expected \\(images, dimensions\\)'):
         project(np.ones(4))
