@@ -5,8 +5,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +156,3 @@ def _message(error: Exception) -> str:
     if text.startswith('Caught ') and 'Original Traceback' in text:  # in a worker of a DataLoader; ours are one line
         text = text.rstrip().rpartition('\n')[2].partition(': ')[2]
     return text
-
-
-@contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """Exit without a message where the reader of the output has closed it, as ``head`` does."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
-        sys.exit(1)
