@@ -15,13 +15,13 @@ from mmengine.runner import FlexibleRunner, Runner
 from rich.console import Console
 from rich.table import Table
 
-from unmix.checkpoint.identity import current_run
 from unmix.config import config_root, find_config, load_config
 from unmix.datasets.survey import Facts, survey
 from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace
 from unmix.engine.plan import METHODS, MIXTURES, Machine, Plan, Wishes, default_method, make_plan, recipe_name
 from unmix.utils.names import shown
+from unmix.utils.run_files import current_run
 
 ENDING = '_folder.py'
 OPTIONS = ('method', 'mixture', 'backbone', 'minutes')  # of the plan

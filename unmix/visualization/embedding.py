@@ -38,28 +38,39 @@ def project(features: Tensor | np.ndarray, method: str = 'pca', seed: int = 0) -
         ValueError: If the method is unknown or not installed, features are no matrix or not finite, or there are fewer
             than 5 for t-SNE or UMAP.
     """
+    return place(components(features), method, seed)
+
+
+def components(features: Tensor | np.ndarray) -> np.ndarray:
+    """Return the first 50 principal components (N, min(50, N, D)) of features (N, D) of unit length.
+
+    Raises:
+        ValueError: If features are no matrix or not finite.
+    """
+    return principal_components(unit_rows(features).double().numpy(), _AXES)
+
+
+def place(points: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
+    """Place the components of :func:`components` in a plane, as :func:`project` does."""
     if method not in METHODS:
         raise ValueError(f'The method of an embedding is {method!r}; expected one of {", ".join(map(repr, METHODS))}.')
-    rows = unit_rows(features).double().numpy()
-    if method != 'pca' and len(rows) < LEAST:
+    if method != 'pca' and len(points) < LEAST:
         raise ValueError(
-            f'{METHODS[method]} places images by their neighbours: it needs {LEAST}, here are {len(rows)}.'
+            f'{METHODS[method]} places images by their neighbours: it needs {LEAST}, here are {len(points)}.'
         )
     if method == 'umap' and not has_umap():
         raise ValueError("UMAP needs umap-learn: pip install umap-learn, or take 'tsne'.")
-    points = principal_components(rows, 2 if method == 'pca' else _AXES)
     if method == 'pca' or not points.any():  # of equal features t-SNE is not defined
         return _two(points)
     if method == 'tsne':
         from sklearn.manifold import TSNE  # slow to import
 
-        start = points[:, :2] / (points[:, 0].std() or 1.0) * 1e-4
-        start = _two(start)
-        perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
+        start = _two(points / (points[:, 0].std() or 1.0) * 1e-4)
+        perplexity = min(_PERPLEXITY, (len(points) - 1) / 3)
         return np.asarray(TSNE(init=start, perplexity=perplexity, random_state=seed).fit_transform(points), np.float32)
     from umap import UMAP
 
-    number = min(_NEIGHBOURS, len(rows) - 1)
+    number = min(_NEIGHBOURS, len(points) - 1)
     return np.asarray(UMAP(n_neighbors=number, random_state=seed).fit_transform(points), np.float32)
 
 
