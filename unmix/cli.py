@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from unmix.utils.streams import reader_may_leave
+from unmix.utils.streams import reader_may_leave, run_tool
 from unmix.version import __version__
 
 # By name: the function of arguments and name in messages, and its description.
@@ -20,6 +20,9 @@ COMMANDS = {
     'doctor': ('unmix.apis.doctor:doctor', 'what is wrong with the images of a folder or a config'),
     'list': ('unmix.apis.zoo_commands:list_entries', 'models of the zoo with their figures, or configs'),
     'download': ('unmix.apis.zoo_commands:download', 'weights and config of a model'),
+    'report': ('unmix.apis.report:report', 'make the report of a run again'),
+    'compare': ('unmix.apis.compare:compare', 'several runs side by side: results, time, curves'),
+    'runs': ('unmix.apis.runs:runs', 'list the runs in a folder'),
     'convert': ('unmix.apis.convert:convert', 'checkpoints of other codes, and for other libraries'),
 }
 
@@ -50,6 +53,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             parser.error(f'there is no command {name!r}. {suggest(name, COMMANDS)}')
         else:
-            from unmix.apis.command import run_tool
-
             run_tool(partial(pkgutil.resolve_name(COMMANDS[name][0]), words[1:], prog=f'unmix {name}'))

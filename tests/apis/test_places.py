@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from unmix.apis.places import place_of
-from unmix.checkpoint.identity import NOTE
 from unmix.engine.launch import NOTE as JOB
 from unmix.engine.launch import _agent
+from unmix.utils.run_files import NOTE
 
 
 def begin(place: str, name: str = 'a') -> None:

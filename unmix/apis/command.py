@@ -1,11 +1,8 @@
 """Common parts of the tools: arguments, the Runner, and errors that a user can correct."""
 
 import argparse
-import io
 import os
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +17,9 @@ from unmix.config.options import parse_value
 from unmix.engine.launch import init_cpu_distributed
 from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
+from unmix.utils.streams import run_tool
 
-OFF = ('', '0', 'false', 'no', 'off')  # values of UNMIX_DEBUG
-# Errors whose message says what to do; any other is a defect and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, KeyError, TypeError, ImportError)
+__all__ = ['Options', 'argument_parser', 'build_runner', 'configure', 'run_tool']
 
 
 class Options(argparse.Action):
@@ -137,27 +133,3 @@ def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunne
     init_cpu_distributed(cfg)
     runner: Runner | FlexibleRunner = (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
     return runner
-
-
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; an error that the user can correct becomes one message on stderr and exit status 1.
-
-    ``UNMIX_DEBUG=1`` in the environment shows the traceback. Output is UTF-8, whatever the locale is.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding='utf-8', errors='surrogateescape')  # keeps the bytes of any file name
-    try:
-        main()
-    except USER_ERRORS as error:
-        if os.environ.get('UNMIX_DEBUG', '').lower() not in OFF:
-            raise
-        print(f'\nerror: {_message(error)}\n(UNMIX_DEBUG=1 shows the traceback)', file=sys.stderr)
-        sys.exit(1)
-
-
-def _message(error: Exception) -> str:
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if text.startswith('Caught ') and 'Original Traceback' in text:  # in a worker of a DataLoader; ours are one line
-        text = text.rstrip().rpartition('\n')[2].partition(': ')[2]
-    return text

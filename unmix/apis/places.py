@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from unmix.checkpoint.identity import current_run
 from unmix.engine.launch import begun_by_this_job
+from unmix.utils.run_files import current_run
 
 
 def is_used(work_dir: str | Path) -> bool:
