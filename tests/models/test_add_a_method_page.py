@@ -115,6 +115,7 @@ def test_files_of_the_page_train(tmp_path: Path) -> None:
     environment = os.environ | {'PYTHONPATH': f'.{os.pathsep}{ROOT}'}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert '│ SimSiam + Un-Mix ' in done.stdout
     state = torch.load(tmp_path / 'work_dirs' / Path(twin).stem / 'epoch_1.pth', weights_only=False)
 
     cfg = load_config(str(tmp_path / plain), SHRINK)

@@ -22,7 +22,6 @@ from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezv
 from unmix.engine.pace import measure_pace
 from unmix.engine.plan import METHODS, MIXTURES, Machine, Plan, Wishes, default_method, make_plan, recipe_name
 from unmix.utils.names import shown
-from unmix.utils.run_files import current_run
 
 ENDING = '_folder.py'
 OPTIONS = ('method', 'mixture', 'backbone', 'minutes')  # of the plan

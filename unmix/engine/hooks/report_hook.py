@@ -210,7 +210,8 @@ def run_name(model: torch.nn.Module) -> str:
     """Return the name of a model's method, or the kind of a classifier."""
     if isinstance(model, Classifier):
         return 'features' if model.head is None else 'linear classifier' if model.freeze else 'fine-tuned'
-    return type(model).__name__ + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')
+    name = getattr(getattr(model, 'head', None), 'method', None) or type(model).__name__
+    return name + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')
 
 
 def _title(runner: Runner) -> str:

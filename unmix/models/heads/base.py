@@ -27,11 +27,14 @@ class BaseHead(BaseModule, ABC):
         unit_length: Whether queries and targets are scaled to unit length before they come here; False leaves them as
             the neck gives them.
         num_instances: Number of instances that the head has room for; None for heads that do not tell them apart.
+        method: Name of the method in reports, if this head makes another one of the algorithm that it is in; None: the
+            algorithm's.
         step: What random numbers and schedules of the present step are a function of; set before each loss.
     """
 
     unit_length: bool = True
     num_instances: int | None = None
+    method: str | None = None
     step: Step = Step()
 
     @abstractmethod
