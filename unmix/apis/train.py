@@ -10,6 +10,7 @@ from unmix.apis.places import place_of
 from unmix.checkpoint.of_run import checkpoint_of, config_beside, is_place
 from unmix.config import use_amp
 from unmix.engine.launch import choose_start
+from unmix.engine.loggers import LOGGERS, add_loggers
 from unmix.engine.protocol_card import is_reported
 
 CONFIGS = ('.py', '.json', '.yaml', '.yml')
@@ -49,6 +50,13 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision: bfloat16 on CPU, float16 on CUDA'
     )
+    parser.add_argument(
+        '--log',
+        nargs='+',
+        choices=LOGGERS,
+        default=[],
+        help='show the training by these too (docs/loggers.md)',
+    )
     args = parser.parse_args(arguments)
     if args.resume not in (None, 'auto') and os.path.isdir(args.resume):
         args.resume = str(checkpoint_of(args.resume))
@@ -64,6 +72,8 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
     default = cfg.work_dir
     if request is None and args.work_dir is None:
         cfg.work_dir = place_of(default, args.resume or (cfg.get('load_from') or 'auto' if cfg.get('resume') else None))
+    if args.log:
+        add_loggers(cfg, args.log)
     if args.amp:
         use_amp(cfg)
     if args.extend:

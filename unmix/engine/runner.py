@@ -20,6 +20,7 @@ from unmix.engine.device import compile_networks, set_matmul_precision
 from unmix.engine.failures import failures_explained, keep_going
 from unmix.engine.hooks.skip_hook import SkipHook
 from unmix.engine.loader import build_dataloader
+from unmix.engine.loggers import close_late
 from unmix.engine.loops.feature_loop import check_classes
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.skipped import refuse_skipping
@@ -116,9 +117,13 @@ class Runner(Evaluating, MMEngineRunner):
         return logger
 
     def build_visualizer(self, *args: Any, **kwargs: Any) -> Visualizer:
-        """Build the visualizer as MMEngine does; a backend that fails later does not end the training."""
+        """Build the visualizer as MMEngine does; a backend that fails later does not end the training.
+
+        W&B and MLflow stay open for the results of the test, see :func:`close_late`.
+        """
         visualizer = super().build_visualizer(*args, **kwargs)
         keep_going(visualizer)
+        close_late(visualizer)
         return visualizer
 
     def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:

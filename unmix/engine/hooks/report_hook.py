@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmix.engine.feature_pictures import Seen, draw_pictures, look
+from unmix.engine.loggers import log_picture
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
 from unmix.engine.run_facts import RunFacts
@@ -74,7 +75,7 @@ class ReportHook(Hook):
         """Draw the views of the first batch."""
         if not self._drawn:
             self._drawn = True
-            self._attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path))
+            self._attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path), shown=True)
             self._report(runner, 'running', trains=True)
 
     def after_features(self, runner: Runner, test: Shard, bank: Shard, loop: FeatureLoop) -> None:
@@ -130,7 +131,7 @@ class ReportHook(Hook):
         if logs := RunFiles(runner.work_dir).logs:
             train, validation = read_scalars(logs)
             plots = [*loss_plots(train), *accuracy_plots(validation, results)]
-            self._attempt(runner, 'curves.png', lambda path: draw_curves(plots, path, _title(runner)))
+            self._attempt(runner, 'curves.png', lambda path: draw_curves(plots, path, _title(runner)), shown=True)
         self._report(runner, None, trains=is_trained(runner), pictures=True)
 
     def _report(self, runner: Runner, state: str | None, trains: bool = True, pictures: bool = False) -> None:
@@ -155,10 +156,13 @@ class ReportHook(Hook):
 
         self._attempt(runner, REPORT, write)
 
-    def _attempt(self, runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
-        """Make a file of the work directory, or warn."""
+    def _attempt(self, runner: Runner, name: str, draw: Callable[[Path], None], shown: bool = False) -> None:
+        """Make a file of the work directory, or warn; with ``shown`` loggers such as TensorBoard get it too."""
+        path = Path(runner.work_dir, name)
         try:
-            draw(Path(runner.work_dir, name))
+            draw(path)
+            if shown:
+                log_picture(runner.visualizer, path, runner.iter)
         except Exception as error:
             if name not in self._failed:
                 self._failed.add(name)
