@@ -86,12 +86,56 @@ def extract_features(
         ValueError: If an image cannot be read, there is no such model, a checkpoint does not fit, or the config has no
             pipeline for evaluation.
     """
-    if not isinstance(model, nn.Module) and is_place(model):
-        model = checkpoint_of(model)
-    cfg = load_config(str(config or _config_of(model, trust)))
-    evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
+    model, cfg = _located(model, config, trust)
     decode_size = _evaluated(cfg).get('decode_size') if size is None else None
     dataset = ImageFolder(folder, pipeline=evaluation_pipeline(cfg, size), decode_size=decode_size)
+    features = _compute(model, cfg, dataset, stage, batch_size, num_workers, device)
+    paths = np.array([text(path) for path in dataset.paths.tolist()])
+    found = dict(paths=paths, features=features)
+    if dataset.labels is not None and dataset.classes is not None:
+        found |= dict(labels=dataset.labels.numpy(), classes=np.array(dataset.classes))
+    return found
+
+
+@DefaultScope.overwrite_default_scope('unmix')
+def features_of_test_set(
+    model: str | Path, *, config: str | Path | None = None, stage: str | None = None, device: str | None = None
+) -> tuple[np.ndarray, Any]:
+    """Return the features (N, D) float32 of the images that a model is tested on, and their data set.
+
+    Arguments and errors are those of :func:`extract_features`.
+
+    Raises:
+        ValueError: Also if the config tests on nothing.
+    """
+    located, cfg = _located(model, config, False)
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if not loader:
+        raise ValueError(f'{cfg.filename} has no test_dataloader: give a folder of images.')
+    dataset = DATASETS.build(loader['dataset'])
+    return _compute(located, cfg, dataset, stage, None, None, device), dataset
+
+
+def _located(
+    model: str | Path | nn.Module, config: str | Path | None, trust: bool
+) -> tuple[str | Path | nn.Module, Config]:
+    """Return a model, whose checkpoint, if it has one, is a path, and its config."""
+    if not isinstance(model, nn.Module) and is_place(model):
+        model = checkpoint_of(model)
+    return model, load_config(str(config or _config_of(model, trust)))
+
+
+def _compute(
+    model: str | Path | nn.Module,
+    cfg: Config,
+    dataset: Any,
+    stage: str | None,
+    batch_size: int | None,
+    num_workers: int | None,
+    device: str | None,
+) -> np.ndarray:
+    """Return the features (N, D) of a data set; arguments are those of :func:`extract_features`."""
+    evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
     stage = stage or (cfg.get('test_cfg') or cfg.get('val_cfg') or {}).get('stage', 'backbone')
     if isinstance(model, nn.Module):
         network, default = model, next((parameter.device for parameter in model.parameters()), 'cpu')
@@ -112,11 +156,7 @@ def extract_features(
     assert shards is not None
     rows = shards[''].whole()
     assert rows is not None
-    paths = np.array([text(path) for path in dataset.paths.tolist()])
-    found = dict(paths=paths, features=rows.features.float().numpy())
-    if dataset.labels is not None and dataset.classes is not None:
-        found |= dict(labels=dataset.labels.numpy(), classes=np.array(dataset.classes))
-    return found
+    return rows.features.float().numpy()
 
 
 def _encoder(network: Any, cfg: Config, stage: str, device: Any) -> Encoder:

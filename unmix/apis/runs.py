@@ -41,9 +41,7 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _row(path: Path, folder: Path) -> tuple[str, ...]:
     run = RunFiles(path)
     found = accuracies(run)
-    values = {
-        kind: [value for name, value in found.items() if name.split('_')[0] == kind] for kind in ('knn', 'linear')
-    }
+    knn, linear = ([value for name, value in found.items() if name.split('_')[0] == kind] for kind in ('knn', 'linear'))
     seed, config, epochs = run.seed, run.config, run.results.get('epochs', run.facts.get('epochs'))
     if epochs is None and (train := read_scalars(run.logs)[0]):
         epochs = train[-1].get('epoch')

@@ -1,4 +1,4 @@
-"""Nearest neighbours and embedding of a run, from features that its evaluation has computed."""
+"""Nearest neighbours and embedding of a run, from features that its evaluation has computed, if it has any."""
 
 import base64
 from collections.abc import Mapping
@@ -8,19 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from unmix.checkpoint.data import Items
 from unmix.datasets import BaseDataset
-from unmix.datasets.transforms import to_pil
+from unmix.datasets.transforms import to_pil, to_tensor
+from unmix.engine.loops.feature_loop import eval_mode
 from unmix.evaluation.shard import Shard
+from unmix.models import BaseAlgorithm
 from unmix.utils.names import shown
 from unmix.visualization.embedding import LEAST, METHODS, components, has_umap, place
 from unmix.visualization.neighbours import Neighbourhood, draw_neighbours, nearest_with_similarity
 
 QUERIES, NEIGHBOURS = 8, 8
 IMAGES, CLASSES = 500, 10  # of an embedding
+_BATCH = 64  # images that are encoded at once
 _BANK = 2**15  # images that neighbours are looked for among
 _SECONDS = 0.005  # that t-SNE takes an image, on a slow core
 _SHARE = 0.01  # of the time of a run that t-SNE may take
@@ -79,19 +82,50 @@ def look(test: Shard, bank: Shard, data: tuple[Any, Any]) -> Seen:
     return Seen(some.features.cpu().float(), labels[chosen], queries.tolist(), found, *data, len(among))
 
 
-def draw_pictures(seen: Seen, out: Path, title: str, seed: int, seconds: float) -> dict[str, Any]:
-    """Draw the neighbours to a PNG, and return the facts for the report.
+@torch.no_grad()
+def look_at_training(model: Any, dataset: Any, view: Tensor) -> Seen | None:
+    """Compute features of at most 500 images of a training that evaluates nothing, resized and cropped to its views.
+
+    Args:
+        model: A method, in one piece.
+        dataset: That it was trained on.
+        view: (N, C, H, W) uint8, some views before the preprocessor.
+
+    Returns:
+        None if the model or the data set is not of this package.
+    """
+    items = Items(dataset)
+    if not isinstance(model, BaseAlgorithm) or not all(isinstance(leaf, BaseDataset) for leaf in items.leaves):
+        return None
+    rows, size = _evenly(len(items), IMAGES), list(view.shape[-2:])
+    found = []
+    with eval_mode(model):
+        for part in rows.split(_BATCH):
+            images = [raw_image(items, int(row)).convert('L' if view.shape[1] == 1 else 'RGB') for row in part]
+            inputs = torch.stack([to_tensor(ImageOps.fit(image, (size[1], size[0]))) for image in images])
+            batch = model.data_preprocessor(dict(inputs=inputs.to(view.dtype)), False)
+            found.append(model.extract_feat(batch['inputs']).flatten(1).float().cpu())
+    features = torch.cat(found)
+    queries = _evenly(len(rows), QUERIES)
+    _, near = nearest_with_similarity(features, features[queries], NEIGHBOURS + 1)
+    others = [[n for n in own.tolist() if n != query][:NEIGHBOURS] for own, query in zip(near, queries, strict=True)]
+    shown_rows = [[int(rows[n]) for n in own] for own in others]
+    return Seen(features, None, rows[queries].tolist(), shown_rows, dataset, dataset, len(rows) - 1)
+
+
+def draw_seen(seen: Seen, out: Path, title: str) -> dict[str, Any]:
+    """Draw the neighbours to a PNG, and return what the report says of them: nothing if the images are not known.
 
     Args:
         seen: What the evaluation has left.
         out: The PNG.
         title: What was run.
-        seed: Of t-SNE.
-        seconds: That the run has taken; t-SNE takes as many images as it can place in a hundredth of that.
     """
     labels, names = _labels(seen.bank), getattr(seen.test, 'classes', None)
     own = _labels(seen.test)
     tested, known = Items(seen.test), Items(seen.bank)
+    if not all(isinstance(leaf, BaseDataset) for leaf in [*tested.leaves, *known.leaves]):
+        return {}
     rows, same = [], []
     for query, near in zip(seen.queries, seen.near, strict=True):
         equal = None if own is None or labels is None else [bool(labels[row] == own[query]) for row in near]
@@ -102,18 +136,12 @@ def draw_pictures(seen: Seen, out: Path, title: str, seed: int, seconds: float) 
     caption = f'{len(rows)} images on the left, and the nearest of {seen.searched} beside them, by cosine similarity.'
     if same:
         caption += f' {sum(same)} of {len(same)} are of the class of their image.'
-    return dict(neighbours=dict(caption=caption), embedding=_embedding(seen, names, seed, seconds))
+    return dict(caption=caption)
 
 
 def raw_image(items: Items, row: int) -> Image.Image:
-    """Return an image of a data set as it is stored.
-
-    Raises:
-        TypeError: If the data set is not of this package, so gives no such images.
-    """
+    """Return an image of data sets of this package as it is stored."""
     leaf = items.leaves[items.leaf[row]]
-    if not isinstance(leaf, BaseDataset):
-        raise TypeError(f'{type(leaf).__name__} does not give its images without augmentation')
     return to_pil(leaf.read(int(items.row[row]))[0])
 
 
@@ -127,7 +155,15 @@ def add_embeddings(embedding: Mapping[str, Any], seed: int) -> dict[str, Any]:
     return dict(embedding, points=_rounded(found))
 
 
-def _embedding(seen: Seen, names: Any, seed: int, seconds: float) -> dict[str, Any]:
+def embed_seen(seen: Seen, seed: int, seconds: float) -> dict[str, Any]:
+    """Return the facts of an embedding for the report.
+
+    Args:
+        seen: What the evaluation has left.
+        seed: Of t-SNE.
+        seconds: That the run has taken; t-SNE takes as many images as it can place in a hundredth of that.
+    """
+    names = getattr(seen.test, 'classes', None)
     points = components(seen.features)
     placed = dict(pca=place(points, 'pca'))
     most = min(len(points), int(seconds * _SHARE / _SECONDS))

@@ -40,7 +40,7 @@ def draw_curves(plots: Sequence[Plot], out: str | Path, title: str = '') -> None
             _draw_bars(axes, plot)
             continue
         axes.set(xlabel=plot.x, ylabel=plot.y)
-        for one in plot.series:
+        for one in plot.drawn:
             marker = 'o' if len(one.points) < _FEW and not one.dash else None
             line = ':' if one.dash else '-'
             style: dict[str, Any] = dict(
@@ -54,8 +54,8 @@ def draw_curves(plots: Sequence[Plot], out: str | Path, title: str = '') -> None
 
 
 def _draw_bars(axes: Any, plot: Plot) -> None:
-    labels, values = [one.label for one in plot.series], [one.points[-1][1] for one in plot.series]
-    bars = axes.barh(labels, values, color=[f'C{one.colour % 10}' for one in plot.series])
+    labels, values = [one.label for one in plot.drawn], [one.points[-1][1] for one in plot.drawn]
+    bars = axes.barh(labels, values, color=[f'C{one.colour % 10}' for one in plot.drawn])
     axes.bar_label(bars, fmt='%.4g', padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.15)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from rich.console import Console
 from rich.table import Table
 
-from unmix.engine.feature_pictures import Seen, draw_pictures, look
+from unmix.engine.feature_pictures import Seen, draw_seen, embed_seen, look, look_at_training
 from unmix.engine.loggers import log_picture
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
@@ -61,6 +61,7 @@ class ReportHook(Hook):
         self._drawn = False
         self._facts: RunFacts | None = None
         self._seen: Seen | None = None
+        self._view: torch.Tensor | None = None  # of the first batch
         self._failed: set[str] = set()
         self._cost = 0.0  # seconds of the processor
 
@@ -75,6 +76,10 @@ class ReportHook(Hook):
         """Draw the views of the first batch."""
         if not self._drawn:
             self._drawn = True
+            inputs = data_batch.get('inputs') if isinstance(data_batch, dict) else None
+            view = inputs[0] if isinstance(inputs, list | tuple) else inputs
+            if isinstance(view, torch.Tensor) and view.ndim == 4:
+                self._view = view[:1]
             self._attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path), shown=True)
             self._report(runner, 'running', trains=True)
 
@@ -141,20 +146,27 @@ class ReportHook(Hook):
         def write(path: Path) -> None:
             if self._facts is None:
                 self._facts = RunFacts(runner, self.name or run_name(unwrap(runner.model)), trains)
-            facts, more = self._facts, {}
-            if pictures and self._seen is not None:
-                seen, self._seen = self._seen, None
-                out = path.with_name(NEIGHBOURS)
-                self._attempt(
-                    runner,
-                    NEIGHBOURS,
-                    lambda _: more.update(draw_pictures(seen, out, _title(runner), runner.seed, facts.seconds)),
-                )
+            facts = self._facts
+            if pictures:
+                self._draw_seen(runner, facts)
             self._cost += time.process_time() - begun
-            facts.write(runner, report_seconds=round(self._cost, 3), **more)
+            facts.write(runner, report_seconds=round(self._cost, 3))
             write_report(path.parent, state)
 
         self._attempt(runner, REPORT, write)
+
+    def _draw_seen(self, runner: Runner, facts: RunFacts) -> None:
+        """Draw neighbours and an embedding of what was evaluated last, if not of the training images; note them."""
+
+        def draw(path: Path) -> None:
+            if self._seen is None and self._view is not None and not isinstance(runner, FlexibleRunner):
+                self._seen = look_at_training(unwrap(runner.model), runner.train_dataloader.dataset, self._view)
+            if self._seen is not None:
+                facts.content['embedding'] = embed_seen(self._seen, runner.seed, facts.seconds)
+                facts.content['neighbours'] = draw_seen(self._seen, path, _title(runner))
+
+        self._attempt(runner, NEIGHBOURS, draw)
+        self._seen = None
 
     def _attempt(self, runner: Runner, name: str, draw: Callable[[Path], None], shown: bool = False) -> None:
         """Make a file of the work directory, or warn; with ``shown`` loggers such as TensorBoard get it too."""

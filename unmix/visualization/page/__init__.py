@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,20 @@ class Plot:
     def xs(self) -> list[float]:
         """All values of x of finite points, in order."""
         return sorted({x for one in self.series for x, y in one.points if math.isfinite(y)})
+
+    @property
+    def drawn(self) -> list[Series]:
+        """The series, finite points alone. A single point among longer curves is a line through all of the plot."""
+        found, xs = [], self.xs
+        for one in self.series:
+            points = [(x, y) for x, y in one.points if math.isfinite(y)]
+            if len(points) == 1 and len(xs) > 1 and not self.scatter:
+                (x, y), *_ = points
+                one = replace(one, label=f'{one.label}, {self.x} {x:g} alone')
+                points = [(xs[0], y), (xs[-1], y)]
+            if points:
+                found.append(replace(one, points=points))
+        return found
 
 
 class Page:
@@ -197,7 +211,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[t
 
 
 def _spec(plot: Plot) -> dict[str, Any]:
-    series = [(one, [(x, y) for x, y in one.points if math.isfinite(y)]) for one in plot.series]
+    series = [(one, list(one.points)) for one in plot.drawn]
     if plot.scatter:  # points of equal x stay apart
         rows = sorted((x, y, number) for number, (_, points) in enumerate(series) for x, y in points)
         xs = [_short(x) for x, _, _ in rows]
@@ -217,8 +231,7 @@ def _spec(plot: Plot) -> dict[str, Any]:
 
 
 def _bars(plot: Plot) -> str:
-    rows = [(one, [y for _, y in one.points if math.isfinite(y)]) for one in plot.series]
-    found = [(one, values[-1]) for one, values in rows if values]
+    found = [(one, one.points[-1][1]) for one in plot.drawn]
     most = max(abs(value) for _, value in found) or 1.0
     bars = ''.join(
         f'<span>{safe(one.label)}</span><i{" class=dash" if one.dash else ""} style="width:{100 * abs(y) / most:.1f}%">'
