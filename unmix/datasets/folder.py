@@ -83,15 +83,15 @@ class ImageFolder(EncodedDataset):
         if map_file is not None and class_list is not None:
             raise ValueError('dataset.map_file and dataset.class_list both say which classes there are. Give one.')
         if map_file is None and class_list is None:
-            map_file = _map_beside(self.root)
+            map_file = map_beside(self.root)
         archive = open_archive(self.root)
         beside = class_list is None and map_file is None and archive is not None and archive.label.any()
         classes: list[bytes] | None = None
         if class_list is not None:
             classes = sorted(_listed(self.root, class_list, archive))
         elif labelled and map_file is None and not beside:
-            classes = sorted(_scan(self.root, (), archive).folders)
-        scan = _scan(self.root, classes, archive)
+            classes = sorted(scan_root(self.root, (), archive).folders)
+        scan = scan_root(self.root, classes, archive)
         if not scan.images:
             raise FileNotFoundError(_no_image(scan))
         absent: list[bytes] = []
@@ -161,9 +161,10 @@ def _names_of_labels(pairs: Sequence[tuple[bytes, int]]) -> tuple[str, ...] | No
     return None
 
 
-def _scan(
+def scan_root(
     root: bytes, folders: Collection[bytes] | None, archive: Archive | None, key: str = 'dataset.data_root'
 ) -> Scan:
+    """Return what is in a folder or archive; ``folders`` are those to look into, None: all."""
     if archive is not None:
         return ArchiveScan(root, archive, folders)
     if not os.path.isdir(root):
@@ -180,7 +181,7 @@ def _scan(
         ) from error
 
 
-def _map_beside(root: bytes) -> Path | None:
+def map_beside(root: bytes) -> Path | None:
     """Return the map beside an archive: ``train_map.txt`` beside ``train.zip``."""
     stem, suffix = os.path.splitext(root)
     path = stem + b'_map.txt'
@@ -191,7 +192,7 @@ def _listed(root: bytes, class_list: str | Path, archive: Archive | None) -> Col
     """Return the classes of a list, or of the folder or archive of another data set."""
     other = path_bytes(class_list)
     if os.path.isdir(other) or other.lower().endswith(ARCHIVES):
-        return _scan(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
+        return scan_root(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
     folders = None if archive is None else {*ArchiveScan(root, archive, ()).folders}
 
     def find(name: bytes) -> bytes | None:
@@ -252,7 +253,7 @@ class ImageNet(ImageFolder):
         if split not in ('train', 'val'):
             raise ValueError(f"dataset.split is {split!r}; expected 'train' or 'val'.")
         folder = _split(Path(data_root), split)
-        if split == 'val' and class_list is None and _map_beside(path_bytes(folder)) is None:
+        if split == 'val' and class_list is None and map_beside(path_bytes(folder)) is None:
             class_list = _training_classes(folder)
         super().__init__(folder, True, class_list, pipeline, decode_size, exif, broken, None, cache, cache_size)
         present = set(self.labels.tolist()) if self.labels is not None else set()
@@ -276,7 +277,7 @@ def _training_classes(folder: Path) -> Path | None:
     roots = path_bytes(train), path_bytes(folder)
     if not all(map(os.path.exists, roots)):
         return None
-    known, tested = (set(_scan(root, (), open_archive(root)).folders) for root in roots)
+    known, tested = (set(scan_root(root, (), open_archive(root)).folders) for root in roots)
     return train if tested <= known else None
 
 
@@ -329,7 +330,7 @@ class TinyImageNet(ImageFolder):
                 'again.'
             )
         tested = set(classes.values())
-        known = set(_scan(path_bytes(train), (), None).folders) if train.is_dir() else set()
+        known = set(scan_root(path_bytes(train), (), None).folders) if train.is_dir() else set()
         numbers = {name: number for number, name in enumerate(sorted(known if tested <= known else tested))}
         self.classes = tuple(map(text, numbers))
         self.labels = torch.tensor([numbers[classes[name]] for name in names])
