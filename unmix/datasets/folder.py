@@ -93,7 +93,7 @@ class ImageFolder(EncodedDataset):
         if map_file is not None and class_list is not None:
             raise ValueError('dataset.map_file and dataset.class_list both say which classes there are. Give one.')
         if map_file is None and class_list is None:
-            map_file = _map_beside(self.root)
+            map_file = map_beside(self.root)
         if storage is not None and map_file is not None:
             self.paths = byte_array(self._mapped(None, map_file, labelled is not False))
             self.use(StoredFiles(storage, self.root, self.paths))
@@ -108,8 +108,8 @@ class ImageFolder(EncodedDataset):
         if class_list is not None:
             classes = sorted(_listed(self.root, class_list, archive, self.backend_args))
         elif labelled and map_file is None and not beside:
-            classes = sorted(_scan(self.root, (), archive).folders)
-        scan = _scan(self.root, classes, archive)
+            classes = sorted(scan_root(self.root, (), archive).folders)
+        scan = scan_root(self.root, classes, archive)
         if not scan.images:
             raise FileNotFoundError(_no_image(scan))
         absent: list[bytes] = []
@@ -181,12 +181,13 @@ def _names_of_labels(pairs: Sequence[tuple[bytes, int]]) -> tuple[str, ...] | No
     return None
 
 
-def _scan(
+def scan_root(
     root: bytes,
     folders: Collection[bytes] | None,
     archive: Archive | StoredFiles | None,
     key: str = 'dataset.data_root',
 ) -> Scan:
+    """Return what is in a folder or archive; ``folders`` are those to look into, None: all."""
     if archive is not None:
         return ArchiveScan(root, archive, folders)
     if not os.path.isdir(root):
@@ -203,7 +204,7 @@ def _scan(
         ) from error
 
 
-def _map_beside(root: bytes) -> Path | None:
+def map_beside(root: bytes) -> Path | None:
     """Return the map beside an archive: ``train_map.txt`` beside ``train.zip``."""
     stem, suffix = os.path.splitext(root)
     path = stem + b'_map.txt'
@@ -216,7 +217,7 @@ def _listed(
     """Return the classes of a list, or of the folder or archive of another data set."""
     other = path_bytes(class_list)
     if os.path.isdir(other) or other.lower().endswith(ARCHIVES):
-        return _scan(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
+        return scan_root(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
     storage = open_storage(backend_args, other)
     if storage is not None and storage.lists and (found := _sub_folders(other, storage)):
         return found
@@ -288,7 +289,7 @@ class ImageNet(ImageFolder):
         storage = open_storage(backend_args, root)
         folder = _split(root, split, storage)
         map_file = None if storage is None or storage.lists else text(folder + b'_map.txt')
-        if split == 'val' and class_list is None and map_file is None and _map_beside(folder) is None:
+        if split == 'val' and class_list is None and map_file is None and map_beside(folder) is None:
             class_list = _training_classes(root, folder, storage)
         super().__init__(
             text(folder), True, class_list, pipeline, decode_size, exif, broken, map_file, cache, cache_size, decoder,
@@ -321,7 +322,7 @@ def _classes_in(place: bytes, storage: Storage | None) -> set[bytes] | None:
     """Return the sub-folders of a folder or archive; None if there is none, or they cannot be listed."""
     if storage is not None:
         return _sub_folders(place, storage) if storage.lists else None
-    return {*_scan(place, (), open_archive(place)).folders} if os.path.exists(place) else None
+    return {*scan_root(place, (), open_archive(place)).folders} if os.path.exists(place) else None
 
 
 def _sub_folders(place: bytes, storage: Storage) -> set[bytes]:
