@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 
 import unmix
 from unmix.checkpoint.load import trust_checkpoints
+from unmix.checkpoint.of_run import checkpoint_of
 from unmix.config import load_config
 from unmix.config.options import parse_value
 from unmix.engine.launch import init_cpu_distributed
@@ -102,7 +103,8 @@ def configure(args: argparse.Namespace) -> Config:
 def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunner:
     """Build the Runner of a config, or the FlexibleRunner if it has a ``strategy``, on the devices of this machine.
 
-    Weights named ``unmix::NAME`` are downloaded first, so that results can name their file.
+    Weights named ``unmix::NAME`` are downloaded first, and a run becomes its newest checkpoint, so that results can
+    name their file.
 
     Args:
         cfg: The config.
@@ -121,8 +123,11 @@ def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunne
         ) from error
     named: list[tuple[Any, str]] = [(cfg, 'load_from')] + [(cfg.get('model'), 'pretrained')] * pretrained
     for node, key in named:
-        if isinstance(node, Config | ConfigDict) and str(node.get(key)).startswith('unmix::'):
-            node[key] = str(unmix.zoo.download(node[key]))
+        if isinstance(node, Config | ConfigDict) and isinstance(name := node.get(key), str):
+            if name.startswith('unmix::'):
+                node[key] = str(unmix.zoo.download(name))
+            elif os.path.isdir(os.path.expanduser(name)):
+                node[key] = str(checkpoint_of(name))
     if cfg.get('num_threads'):
         torch.set_num_threads(cfg.num_threads)
     init_cpu_distributed(cfg)

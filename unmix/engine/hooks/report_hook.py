@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmix.engine.feature_pictures import Seen, draw_seen, embed_seen, look, look_at_training
+from unmix.engine.loggers import log_picture
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
 from unmix.engine.run_facts import RunFacts
@@ -79,7 +80,7 @@ class ReportHook(Hook):
             view = inputs[0] if isinstance(inputs, list | tuple) else inputs
             if isinstance(view, torch.Tensor) and view.ndim == 4:
                 self._view = view[:1]
-            self._attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path))
+            self._attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path), shown=True)
             self._report(runner, 'running', trains=True)
 
     def after_features(self, runner: Runner, test: Shard, bank: Shard, loop: FeatureLoop) -> None:
@@ -135,7 +136,7 @@ class ReportHook(Hook):
         if logs := RunFiles(runner.work_dir).logs:
             train, validation = read_scalars(logs)
             plots = [*loss_plots(train), *accuracy_plots(validation, results)]
-            self._attempt(runner, 'curves.png', lambda path: draw_curves(plots, path, _title(runner)))
+            self._attempt(runner, 'curves.png', lambda path: draw_curves(plots, path, _title(runner)), shown=True)
         self._report(runner, None, trains=is_trained(runner), pictures=True)
 
     def _report(self, runner: Runner, state: str | None, trains: bool = True, pictures: bool = False) -> None:
@@ -167,10 +168,13 @@ class ReportHook(Hook):
         self._attempt(runner, NEIGHBOURS, draw)
         self._seen = None
 
-    def _attempt(self, runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
-        """Make a file of the work directory, or warn."""
+    def _attempt(self, runner: Runner, name: str, draw: Callable[[Path], None], shown: bool = False) -> None:
+        """Make a file of the work directory, or warn; with ``shown`` loggers such as TensorBoard get it too."""
+        path = Path(runner.work_dir, name)
         try:
-            draw(Path(runner.work_dir, name))
+            draw(path)
+            if shown:
+                log_picture(runner.visualizer, path, runner.iter)
         except Exception as error:
             if name not in self._failed:
                 self._failed.add(name)
@@ -222,7 +226,8 @@ def run_name(model: torch.nn.Module) -> str:
     """Return the name of a model's method, or the kind of a classifier."""
     if isinstance(model, Classifier):
         return 'features' if model.head is None else 'linear classifier' if model.freeze else 'fine-tuned'
-    return type(model).__name__ + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')
+    name = getattr(getattr(model, 'head', None), 'method', None) or type(model).__name__
+    return name + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')
 
 
 def _title(runner: Runner) -> str:
