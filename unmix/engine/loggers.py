@@ -50,7 +50,7 @@ def add_loggers(cfg: Config, names: Sequence[str]) -> None:
 
 
 def log_results(visualizer: Visualizer, metrics: Mapping[str, float], step: int) -> None:
-    """Give the results of a test, as ``test/NAME``, to the backends beside the local one, which has ``results.json``."""
+    """Give the results of a test, as ``test/NAME``, to the backends other than the local one."""
     for backend in _others(visualizer):
         backend.add_scalars({f'test/{name}': float(value) for name, value in metrics.items()}, step=step)
 
