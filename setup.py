@@ -108,7 +108,7 @@ setup(
     ],
     python_requires='>=3.10',
     packages=find_packages(include=['unmix', 'unmix.*']),
-    package_data={'unmix': ['py.typed', 'datasets/*.txt']},
+    package_data={'unmix': ['py.typed', 'datasets/*.txt', 'visualization/page/*']},
     include_package_data=False,
     zip_safe=False,
     entry_points={'console_scripts': ['unmix = unmix.cli:main']},

@@ -15,9 +15,12 @@ import torch
 import torchvision
 from PIL import Image
 
+from unmix.apis.compare import compare
 from unmix.apis.convert import convert
 from unmix.apis.doctor import doctor
 from unmix.apis.features import features
+from unmix.apis.report import report
+from unmix.apis.runs import runs
 from unmix.apis.train import evaluate, train
 from unmix.apis.zoo_commands import download, list_entries
 from unmix.checkpoint.load import load_from_local
@@ -34,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(('train', 'tools/train'), train),
     **dict.fromkeys(('test', 'tools/test'), evaluate),
     **dict.fromkeys(('convert', 'model_converters/convert'), convert),
+    **{'report': report, 'compare': compare, 'runs': runs},
     **{'features': features, 'list': list_entries, 'download': download, 'doctor': doctor},
 }
 
@@ -156,7 +160,7 @@ def test_commands_are_read(text: Path, name: str, words: list[str], monkeypatch:
         COMMANDS[name](words)
     args = vars(caught.value.args[0])
     config = args.get('config')
-    if config and not re.search(r'[A-Z]|^my_|^work_dirs/|^(?:unmix-)?simsiam', config):
+    if config and not re.search(r'[A-Z]|^my_|^work_dirs/', config):
         load_config(str(find_config(config)), args.get('cfg_options'))
 
 

@@ -88,7 +88,9 @@ def extract_features(
     """
     model, cfg = _located(model, config, trust)
     decode_size = _evaluated(cfg).get('decode_size') if size is None else None
-    dataset = ImageFolder(folder, pipeline=evaluation_pipeline(cfg, size), decode_size=decode_size)
+    decoder = _evaluated(cfg).get('decoder', 'auto')
+    pipeline = evaluation_pipeline(cfg, size)
+    dataset = ImageFolder(folder, pipeline=pipeline, decode_size=decode_size, decoder=decoder)
     features = _compute(model, cfg, dataset, stage, batch_size, num_workers, device)
     paths = np.array([text(path) for path in dataset.paths.tolist()])
     found = dict(paths=paths, features=features)

@@ -20,7 +20,8 @@ from unmix.config import config_root, find_config, load_config
 from unmix.datasets.survey import Facts, survey
 from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace
-from unmix.engine.plan import METHODS, MIXTURES, Machine, Plan, Wishes, default_method, make_plan, recipe_name
+from unmix.engine.plan import Machine, Plan, Wishes
+from unmix.engine.planner import METHODS, MIXTURES, default_method, make_plan, recipe_name
 from unmix.utils.names import shown
 
 ENDING = '_folder.py'
