@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dataloader
-import flops
+import get_flops as flops
 import pytest
 import torch
 from algorithms_under_test import ALGORITHMS
@@ -120,7 +120,13 @@ def test_advice_on_files(tmp_path, monkeypatch):
 def test_operations_of_a_step():
     """ResNet-50 at 224 px: 4.1 billion products forward, thrice that with its gradients; and MoCo's second encoder."""
     forward = 2 * 4.09e9
-    found = flops.flops_per_image(load_config('unmix::moco/mocov2_resnet50_8xb32-coslr-200e_in1k'))
+    cost = flops.cost_of_a_step(load_config('unmix::moco/mocov2_resnet50_8xb32-coslr-200e_in1k'))
+    assert (cost.encodings, cost.momentum_encodings) == (1, 1)
+    encoder = (
+        23_508_032 + 2048 * 2048 + 2048 + 2048 * 128 + 128
+    )  # ResNet-50 without its classifier, MoCo v2's projector
+    assert (cost.trained, cost.parameters) == (encoder, 2 * encoder)
+    found = cost.flops
     first = 2 * 64 * 3 * 49 * 112**2  # of the images there is no gradient
     assert math.isclose(found, 4 * forward - first, rel_tol=0.02)
 
@@ -128,7 +134,7 @@ def test_operations_of_a_step():
 @pytest.mark.slow
 def test_each_kind_of_recipe_is_counted(monkeypatch, capsys):
     names = ['pic/unmix-pic-recent_resnet50_4xb64-mcrop-coslr-1955e_in1k', 'quickstart/unmix-moco_digits']
-    monkeypatch.setattr(sys, 'argv', ['flops.py', *names])
+    monkeypatch.setattr(sys, 'argv', ['get_flops.py', *names])
     flops.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines[1:]] == names
