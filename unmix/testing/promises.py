@@ -433,7 +433,7 @@ def lam_of_one_gives_the_plain_loss(method: MethodUnderTest, unmix: Unmix) -> No
         )  # fmt: skip
         query, whole = query[:, crops], len(crops) == len(view)
     queries: dict[Any, Tensor] = seen.queries | {MIXTURE: query}
-    targets: dict[View, Tensor] = {j: seen.targets[j] for j in seen.order}
+    targets: dict[View, Tensor] = {j: target for j, target in seen.targets.items() if j != MIXTURE}
     if MIXTURE in {j for _, j in model.mixture_pairs}:
         targets[MIXTURE] = model.encode_target(view, None, None)
     terms = [model.head(queries[i], targets[j]) for i, j in model.mixture_pairs]
