@@ -1,8 +1,11 @@
 """The doctor finds each planted fault, and nothing in clean data."""
 
+import io
 import json
 import re
 import shutil
+import tarfile
+import zipfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -194,7 +197,8 @@ def test_all_that_is_wrong_at_once_in_one_folder_without_parts(
     images = [attributes for tag, attributes in tags if tag == 'img']
     assert all(one['src'].startswith('data:image/png;base64,') and 'onerror' not in one for one in images)
     assert len(images) == 2  # the pair of duplicates
-    assert not any(tag in ('script', 'link') for tag, _ in tags)
+    assert not any(tag == 'script' for tag, _ in tags)
+    assert [attributes['href'] for tag, attributes in tags if tag == 'link'] == ['data:,']  # no icon is asked for
     assert '&lt;img src=x onerror=alert(1)&gt;.jpg' in text
 
 
@@ -289,3 +293,50 @@ def test_processes_change_nothing(clean: Path) -> None:
     reports = [doctor._as_json(examine_data(clean, workers=workers)) for workers in (0, 2)]
     assert reports[0] == reports[1]
     assert '"zero_byte"' in reports[0]
+
+
+def pack(folder: Path, form: str) -> str:
+    """Pack a folder; return what names the archives."""
+    files = sorted(path for path in folder.rglob('*') if path.is_file())
+    names = [str(path.relative_to(folder)) for path in files]
+    if form == 'zip':
+        with zipfile.ZipFile(folder.with_suffix('.zip'), 'w') as archive:
+            for path, name in zip(files, names, strict=True):
+                archive.write(path, name)
+        return str(folder.with_suffix('.zip'))
+    shards = [files[::2], files[1::2]] if form == 'shards' else [files]
+    for number, part in enumerate(shards):
+        with tarfile.open(folder.with_name(f'{folder.name}-{number}.tar'), 'w') as tar:
+            for path in part:
+                tar.add(path, str(path.relative_to(folder)))
+                if form == 'shards':
+                    label = tarfile.TarInfo(str(path.relative_to(folder).with_suffix('.cls')))
+                    label.size = 1
+                    tar.addfile(label, io.BytesIO(b'%d' % 'ab'.index(path.parent.name)))
+    return str(folder.with_name(f'{folder.name}-{{0..{len(shards) - 1}}}.tar'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('form', ['zip', 'tar', 'shards'])
+def test_archives_have_the_findings_of_their_folder(clean: Path, form: str) -> None:
+    train, test = clean / 'train', clean / 'test'
+    cut(train / 'a' / '00.jpg')
+    shutil.copy(train / 'a' / '02.jpg', train / 'b' / 'x.jpg')
+    shutil.copy(train / 'a' / '04.jpg', test / 'a' / 'y.jpg')
+    expected = examine_data(clean)
+    reports = [examine_data(pack(train, form), pack(test, form))]
+    if form != 'shards':
+        reports.append(examine_data(pack(clean, form)))
+    for report in reports:
+        kinds = {(finding.kind, finding.severity): len(finding.images) for finding in report['findings']}
+        assert kinds == {(finding.kind, finding.severity): len(finding.images) for finding in expected['findings']}
+        assert {part.role: len(part) for part in report['parts']} == {'train': 21, 'test': 11}
+    assert {kind for kind, _ in kinds} == {'truncated', 'conflicting_labels', 'leakage'}
+
+
+def test_a_missing_or_foreign_archive_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r'DATA: .*stands for 2 files, of which 2 do not exist'):
+        examine_data(tmp_path / 'shard-{0..1}.tar')
+    (tmp_path / 'x.zip').write_bytes(b'PK not a zip')
+    with pytest.raises(ValueError, match=r'DATA: .*x\.zip.* is no whole zip'):
+        examine_data(tmp_path / 'x.zip')

@@ -1,4 +1,4 @@
-"""Examine the images of a folder or of a config: the command ``unmix doctor``."""
+"""Examine the images of a folder, of archives or of a config: the command ``unmix doctor``."""
 
 import argparse
 import json
@@ -23,7 +23,9 @@ from unmix.apis.findings import Finding, Part, of_normalisation, of_pairs, of_pa
 from unmix.checkpoint.data import Items
 from unmix.config import load_config
 from unmix.datasets import ImageFolder
+from unmix.datasets.archive import INSIDE, archives_of, open_archive
 from unmix.datasets.examine import CHUNK, RECORD, examine_all
+from unmix.datasets.folder import map_beside, scan_root
 from unmix.datasets.samplers import KeySampler
 from unmix.datasets.scan import Scan
 from unmix.engine.sizes import misfits_of
@@ -31,19 +33,22 @@ from unmix.registry import DATA_SAMPLERS, DATASETS, MODELS
 from unmix.utils.files import atomic_path
 from unmix.utils.names import path_bytes, shown, text
 
-DESCRIPTION = """Examine the images of a folder, or those that a config trains and tests on.
+DESCRIPTION = """Examine the images of a folder or archive, or those that a config trains and tests on.
 
 %(prog)s images/
+%(prog)s train.zip --test val.zip
+%(prog)s 'shard-{000000..000146}.tar'
 %(prog)s images/ --test other_images/ --html doctor.html --json doctor.json
 %(prog)s quickstart/unmix-moco_folder --cfg-options data_root=images/
 
 It finds images that cannot be read, duplicates, images to test on among those to train on, and more: docs/doctor.md.
-Of a folder with the sub-folders train and val or test, these are its parts. The exit status is 1 if something was found
-that breaks a run or falsifies its results.
+Of a folder or archive with the sub-folders train and val or test, these are its parts. The exit status is 1 if
+something was found that breaks a run or falsifies its results.
 """
 TRAIN, TEST = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 FEW = 4  # names that are printed of a warning; all of an error
-OTHER = ('pipeline', 'decode_size', 'broken')  # keys that do not choose images
+OTHER = ('pipeline', 'decode_size', 'decoder', 'broken')  # keys that do not choose images
+CONFIGS = (b'.py', b'.json', b'.yaml', b'.yml')
 RANK = {'error': 0, 'warning': 1, 'note': 2}
 
 
@@ -51,14 +56,16 @@ def doctor(arguments: Sequence[str] | None = None, prog: str | None = None) -> N
     """Examine images, print what is wrong and write it to files; ``prog`` is the name of the command in messages.
 
     Raises:
-        FileNotFoundError: If there is neither a folder nor a config of the name, or no image.
+        FileNotFoundError: If there is neither a folder, archive nor config of the name, or no image.
         SystemExit: With status 1, if something breaks a run or falsifies its results.
     """
     parser = argparse.ArgumentParser(
         prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('data', help='a folder of images, or a config: its path, or its name METHOD/NAME')
-    parser.add_argument('--test', metavar='DIR', help='images to test on, if they are in another folder')
+    parser.add_argument(
+        'data', help='a folder of images, a zip, a tar or shards, or a config: its path, or its name METHOD/NAME'
+    )
+    parser.add_argument('--test', metavar='DIR', help='images to test on, if they are in another folder or archive')
     parser.add_argument('--html', metavar='FILE', help='write a page with pictures')
     parser.add_argument('--json', metavar='FILE', help='write all that was found, with the names of all images')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: all cores)')
@@ -84,11 +91,11 @@ def examine_data(
     workers: int = 0,
     processes: int = 1,
 ) -> dict[str, Any]:
-    """Examine the images of a folder or a config.
+    """Examine the images of a folder, of archives or of a config.
 
     Args:
-        data: The folder, or path or name of the config.
-        test: A folder of images to test on.
+        data: The folder; a zip, a tar or shards, as for ``ImageFolder.data_root``; or path or name of the config.
+        test: A folder or archives of images to test on.
         options: Changes to the config.
         workers: Processes that read images.
         processes: Of a training by the config, whose batches together the sizes are compared with.
@@ -97,17 +104,18 @@ def examine_data(
         ``data``; ``parts``, a list of :class:`Part`; ``findings``, a list of :class:`Finding`, the worst first.
 
     Raises:
-        FileNotFoundError: If there is neither a folder nor a config of the name, or no image.
+        FileNotFoundError: If there is neither a folder, archive nor config of the name, or no image.
     """
     findings: list[Finding] = []
     cfg = None
-    if os.path.isdir(path_bytes(data)):
-        parts = list(_parts_of_folder(path_bytes(data)))
+    root = path_bytes(data)
+    if os.path.isdir(root) or _names_archives(root):
+        parts = list(_parts_of_root(root))
     else:
         cfg = load_config(str(data), dict(options or {}))
         parts = list(_parts_of_config(cfg, findings))
     if test is not None:
-        parts = [part for part in parts if part.role == 'train'] + [_folder_part('test', 'test', path_bytes(test))]
+        parts = [part for part in parts if part.role == 'train'] + [_part('test', 'test', path_bytes(test))]
     for part in parts:
         _examine(part, workers)
         scan = Scan(part.root, None) if part.root is not None and os.path.isdir(part.root) else None
@@ -119,25 +127,46 @@ def examine_data(
     return dict(data=str(data), parts=parts, findings=findings)
 
 
-def _parts_of_folder(root: bytes) -> Iterator[Part]:
-    """Yield the parts of a folder: its sub-folders train and val or test, or itself."""
-    names = {text(entry.name).lower(): entry.path for entry in os.scandir(root) if entry.is_dir()}
+def _names_archives(root: bytes) -> bool:
+    """Return whether a name is that of archives: of a file that is no config, or of several."""
+    try:
+        return not root.lower().endswith(CONFIGS) and archives_of(root) is not None
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f'DATA: {error}') from error
+
+
+def _parts_of_root(root: bytes) -> Iterator[Part]:
+    """Yield the parts of a folder or archive: its sub-folders train and val or test, or itself."""
+    archive = open_archive(root, 'DATA')
+    inside = root if archive is None or INSIDE.match(root) else root + b'@'
+    if archive is None:
+        names = {text(entry.name).lower(): entry.path for entry in os.scandir(root) if entry.is_dir()}
+    else:
+        tops = {name.partition(b'/')[0] for name in archive.paths.tolist() if b'/' in name}
+        names = {text(top).lower(): inside + b'/' + top for top in tops} if len(archive.files) == 1 else {}
     roles = {name: role for role, known in (('train', TRAIN), ('test', TEST)) for name in known if name in names}
     if {*roles.values()} == {'train', 'test'}:
         for name, role in roles.items():
-            yield _folder_part(name, role, names[name])
+            yield _part(name, role, names[name])
     else:
-        yield _folder_part('images', 'train', root)
+        yield _part('images', 'train', root)
 
 
-def _folder_part(name: str, role: str, root: bytes) -> Part:
+def _part(name: str, role: str, root: bytes) -> Part:
+    """Return the images of a folder or archive; their labels are those beside them, or else their folders."""
+    archive = open_archive(root, 'DATA')
+    labelled = archive is not None and bool(archive.label.any() or map_beside(root))
     with _quiet():
-        dataset = ImageFolder(text(root), labelled=False)
+        dataset = ImageFolder(text(root), labelled=None if labelled else False)
     items = Items(dataset)
-    tops = [path.partition(os.sep.encode()) for path in dataset.paths.tolist()]
+    if dataset.labels is not None:
+        return Part(name, role, items.leaves, items.leaf, items.row, dataset.labels.numpy(), dataset.classes, root)
+    separators = os.sep.encode() if archive is None else b'/'
+    tops = [path.partition(separators) for path in dataset.paths.tolist()]
     labels, classes = None, None
     if all(separator for _, separator, _ in tops):
-        found = sorted({text(top) for top, _, _ in tops} | {text(folder) for folder in Scan(root).folders})
+        folders = scan_root(root, None, archive).folders
+        found = sorted({text(top) for top, _, _ in tops} | {text(folder) for folder in folders})
         if len(found) > 1:
             numbers = {label: number for number, label in enumerate(found)}
             classes, labels = found, np.array([numbers[text(top)] for top, _, _ in tops])

@@ -5,7 +5,7 @@ The path of an image to its views, with the file of each step::
     data set ─ image, SampleKey ─> MultiView, SingleView, MultiCrop           multi_view.py
       (seed, epoch, index, view) ─ uniform numbers ─> Recipe.draw ─> Draws    recipe.py
       image as uint8, Draws ─> write_views, one backend:                      backends.py
-        numba: crop, resize, flip, colours, blur, type in one pass            numba_kernel.py, numba_vectors.py
+        numba: crop, resize, flip, colours, blur, type in one pass            numba_kernel.py
         torch: the same operations for a batch on any device                  torch_form.py
           of a batch of a data set: on the model's device                     deferred.py
         pil: torchvision's functions on PIL images                            backends.py

@@ -1,8 +1,8 @@
 """The views of images in one compiled pass. Importing this module compiles it, or loads what was compiled before.
 
 Pixels are float32 in units of 0 to 255. An image is flat: C channels, one after the other, of P pixels. The functions
-follow the order of the pass: crop, resize and flip (first the columns of the view, then its rows), changes of colour,
-blur, and the loop over the images. Vectors are whole, so arrays have room for some more columns and rows.
+follow the order of the pass: crop, resize and flip (first the rows of the view, then its columns), changes of colour,
+blur, and the loop over the images.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-import unmix.datasets.transforms.numba_vectors as vectors
 from unmix.datasets.transforms.blur import blur_kernel
-from unmix.datasets.transforms.numba_vectors import DEPTH, GROUP, LANES, SPREAD
 from unmix.datasets.transforms.recipe import Op
 
 F, U = np.float32, np.uint64
@@ -26,7 +24,7 @@ NONE, BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, SOLARIZE, BLUR = (int(op) for
 RED, GREEN, BLUE = F(0.299), F(0.587), F(0.114)
 _kernel = fast(blur_kernel)
 TILE = 1024  # pixels that stay in the fastest cache while they are changed
-PARTS = ('blur.py', 'numba_vectors.py', 'recipe.py')
+PARTS = ('blur.py', 'recipe.py')
 # One signature: processes that compile different ones at once would mix up numba's cache.
 SIGNATURE = (
     'void(uint8[::1], int64[:, ::1], int64[:, ::1], float32[:, ::1], int64, '
@@ -35,16 +33,11 @@ SIGNATURE = (
 
 
 @fast
-def _up(number, unit):
-    """Round up to a multiple."""
-    return (number + unit - 1) // unit * unit
-
-
-@fast
 def num_taps(size, resized, bicubic):
-    """Pixels that an output is made of; an even number."""
+    """Pixels that an output is made of, from 2 on, and not 5, 9, 13, ...; of some the weight is 0."""
     taps = int((4.0 if bicubic else 2.0) * max(size / resized, 1.0)) + (1 if size > resized else 0)
-    return _up(min(taps, size), 2)
+    taps = max(min(taps, size), 2)
+    return taps + 1 if taps % 4 == 1 else taps
 
 
 @fast
@@ -81,105 +74,96 @@ def _filter(size, resized, corner, out, bicubic, mirror, step, taps, filters):
 @fast
 def _filters(out, taps):
     """Room for a filter: first pixels, weights, and two arrays for ``_filter``."""
-    room = _up(out, GROUP)
-    numbers = np.zeros((taps + 2, room), np.float32)
-    return np.zeros(room, np.uint32), numbers[2:], numbers[0], numbers[1]
+    numbers = np.zeros((taps + 2, out), np.float32)
+    return np.zeros(out, np.int64), numbers[2:], numbers[0], numbers[1]
 
 
 @fast
 def workspace(boxes, resized, rows, columns, bicubic):
-    """Room for any of the boxes (N, 4), each to be resized (N, 2): filters, a few rows of a box, and all, resized."""
-    taps_y, taps_x = 2, 2
+    """Room for any of the boxes (N, 4), each to be resized (N, 2): filters, and a row of a box of three channels."""
+    taps_y, taps_x = 4, 2
     for n in range(len(boxes)):
-        taps_y = max(taps_y, num_taps(boxes[n, 2], resized[n, 0], bicubic))
+        taps_y = max(taps_y, (num_taps(boxes[n, 2], resized[n, 0], bicubic) + 3) // 4 * 4)
         taps_x = max(taps_x, num_taps(boxes[n, 3], resized[n, 1], bicubic))
-    height, width = _up(boxes[:, 2].max() + 1, GROUP), _up(boxes[:, 3].max() + 1, SPREAD)
-    pixels = np.zeros(GROUP * width * DEPTH, np.float32)
-    resampled = np.empty(3 * height * _up(columns, LANES), np.float32)
-    if columns % LANES:
-        resampled[:] = 0  # what is read beside the columns may be anything, but not slow to compute with
-    return _filters(rows, taps_y), _filters(columns, taps_x), pixels, resampled
+    return _filters(rows, taps_y), _filters(columns, taps_x), np.zeros(3 * (boxes[:, 3].max() + 3), np.float32)
 
 
 @fast
-def _spread(source, begin, plane, width, interleaved, pixels, o):
-    """Turn a row of a box to pixels of four floats."""
-    a = U(begin)
-    for x in range(0, width, SPREAD):
+def _mix_rows(source, starts, weights, n, out, o, add):
+    """Write the weighted sum of four rows of ``n`` numbers to ``out`` from ``o`` on, or add it to what is there."""
+    (a, b, c, d), (p, q, r, s) = starts, weights
+    for x in range(n):
         i = U(x)
-        to = U(o) + U(DEPTH) * i
-        if interleaved:
-            vectors.spread_bytes(pixels, to, source, a + U(3) * i)
-        else:
-            vectors.spread_planes(pixels, to, source, a + i, a + i + U(plane), a + i + U(2 * plane))
+        total = p * F(source[a + i]) + q * F(source[b + i]) + r * F(source[c + i]) + s * F(source[d + i])
+        out[o + i] = total + out[o + i] if add else total
 
 
-@fast
-def _horizontal(pixels, stride, first, weights, taps, columns, out, o, plane, pitch):
-    """Make a few rows of ``out`` (3, H, pitch) of as many rows of pixels."""
-    room = U(weights.shape[1])
-    o, plane, pitch, stride = U(o), U(plane), U(pitch), U(stride)
-    for x in range(0, columns, GROUP):
-        i = U(x)
-        if taps == 2:
-            vectors.mix_two(out, o + i, plane, pitch, pixels, U(0), stride, first, weights, i, i, room)
-        else:
-            vectors.mix_four(out, o + i, plane, pitch, pixels, U(0), stride, first, weights, i, i, room)
-    for j in range(4, taps, 4):
-        a, w = U(j * DEPTH), U(j) * room
-        for x in range(0, columns, GROUP):
-            i = U(x)
-            if j + 2 == taps:
-                vectors.add_two(out, o + i, plane, pitch, pixels, a, stride, first, weights, i, w + i, room)
-            else:
-                vectors.add_four(out, o + i, plane, pitch, pixels, a, stride, first, weights, i, w + i, room)
+def _mixer(taps):
+    """Return the function that mixes 2, 3 or 4 pixels of a row."""
+
+    @fast
+    def mix(line, step, plane, first, weights, j, image, o, area):
+        """Make a row of the view, of three channels, of that row of the box, or from j = 4 on add to it."""
+        p, q = weights[j], weights[j + 1]
+        r, s = weights[j + 2] if taps > 2 else p, weights[j + 3] if taps > 3 else p
+        for x in range(len(first)):
+            a, i = U(first[x]) + U(j) * step, o + U(x)
+            e, f, g, h = p[x], q[x], r[x], s[x]
+            for _ in range(3):
+                total = e * line[a] + f * line[a + step]
+                if taps > 2:
+                    total += g * line[a + U(2) * step]
+                if taps > 3:
+                    total += h * line[a + U(3) * step]
+                image[i] = total + image[i] if j > 0 else total
+                a, i = a + plane, i + area
+
+    return mix
 
 
-@fast
-def _vertical(source, plane, pitch, first, weights, taps, image, channels, rows, columns):
-    """Make the image (C, rows, columns) of the rows of ``source`` (3, H, pitch)."""
-    for c in range(channels):
-        for y in range(rows):
-            o, a = U((c * rows + y) * columns), U(c * plane + first[y])
-            for j in range(0, taps, 2):
-                p, q, b = weights[j, y], weights[j + 1, y], a + U(pitch)
-                for x in range(0, columns, LANES):  # what is written beyond a row, the next one writes over
-                    i = U(x)
-                    if j == 0:
-                        vectors.mix_rows(image, o + i, source, a + i, b + i, p, q)
-                    else:
-                        vectors.add_rows(image, o + i, source, a + i, b + i, p, q)
-                a = b + U(pitch)
+_mix_two, _mix_three, _mix_four = (_mixer(taps) for taps in (2, 3, 4))
 
 
 @fast
 def resample(source, origin, interleaved, place, image, shape, work):
-    """Crop, resize, clamp and flip an image that begins at ``origin`` of ``source``.
+    """Crop, resize, clamp and flip an image that begins at ``origin`` of ``source``; the view (C, h, w) is ``image``.
 
-    It is (H, W, 3) if it is interleaved, or else (C, H, W) with C of 1 or 3. The view goes to ``image``, which has room
-    for LANES more than its ``shape`` (C, h, w).
+    It is (H, W, 3) if it is interleaved, or else (C, H, W) with C of 1 or 3; ``image`` has room for three channels.
+    ``line`` is one row of the box after the other, resized in height. What it has beyond the box counts nothing.
     """
     (height, width), box, resized, corner, flip, bicubic = place
     top, left, box_height, box_width = box
     channels, rows, columns = shape
-    filter_y, filter_x, pixels, resampled = work
-    taps_y, taps_x = num_taps(box_height, resized[0], bicubic), num_taps(box_width, resized[1], bicubic)
-    pitch = _up(columns, LANES)
-    _filter(box_height, resized[0], corner[0], rows, bicubic, False, pitch, taps_y, filter_y)
-    _filter(box_width, resized[1], corner[1], columns, bicubic, flip, DEPTH, taps_x, filter_x)
-    plane, stride = _up(box_height + 1, GROUP) * pitch, _up(box_width + 1, SPREAD) * DEPTH
-    step, distance = (3, 0) if interleaved else (1, 0 if channels == 1 else height * width)
-    last = origin + 2 * distance + ((top + box_height - 1) * width + left + _up(box_width, SPREAD)) * step
-    if last > len(source):  # what is read in whole vectors
-        padded = np.zeros(channels * height * width + 3 * SPREAD, source.dtype)
-        padded[: channels * height * width] = source[origin : origin + channels * height * width]
-        source, origin = padded, 0
-    for y in range(0, box_height, GROUP):
-        for r in range(min(GROUP, box_height - y)):
-            begin = origin + ((top + y + r) * width + left) * step
-            _spread(source, begin, distance, box_width, interleaved, pixels, r * stride)
-        _horizontal(pixels, stride, filter_x[0], filter_x[1], taps_x, columns, resampled, y * pitch, plane, pitch)
-    _vertical(resampled, plane, pitch, filter_y[0], filter_y[1], taps_y, image, channels, rows, columns)
+    filter_y, filter_x, line = work
+    taps_y = (num_taps(box_height, resized[0], bicubic) + 3) // 4 * 4
+    taps_x = num_taps(box_width, resized[1], bicubic)
+    step, parts = (3, 1) if interleaved else (1, channels)
+    room, pitch = (box_width + 3) * step, width * step
+    _filter(box_height, resized[0], corner[0], rows, bicubic, False, 1, taps_y, filter_y)
+    _filter(box_width, resized[1], corner[1], columns, bicubic, flip, step, taps_x, filter_x)
+    first, weights = filter_y[0], filter_y[1]
+    for y in range(rows):
+        for part in range(parts):
+            begin = origin + part * height * width + (top * width + left) * step
+            for j in range(0, taps_y, 4):
+                k, last = first[y] + j, box_height - 1
+                starts = (
+                    U(begin + min(k, last) * pitch),
+                    U(begin + min(k + 1, last) * pitch),
+                    U(begin + min(k + 2, last) * pitch),
+                    U(begin + min(k + 3, last) * pitch),
+                )
+                mixed = (weights[j, y], weights[j + 1, y], weights[j + 2, y], weights[j + 3, y])
+                _mix_rows(source, starts, mixed, box_width * step, line, U(part * room), j > 0)
+        o, area = U(y * columns), U(rows * columns)
+        plane = U(1 if interleaved else (room if channels == 3 else 0))
+        for j in range(0, taps_x, 4):
+            if taps_x - j == 2:
+                _mix_two(line, U(step), plane, filter_x[0], filter_x[1], j, image, o, area)
+            elif taps_x - j == 3:
+                _mix_three(line, U(step), plane, filter_x[0], filter_x[1], j, image, o, area)
+            else:
+                _mix_four(line, U(step), plane, filter_x[0], filter_x[1], j, image, o, area)
     if bicubic:
         for i in range(channels * rows * columns):
             image[i] = min(max(image[i], F(0)), WHITE)
@@ -336,14 +320,14 @@ def _compile(stamp: str):
         rows, columns = size
         shape, pixels = (channels, rows, columns), rows * columns
         work = workspace(numbers[:, 3:7], numbers[:, 7:9], rows, columns, bicubic)
-        image = np.empty(channels * pixels + LANES, np.float32)
+        image = np.empty(3 * pixels, np.float32)
         for n in range(len(numbers)):
             origin, height, width = numbers[n, 0], numbers[n, 1], numbers[n, 2]
             box = (numbers[n, 3], numbers[n, 4], numbers[n, 5], numbers[n, 6])
             resized, corner, flip = (numbers[n, 7], numbers[n, 8]), (numbers[n, 9], numbers[n, 10]), numbers[n, 11] != 0
             place = ((height, width), box, resized, corner, flip, bicubic)
             if split > 0:
-                early = np.zeros(channels * height * width + SPREAD, np.float32)
+                early = np.empty(channels * height * width, np.float32)
                 step, plane = (channels, 1) if interleaved else (1, height * width)
                 for c in range(channels):
                     for i in range(height * width):

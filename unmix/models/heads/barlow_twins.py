@@ -26,6 +26,7 @@ class BarlowTwinsHead(BaseHead):
         eps: Added to the variances, as in BatchNorm.
     """
 
+    method = 'Barlow Twins'
     unit_length = False  # dimensions are standardised over the batch
     pools_ranks = True
 

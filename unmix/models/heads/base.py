@@ -32,12 +32,15 @@ class BaseHead(BaseModule, ABC):
         num_instances: Number of instances that the head has room for; None for heads that do not tell them apart.
         pools_ranks: Whether the loss is of the samples of all ranks as one batch, not a mean over a rank's own. Then
             one share weights it, so all ranks draw the same mixture.
+        method: Name of the method in reports, if this head makes another one of the algorithm that it is in; None: the
+            algorithm's.
         step: What random numbers and schedules of the present step are a function of; set before each loss.
     """
 
     unit_length: bool = True
     num_instances: int | None = None
     pools_ranks: bool = False
+    method: str | None = None
     step: Step = Step()
 
     @abstractmethod

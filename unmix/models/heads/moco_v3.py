@@ -26,6 +26,8 @@ class MoCoV3Head(BaseHead):
         temperature: Softmax temperature; 1 for ResNets, 0.2 for ViTs. Or a config, as in :class:`InfoNCEHead`.
     """
 
+    method = 'MoCo v3'
+
     def __init__(self, temperature: Temperature | dict[str, Any] = 1.0) -> None:
         super().__init__()
         self.temperature = build_temperature(temperature)

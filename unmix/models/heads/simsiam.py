@@ -30,6 +30,7 @@ class SimSiamHead(BaseHead):
         hidden_dim: Hidden dimension of the predictor.
     """
 
+    method = 'SimSiam'  # its name in tables and reports; without it that of the algorithm, SimCLR
     unit_length = False  # the predictor gets projections as they are
 
     def __init__(self, dim: int = 2048, hidden_dim: int = 512) -> None:

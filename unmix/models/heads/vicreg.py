@@ -35,6 +35,7 @@ class VICRegHead(BaseHead):
         eps: Added to the variances.
     """
 
+    method = 'VICReg'
     unit_length = False  # variance needs the length
 
     def __init__(
