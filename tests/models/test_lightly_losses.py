@@ -1,4 +1,4 @@
-"""Losses against those of lightly (``pip install lightly``), where it has them, in float64."""
+"""Losses against those of lightly (``pip install 'unmix[peers]'``), where it has them, in float64."""
 
 import pytest
 import torch
