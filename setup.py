@@ -131,6 +131,7 @@ setup(
         'dev': [*TESTS, *DOCS, 'pre-commit>=3.5', 'build>=1.2'],
         'docs': DOCS,
         'bench': ['albumentations>=2.0'],  # tools/benchmarks/views.py compares with it
+        'peers': ['lightly>=1.5.20'],  # tests compare losses with its
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],
         'datasets': ['datasets>=2.19'],  # HuggingFaceDataset
