@@ -140,9 +140,8 @@ def dali(files: Sequence[Path], size: int, blur: bool, batch_size: int, threads:
                 )  # fmt: skip
             if fn.random.coin_flip(probability=0.2, dtype=types.BOOL):
                 view = fn.hsv(view, saturation=0.0)
-            if blur:
-                if fn.random.coin_flip(probability=0.5, dtype=types.BOOL):
-                    view = fn.gaussian_blur(view, sigma=fn.random.uniform(range=SIGMA))
+            if fn.random.coin_flip(probability=0.5 if blur else 0.0, dtype=types.BOOL):
+                view = fn.gaussian_blur(view, sigma=fn.random.uniform(range=SIGMA))
             mean, std = ([255 * value for value in values] for values in (MEAN, STD))
             mirror = fn.random.coin_flip(probability=0.5)
             views.append(fn.crop_mirror_normalize(view, mean=mean, std=std, mirror=mirror, output_layout='CHW'))
