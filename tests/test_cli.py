@@ -2,6 +2,7 @@
 
 import os
 import pkgutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +27,21 @@ def test_help_and_version(capsys):
     output = capsys.readouterr().out
     assert listed in output
     assert output.endswith(f'unmix {unmix.__version__}\n')
+
+
+@pytest.mark.parametrize('arguments', [[], ['--help'], ['--version']])
+def test_help_and_version_import_neither_torch_nor_mmengine(arguments):
+    """They take seconds."""
+    script = """
+import sys
+from unmix.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert not {'torch', 'mmengine', 'numpy', 'rich'} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, '-c', script, *arguments], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith((f'unmix {unmix.__version__}\n', 'usage: unmix COMMAND ...'))
 
 
 @pytest.mark.parametrize('name', COMMANDS)

@@ -184,6 +184,26 @@ def test_every_class_that_takes_the_place_of_one_of_mmengine_is_listed():
 
 
 @pytest.mark.slow
+def test_the_changes_are_made_together_with_the_import_of_mmengine():
+    """Also if MMEngine was only looked for before, and if a module that takes part in the changes imports it first."""
+    script = """
+import importlib.util, sys
+import unmix
+assert importlib.util.find_spec('mmengine').name == 'mmengine'
+assert not {'mmengine', 'torch'} & sys.modules.keys()
+from unmix.checkpoint.load import load_from_local
+from mmengine.runner import CheckpointLoader, save_checkpoint
+assert 'unmix::' in CheckpointLoader._schemes
+assert save_checkpoint is unmix.compat.save_checkpoint
+try:
+    CheckpointLoader.load_checkpoint('no_such_file.pth')
+except FileNotFoundError as error:
+    assert 'give the path of a file that torch.save wrote, or' in str(error)
+"""
+    subprocess.run([sys.executable, '-c', script], check=True)
+
+
+@pytest.mark.slow
 def test_nothing_but_compat_changes_mmengine():
     """Importing every module of the package leaves MMEngine's registries and modules as ``install`` has made them."""
     script = """

@@ -40,6 +40,22 @@ def test_no_import_circles():
     assert not graph, f'these modules import each other in a circle: {sorted(graph)}'
 
 
+def test_the_table_of_what_mmcv_and_opencv_do():
+    """docs/architecture.md names each module that imports one of them."""
+    found = {}
+    for name, path in MODULES.items():
+        nodes = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or '' for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+        if libraries := {module.partition('.')[0] for module in names} & {'cv2', 'mmcv'}:
+            found[name.removeprefix('unmix.')] = libraries
+    page = (ROOT / 'docs' / 'architecture.md').read_text().partition('## What MMCV and OpenCV do')[2].partition('##')[0]
+    rows = [line.split('|')[1:3] for line in page.splitlines() if line.startswith('| `')]
+    assert {name.strip(' `'): set(re.findall(r'`(\w+)`', libraries)) for name, libraries in rows} == found
+
+
 def test_imports_run_one_way():
     level = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
     for name in MODULES:

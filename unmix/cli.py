@@ -1,4 +1,7 @@
-"""The command ``unmix``; it works in any directory, from a checkout and from an installed package."""
+"""The command ``unmix``; it works in any directory, from a checkout and from an installed package.
+
+PyTorch and MMEngine, whose import takes seconds, are imported by what needs them: not for ``--version`` and ``--help``.
+"""
 
 import argparse
 import pkgutil
@@ -6,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from unmix.utils.streams import reader_may_leave, run_tool
 from unmix.version import __version__
 
 # By name: the function of arguments and name in messages, and its description.
@@ -16,6 +20,9 @@ COMMANDS = {
     'doctor': ('unmix.apis.doctor:doctor', 'what is wrong with the images of a folder or a config'),
     'list': ('unmix.apis.zoo_commands:list_entries', 'models of the zoo with their figures, or configs'),
     'download': ('unmix.apis.zoo_commands:download', 'weights and config of a model'),
+    'report': ('unmix.apis.report:report', 'make the report of a run again'),
+    'compare': ('unmix.apis.compare:compare', 'several runs side by side: results, time, curves'),
+    'runs': ('unmix.apis.runs:runs', 'list the runs in a folder'),
     'convert': ('unmix.apis.convert:convert', 'checkpoints of other codes, and for other libraries'),
 }
 
@@ -26,9 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: After an error, ``--help`` and ``--version``.
     """
-    from unmix.apis.command import reader_may_leave, run_tool
-    from unmix.config.check import suggest
-
     words = sys.argv[1:] if arguments is None else list(arguments)
     listed = '\n'.join(f'  {name:10}{what}' for name, (_, what) in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -45,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name is None:
             parser.print_help()
         elif name not in COMMANDS:
+            from unmix.config.check import suggest
+
             parser.error(f'there is no command {name!r}. {suggest(name, COMMANDS)}')
         else:
             run_tool(partial(pkgutil.resolve_name(COMMANDS[name][0]), words[1:], prog=f'unmix {name}'))

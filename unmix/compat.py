@@ -1,14 +1,17 @@
 """All changes that ``unmix`` makes to MMEngine.
 
-Importing ``unmix`` makes :data:`CHANGES`, for the whole process. :data:`REPLACED` has the classes of MMEngine that are
-replaced in configs of the scope ``unmix``: the registries of ``unmix`` have other classes under the same names. All
-changes work with every distribution of MMEngine: ``mmengine``, ``onedl-mmengine`` or a source checkout.
+Importing this module makes :data:`CHANGES`, for the whole process; ``unmix`` imports it together with MMEngine. So it
+imports no other module of ``unmix``, each of which may be half imported then: what takes the place of a function of
+MMEngine is imported by its first call. :data:`REPLACED` has the classes of MMEngine that are replaced in configs of the
+scope ``unmix``: the registries of ``unmix`` have other classes under the same names. All changes work with every
+distribution of MMEngine: ``mmengine``, ``onedl-mmengine`` or a source checkout.
 """
 
 import difflib
 import importlib
 import importlib.util
 import os.path as osp
+import pkgutil
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -30,16 +33,29 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from packaging.requirements import InvalidRequirement, Requirement
 
-from unmix.checkpoint.latest import find_latest_checkpoint
-from unmix.checkpoint.load import load_for_scheme, load_from_http, load_from_local, named
-from unmix.checkpoint.save import save_checkpoint
-
 # Names that MMEngine's loaders look up.
 _MODELS: dict[str, Callable[[Any], dict[str, str]]] = {
     'load_from_openmmlab': lambda module: module.get_external_models(),
     'load_from_mmcls': lambda module: module.get_mmcls_models(),
     'load_from_torchvision': lambda module: module.get_torchvision_models(),
 }
+
+
+def _later(path: str) -> Callable[..., Any]:
+    """Return a function that imports the function at ``path``, such as ``unmix.zoo:load_weights``, and calls it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return pkgutil.resolve_name(path)(*args, **kwargs)
+
+    call.__name__ = path.partition(':')[2]
+    return call
+
+
+load_from_local = _later('unmix.checkpoint.load:load_from_local')
+load_from_http = _later('unmix.checkpoint.load:load_from_http')
+save_checkpoint = _later('unmix.checkpoint.save:save_checkpoint')
+find_latest_checkpoint = _later('unmix.checkpoint.latest:find_latest_checkpoint')
+named = _later('unmix.checkpoint.load:named')
 _SAME_IMPORT_NAME = (('mmengine', 'onedl-mmengine'), ('mmcv', 'mmcv-lite', 'onedl-mmcv'))
 
 
@@ -75,9 +91,9 @@ def _without_pkg_resources(theirs: Callable[[str], Any], ours: Callable[[str], A
 
 
 class _Torch(ModuleType):
-    """``torch`` as the module with MMEngine's loaders sees it: ``load`` is :func:`load_for_scheme`."""
+    """``torch`` as the module with MMEngine's loaders sees it: ``load`` is our ``load_for_scheme``."""
 
-    load = staticmethod(load_for_scheme)
+    load = staticmethod(_later('unmix.checkpoint.load:load_for_scheme'))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -131,7 +147,7 @@ CHANGES: tuple[tuple[str, Callable[[], object]], ...] = (
     ),
     (
         'unmix::NAME as a checkpoint is a model of the zoo',
-        lambda: CheckpointLoader.register_scheme(prefixes='unmix::', loader=_zoo_loader, force=True),
+        lambda: CheckpointLoader.register_scheme('unmix::', _later('unmix.zoo:load_weights'), force=True),
     ),
     (
         'checkpoints are written atomically, with a digest that is compared when they are loaded; --resume takes an '
@@ -160,13 +176,8 @@ def _replace(modules: tuple[Any, ...], *functions: Callable[..., Any]) -> None:
                 setattr(module, function.__name__, function)
 
 
-def _zoo_loader(filename: str, map_location: Any = None) -> Any:
-    """Call :func:`unmix.zoo.load_weights`, which is imported here because that takes a second."""
-    return importlib.import_module('unmix.zoo').load_weights(filename, map_location)
-
-
 def _collate(items: Any) -> Any:
-    """Call :func:`unmix.datasets.collate`, which is imported here because that takes time."""
+    """Call :func:`unmix.datasets.collate`; workers that are spawned find this function by its name."""
     return importlib.import_module('unmix.datasets').collate(items)
 
 
@@ -250,3 +261,6 @@ def _spec(module: str) -> ModuleSpec | None:
         return importlib.util.find_spec(module)
     except (ImportError, ValueError):  # no such parent; a module without a specification, such as __main__
         return None
+
+
+install()

@@ -29,8 +29,7 @@ env_cfg = dict(
 log_level = 'INFO'
 log_processor = dict(by_epoch=True, window_size=50)
 
-# TensorBoard, in a config of yours:
-# visualizer = dict(vis_backends=[dict(type='PatientVisBackend'), dict(type='TensorboardVisBackend')])
+# TensorBoard, W&B, MLflow: --log, see docs/loggers.md.
 vis_backends = [dict(type='PatientVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
 

@@ -32,7 +32,7 @@ def test_each_value_has_its_line_and_what_it_overrides(tmp_path):
     base.write_text(BASE)
     child.write_text(CHILD)
     options = {'schedule.optimizer.momentum': 0.8}
-    found = origins(load_config(str(child), options), options)
+    found = origins(load_config(str(child), options))
     wanted = {
         'width': (16, [Place(base, 1)]),
         'model.type': ('SimCLR', [Place(base, 5)]),
@@ -62,7 +62,7 @@ def test_the_base_for_accelerators(tmp_path):
     config = tmp_path / 'mine.py'
     config.write_text(f"_base_ = ['{name}', '{base}']\n")
     options = {'_base_': base}
-    for found in (origins(load_config(str(config))), origins(load_config(name, options), options)):
+    for found in (origins(load_config(str(config))), origins(load_config(name, options))):
         value, places = found['env_cfg.cudnn_benchmark']
         assert value is True
         assert [place.file.name for place in places] == ['accelerator.py', 'default_runtime.py']

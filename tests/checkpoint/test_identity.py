@@ -8,9 +8,10 @@ import pytest
 import torch
 from engine_toy import toy_runner
 
-from unmix.checkpoint.identity import NOTE, Saved, current_run, read_saved, run_of
+from unmix.checkpoint.identity import Saved, read_saved, run_of
 from unmix.checkpoint.latest import find_latest_checkpoint
 from unmix.testing.ranks import run_ranks
+from unmix.utils.run_files import NOTE, current_run
 
 
 def train(work_dir: Path, epochs: int = 1, **changes):

@@ -33,11 +33,14 @@ class RandomImages(ArrayDataset):
 
 
 DEEP = {'model.backbone.depth': 26}
+NARROW = DEEP | {'model.neck.hidden_dim': 16, 'model.neck.out_dim': 16}
+SMALL_DINO = {'model.neck.hidden_dim': 16, 'model.neck.out_dim': 16, 'model.head.dim': 16, 'model.freeze_epochs': 0}
 SMALL_WMSE = {'model.neck.out_dim': 2, 'model.head.sub_batch': 4}
 WARM_UP = (1 / 500, 2 / 500)  # the rates of the two iterations, as shares of the full one
 HALVED = (1, 1 / 2)  # half a cosine over two iterations
 # Not below 32: of a strided 3x3 convolution over one pixel, oneDNN 3.13 returns garbage as gradient of the outer taps.
-CROPS = {f'train_dataloader.dataset.pipeline.crops.{i}.transforms.0.size': size for i, size in enumerate((40, 32))}
+CROP = 'train_dataloader.dataset.pipeline.crops'
+CROPS = {f'{CROP}.{i}.transforms.0.size': size for i, size in enumerate((40, 32))}
 NO_RAMP = {'param_scheduler.0.warmup': 0}
 CLUSTERS = {'model.head.num_prototypes': 4, 'model.head.num_instances': BATCH * STEPS + 3}
 BANK = {'model.head.num_instances': BATCH * STEPS + 3}
@@ -59,6 +62,28 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'simclr/simclr_resnet50_4xb64-coslr-200e_in1k': ((3, 80, 60), DEEP, (0.01, 0.01 + 0.99 / (5 * 5004))),
     'byol/byol_resnet18_1xb512-steplr-1000e_cifar100': ((3, 32, 32), {}, WARM_UP),
     'byol/byol_resnet18_1xb512-steplr-2000e_stl10': ((3, 96, 96), {}, WARM_UP),
+    'simsiam/simsiam_resnet50_8xb64-coslr-100e_in1k': ((3, 80, 60), NARROW | {'model.head.dim': 16}, (1, 1)),
+    'vicreg/vicreg_resnet50_32xb64-coslr-1000e_in1k': ((3, 80, 60), NARROW | CROPS | NO_RAMP, TO_A_THOUSANDTH),
+    'barlow-twins/barlow-twins_resnet50_32xb64-coslr-1000e_in1k': (
+        (3, 80, 60),
+        NARROW | CROPS | NO_RAMP,
+        TO_A_THOUSANDTH,
+    ),
+    'moco-v3/moco-v3_resnet50_16xb256-coslr-100e_in1k': (
+        (3, 80, 60),
+        NARROW | CROPS | NO_RAMP | {'model.predictor.hidden_dim': 16, 'model.predictor.out_dim': 16},
+        HALVED,
+    ),
+    'nnclr/nnclr_resnet50_32xb128-coslr-1000e_in1k': (
+        (3, 80, 60),
+        NARROW | CROPS | NO_RAMP | {'model.head.dim': 16, 'model.head.hidden_dim': 16},
+        HALVED,
+    ),
+    'dino/dino_resnet50_8xb64-mcrop-coslr-100e_in1k': (
+        (3, 80, 60),
+        DEEP | CROPS | {f'{CROP}.2.transforms.0.size': 32} | NO_RAMP | SMALL_DINO,
+        (1, 0.5 + 1e-6 / 0.12),
+    ),
     'wmse/wmse2_resnet18_1xb512-steplr-1000e_tiny-imagenet': ((3, 64, 64), SMALL_WMSE, WARM_UP),
     'wmse/wmse4_resnet18_1xb256-steplr-240e_in100': ((3, 80, 60), SMALL_WMSE, WARM_UP),
     'swav/swav_resnet26_1xb128-coslr-400e_cifar10': ((3, 32, 32), NO_RAMP, TO_A_THOUSANDTH),
@@ -90,6 +115,12 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'quickstart/moco-align-uniform_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/simclr_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/byol_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/simsiam_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/vicreg_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/barlow-twins_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/moco-v3_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/nnclr_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/dino_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/wmse_digits': ((1, 16, 16), SMALL_WMSE, HALVED),
     'quickstart/unmix-moco_fashion-mnist': ((1, 28, 28), {}, HALVED),
 }

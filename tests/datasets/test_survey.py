@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from unmix.datasets import ImageFolder, Subset
-from unmix.datasets.survey import survey
+from unmix.datasets.survey import estranged, survey
 
 
 def images(folder: Path, sizes: Iterable[tuple[int, int]], mode: str = 'RGB', suffix: str = 'png') -> None:
@@ -26,6 +28,45 @@ def test_classes_sizes_and_channels(tmp_path: Path) -> None:
     assert facts.modes == (('RGB', 3), ('L', 1))
     assert not facts.grey
     assert (facts.broken, facts.tested, facts.root) == ((), None, str(tmp_path))
+
+
+def drawn(folder: Path, number: int, both_ways: bool, centred: bool = True, copies: int = 1) -> Path:
+    """Bright wedges on black, which point to the right, or to either side; not centred are random blocks."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    rows, columns = np.mgrid[:24, :24] / 23 - 0.5
+    for i in range(number):
+        width, slope, shift = rng.uniform(0.1, 0.4, 3)
+        wedge = (np.abs(rows - shift + 0.25) < width + slope * columns) & (np.abs(columns) < 0.4)
+        wedge = wedge[:, ::-1] if both_ways and rng.random() < 0.5 else wedge
+        pixels = wedge * 255
+        if not centred:
+            pixels = rng.integers(0, 256, (6, 6)).repeat(8, 0).repeat(8, 1)
+        for copy in range(copies):
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{i}_{copy}.png')
+    return folder
+
+
+def test_what_a_change_makes_of_images(tmp_path: Path) -> None:
+    """Wedges that point to the right only are not like their mirror images, and none is like its own middle."""
+    right = survey(drawn(tmp_path / 'right', 150, both_ways=False))
+    either = survey(drawn(tmp_path / 'either', 150, both_ways=True))
+    blocks = survey(drawn(tmp_path / 'blocks', 150, both_ways=True, centred=False))
+    assert right.mirrored is not None
+    assert either.mirrored is not None
+    assert blocks.mirrored is not None
+    assert right.mirrored > 0.9
+    assert abs(either.mirrored - 0.5) < 0.12
+    assert abs(blocks.mirrored - 0.5) < 0.12
+    assert right.cropped is not None
+    assert right.cropped > 0.9
+
+
+def test_too_few_images_and_copies_tell_nothing_of_a_change(tmp_path: Path) -> None:
+    assert survey(drawn(tmp_path / 'few', 50, both_ways=False)).mirrored is None
+    assert survey(drawn(tmp_path / 'copies', 100, both_ways=True, copies=2)).mirrored is None
+    symmetric = torch.rand(150, 4, generator=torch.Generator().manual_seed(0))
+    assert estranged(symmetric, symmetric.clone()) is None
 
 
 def test_images_without_folders(tmp_path: Path) -> None:

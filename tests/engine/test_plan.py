@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from unmix.datasets.survey import Facts
-from unmix.engine.plan import (
+from unmix.engine.plan import Machine, Plan, Wishes
+from unmix.engine.planner import (
     LEAST_EPOCHS,
     METHODS,
     MIXTURES,
-    Machine,
-    Plan,
-    Wishes,
     backbone_depth,
     default_minutes,
     full_epochs,
@@ -172,6 +170,26 @@ def test_views_of_tiny_images_show_most_of_them() -> None:
     key = 'train_dataloader.dataset.pipeline.transforms.0.scale'
     found = [make_plan(facts(300, side=side), MACHINES['1 GPU'], Wishes()).options[key] for side in (8, 20, 28, 300)]
     assert found == [(0.6, 1.0), (0.36, 1.0), (0.2, 1.0), (0.2, 1.0)]
+
+
+@pytest.mark.parametrize('method', ['simclr', pytest.param('cmc', marks=pytest.mark.slow)])
+def test_a_change_that_makes_images_strange_is_none_of_a_view(method: str) -> None:
+    """Flips and small crops; each has a row with its reason and key, and what the user gives stays."""
+
+    def values(**changes: Any) -> tuple[Any, Any]:
+        given = changes.pop('given', {})
+        plan = make_plan(facts(500, side=64, **changes), MACHINES['1 CPU'], Wishes(method, given=given))
+        transforms = plan.config().train_dataloader.dataset.dataset.pipeline.transforms
+        (flip,) = (each for each in transforms if each.type == 'RandomHorizontalFlip')
+        rows = {row.key: row.reason for row in plan.rows}
+        key = f'train_dataloader.dataset.pipeline.transforms.{transforms.index(flip)}.p'
+        assert ('when mirrored' in rows[key]) == (flip.p == 0)
+        return transforms[0].scale, flip.p
+
+    assert values(mirrored=0.55, cropped=0.45) == ((0.2, 1.0), 0.5)
+    assert values(mirrored=0.95, cropped=0.95) == ((0.6, 1.0), 0.0)
+    scale = {'train_dataloader.dataset.pipeline.transforms.0.scale': (0.3, 1.0)}
+    assert values(cropped=0.95, given=scale) == ((0.3, 1.0), 0.5)
 
 
 def test_labels_are_for_the_evaluation_only() -> None:

@@ -35,3 +35,18 @@ def test_without_warmup_it_is_the_cosine():
 def test_warmup_must_be_shorter_than_the_schedule():
     with pytest.raises(ValueError, match=r'param_scheduler\.warmup is 4'):
         rates(4, warmup=4)
+
+
+def test_without_endpoint_the_full_rate_comes_with_the_cosine_only():
+    """Barlow Twins, VICReg and MoCo v3: ``lr0 * t / W`` in the warm-up."""
+    assert rates(12, warmup=4, endpoint=False)[:5] == pytest.approx([0, 0.15, 0.3, 0.45, 0.6], abs=1e-15)
+
+
+def test_a_group_may_keep_its_rate():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [dict(params=parameters[:1]), dict(params=parameters[1:], lr=0.2, constant_lr=True)]
+    optimizer = torch.optim.SGD(groups, lr=0.6)
+    scheduler = RampCosineLR(optimizer, by_epoch=False, end=4)
+    optimizer.step()
+    scheduler.step()
+    assert [group['lr'] for group in optimizer.param_groups] == pytest.approx([0.3 * (1 + 0.5**0.5), 0.2])

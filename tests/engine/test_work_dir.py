@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from engine_toy import toy_runner
+from mmengine.config import Config
 
 from unmix.engine.work_dir import sole_use
 
@@ -40,6 +41,19 @@ def test_a_second_training_is_refused_and_a_killed_one_forgotten(tmp_path: Path)
     runner.train()
     assert runner.iter == 18
     assert not (tmp_path / '.epoch_1.1.pth').exists()
+
+
+@pytest.mark.slow
+def test_only_a_training_replaces_the_config_of_another(tmp_path: Path):
+    """An evaluation in the work dir of a training often has a config of the same name."""
+    cfg = Config(dict(x=1))
+    cfg.dump(tmp_path / 'mine.py')
+    runner = toy_runner(tmp_path)
+    runner.cfg = Config(runner.cfg.to_dict(), filename=str(tmp_path / 'mine.py'))
+    runner.dump_config()
+    assert Config.fromfile(tmp_path / 'mine.py').to_dict() == cfg.to_dict()
+    runner.train()
+    assert Config.fromfile(tmp_path / 'mine.py').train_cfg.max_epochs == 3
 
 
 def test_a_file_system_without_locks_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

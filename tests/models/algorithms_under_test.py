@@ -5,13 +5,11 @@
 
 from collections.abc import Sequence
 
-from pages import load_module
 from torch import Tensor
 
 from unmix.models import DeepClusterV2
 from unmix.testing import MethodUnderTest
 
-load_module('add_a_method.md', 'simsiam_head.py')
 BACKBONE = dict(type='ResNet', depth=8, in_channels=3, width=4, stem='cifar')
 NECK = dict(type='MLPNeck', in_dim=16, hidden_dim=12, out_dim=8)
 INFO_NCE = dict(type='InfoNCEHead', dim=8, queue_size=20, temperature=0.2)
@@ -50,9 +48,28 @@ ALGORITHMS = {
         type='BYOL', backbone=BACKBONE, neck=NORM_NECK, predictor=dict(NORM_NECK, in_dim=8),
         head=dict(type='CosineHead'),
     ),
-    'simsiam': dict(  # of docs/add_a_method.md
+    'simsiam': dict(
         type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_norm=True),
         head=dict(type='SimSiamHead', dim=8, hidden_dim=4),
+    ),
+    'vicreg': dict(
+        type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_bias=False), head=dict(type='VICRegHead'),
+    ),
+    'barlow-twins': dict(
+        type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_bias=False), head=dict(type='BarlowTwinsHead'),
+    ),
+    'moco-v3': dict(
+        type='BYOL', backbone=BACKBONE, neck=NORM_NECK, predictor=dict(NORM_NECK, in_dim=8),
+        head=dict(type='MoCoV3Head', temperature=0.5),
+    ),
+    'nnclr': dict(
+        type='SimCLR', backbone=BACKBONE, neck=NORM_NECK,
+        head=dict(type='NNCLRHead', dim=8, hidden_dim=4, queue_size=20, temperature=0.2),
+    ),
+    'dino': dict(
+        type='DINO', backbone=BACKBONE,
+        neck=dict(type='DINONeck', in_dim=16, hidden_dim=12, bottleneck_dim=8, out_dim=9),
+        head=dict(type='DINOHead', dim=9), freeze_epochs=0, num_views=3,
     ),
     'instdisc': dict(type='InstDisc', backbone=BACKBONE, neck=NECK, head=dict(NCE, form='softmax')),
     'instdisc-nce': dict(type='InstDisc', backbone=BACKBONE, neck=NECK, head=dict(NCE, form='nce')),
@@ -85,10 +102,11 @@ ENCODINGS |= {'moco-align-uniform': (2, 1), 'simclr': (3, 0), 'simclr-joint': (3
 ENCODINGS |= {'instdisc': (2, 0), 'instdisc-nce': (2, 0), 'cmc': (2, 0), 'cmc-nce': (2, 0)}
 ENCODINGS |= {'pic': (3, 0), 'pic-recent': (3, 0), 'moco-nce': (2, 1)}
 ENCODINGS |= {'simsiam': (3, 0), 'wmse': (3, 0), 'wmse-4': (5, 0)}
+ENCODINGS |= {'vicreg': (3, 0), 'barlow-twins': (3, 0), 'moco-v3': (3, 3), 'nnclr': (3, 0), 'dino': (4, 3)}
 ENCODINGS |= {'swav': (1, 0), 'swav-released': (1, 0), 'deepclusterv2': (1, 0)}  # all crops of a resolution in one pass
 
 # Views, or crops, of an image, where they are not two.
-NUM_VIEWS = {'wmse-4': 4}
+NUM_VIEWS = {'wmse-4': 4, 'dino': 3}
 
 
 def cluster(model: DeepClusterV2, views: Sequence[Tensor], index: Tensor, epoch: int) -> None:

@@ -27,6 +27,23 @@ class EnqueuesInForward(InfoNCEHead):
         return loss
 
 
+class RegulariserWithState(NTXentHead):
+    calls = 0
+
+    def regulariser(self, features: Mapping[Any, Tensor]) -> Tensor:
+        self.calls += 1
+        return self.calls * torch.stack([view.square().mean() for view in features.values()]).sum()
+
+
+class RegularisesMixture(SimCLR):
+    """The mixture is in the place of a clean view."""
+
+    def encode_all(self, views: Mapping[View, Any]) -> Features:
+        queries = super().encode_all(views)
+        self.head.regulariser = lambda features: queries.get(MIXTURE, features[0]).mean()
+        return queries
+
+
 class EnqueuesMixture(MoCo):
     def update_head(self, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]) -> None:
         mixture = {2: queries[MIXTURE]} if MIXTURE in queries else {}
@@ -223,6 +240,8 @@ class LocalQueue(InfoNCEHead):
 
 MISTAKES: dict[type, tuple[str, str]] = {  # the method that it is put in, and the promise that it breaks
     EnqueuesInForward: ('moco-v2', 'head_forward_is_pure'),
+    RegulariserWithState: ('simclr', 'head_forward_is_pure'),
+    RegularisesMixture: ('vicreg', 'unmix_leaves_the_base_loss_alone'),
     GlobalDraws: ('simclr', 'head_forward_is_pure'),
     DrawsInStep: ('simclr', 'loss_changes_nothing'),
     MovesMomentumEncoderInLoss: ('moco-v2', 'loss_changes_nothing'),

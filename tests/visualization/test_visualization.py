@@ -10,7 +10,9 @@ from PIL import Image
 from unmix.config import load_config
 from unmix.registry import MODELS
 from unmix.utils.clock import Step
-from unmix.visualization import Mixture, draw_curves, draw_views, draws_of_a_run, read_scalars
+from unmix.utils.run_files import read_scalars
+from unmix.visualization import Mixture, draw_curves, draw_views, draws_of_a_run
+from unmix.visualization.run_plots import accuracy_plots, loss_plots
 
 
 def write(path, *records):
@@ -24,12 +26,19 @@ def test_a_resumed_training_gives_one_curve(tmp_path):
     train, validation = read_scalars([first, second])
     assert [(r['step'], r['loss']) for r in train] == [(1, 9.0), (2, 8.0), (3, -1.0), (4, -1.0), (5, -1.0)]
     assert [(r['step'], r['knn/top1']) for r in validation] == [(1, 50.0), (2, 60.0)]
-    draw_curves([first, second], tmp_path / 'curves.png')
-    assert Image.open(tmp_path / 'curves.png').size[0] > 1000  # two panels
-    draw_curves([write(tmp_path / 'c', {'loss': 1.0, 'step': 1})], tmp_path / 'one.png')
-    assert Image.open(tmp_path / 'one.png').size[0] < 1000
-    with pytest.raises(ValueError, match='No loss'):
-        draw_curves([write(tmp_path / 'd', {'lr': 1.0, 'step': 1})], tmp_path / 'none.png')
+
+
+def test_panels_are_drawn(tmp_path):
+    train = [dict(step=step, loss=9.0 - step, loss_base=1.0) for step in range(5)]
+    once = [{'step': 10, 'knn/top1': 50.0}]
+    draw_curves(list(loss_plots(train)), tmp_path / 'two.png', '$a run$')
+    draw_curves(list(accuracy_plots(once, {'knn': {'raw_pixels_top1': 25.0}})), tmp_path / 'one.png')
+    two, one = (np.asarray(Image.open(tmp_path / name).convert('RGB')) for name in ('two.png', 'one.png'))
+    assert two.shape[1] > 1000 > one.shape[1]
+    blue = [(pixels == (31, 119, 180)).all(-1).sum() for pixels in (two, one)]
+    assert blue[1] > 10_000 > blue[0]  # one validation is a bar, and no lone dot
+    with pytest.raises(ValueError, match='Nothing to draw'):
+        draw_curves(list(loss_plots([dict(step=1, lr=1.0)])), tmp_path / 'none.png')
 
 
 @pytest.mark.parametrize('preprocessor', [

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unmix.apis.command import run_tool
-from unmix.checkpoint.identity import current_run, first_day
 from unmix.utils.files import atomic_path
-from unmix.visualization.curves import Record, read_scalars
+from unmix.utils.run_files import Record, RunFiles, read_scalars
 
 
 def read_logs(work_dir: Path) -> tuple[list[Record], list[Record]]:
@@ -25,9 +24,7 @@ def read_logs(work_dir: Path) -> tuple[list[Record], list[Record]]:
     Raises:
         FileNotFoundError: If there is no log.
     """
-    begin = first_day(current_run(work_dir))
-    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    files = [file for file in files if file.parents[1].name >= begin and file.stat().st_size]
+    files = RunFiles(work_dir).logs
     if not files:
         raise FileNotFoundError(
             f'{work_dir} holds no log of a training (*/vis_data/scalars.json). Give the work dir of one.'

@@ -20,7 +20,7 @@ def main() -> None:
     if not args.where:
         print(cfg.pretty_text)
         return
-    for key, (value, places) in origins(cfg, args.cfg_options).items():
+    for key, (value, places) in origins(cfg).items():
         first, *overridden = (place if isinstance(place, str) else os.path.relpath(str(place)) for place in places)
         print(f'{key} = {value!r}  # {first}' + (f', instead of {", ".join(overridden)}' if overridden else ''))
 

@@ -1,12 +1,8 @@
 """Common parts of the tools: arguments, the Runner, and errors that a user can correct."""
 
 import argparse
-import io
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +11,15 @@ from mmengine.config import Config, ConfigDict
 
 import unmix
 from unmix.checkpoint.load import trust_checkpoints
+from unmix.checkpoint.of_run import checkpoint_of
 from unmix.config import load_config
 from unmix.config.options import parse_value
 from unmix.engine.launch import init_cpu_distributed
 from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
+from unmix.utils.streams import run_tool
 
-OFF = ('', '0', 'false', 'no', 'off')  # values of UNMIX_DEBUG
-# Errors whose message says what to do; any other is a defect and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, KeyError, TypeError, ImportError)
+__all__ = ['Options', 'argument_parser', 'build_runner', 'configure', 'run_tool']
 
 
 class Options(argparse.Action):
@@ -107,7 +103,8 @@ def configure(args: argparse.Namespace) -> Config:
 def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunner:
     """Build the Runner of a config, or the FlexibleRunner if it has a ``strategy``, on the devices of this machine.
 
-    Weights named ``unmix::NAME`` are downloaded first, so that results can name their file.
+    Weights named ``unmix::NAME`` are downloaded first, and a run becomes its newest checkpoint, so that results can
+    name their file.
 
     Args:
         cfg: The config.
@@ -126,47 +123,13 @@ def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunne
         ) from error
     named: list[tuple[Any, str]] = [(cfg, 'load_from')] + [(cfg.get('model'), 'pretrained')] * pretrained
     for node, key in named:
-        if isinstance(node, Config | ConfigDict) and str(node.get(key)).startswith('unmix::'):
-            node[key] = str(unmix.zoo.download(node[key]))
+        if isinstance(node, Config | ConfigDict) and isinstance(name := node.get(key), str):
+            if name.startswith('unmix::'):
+                node[key] = str(unmix.zoo.download(name))
+            elif os.path.isdir(os.path.expanduser(name)):
+                node[key] = str(checkpoint_of(name))
     if cfg.get('num_threads'):
         torch.set_num_threads(cfg.num_threads)
     init_cpu_distributed(cfg)
     runner: Runner | FlexibleRunner = (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
     return runner
-
-
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; an error that the user can correct becomes one message on stderr and exit status 1.
-
-    ``UNMIX_DEBUG=1`` in the environment shows the traceback. Output is UTF-8, whatever the locale is.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding='utf-8', errors='surrogateescape')  # keeps the bytes of any file name
-    try:
-        main()
-    except USER_ERRORS as error:
-        if os.environ.get('UNMIX_DEBUG', '').lower() not in OFF:
-            raise
-        print(f'\nerror: {_message(error)}\n(UNMIX_DEBUG=1 shows the traceback)', file=sys.stderr)
-        sys.exit(1)
-
-
-def _message(error: Exception) -> str:
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if text.startswith('Caught ') and 'Original Traceback' in text:  # in a worker of a DataLoader; ours are one line
-        text = text.rstrip().rpartition('\n')[2].partition(': ')[2]
-    return text
-
-
-@contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """Exit without a message where the reader of the output has closed it, as ``head`` does."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
-        sys.exit(1)

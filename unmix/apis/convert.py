@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from pooch import file_hash
 
+from unmix.checkpoint.of_run import checkpoint_of
 from unmix.config import load_config
 from unmix.converters import FAMILIES, Converted, read_checkpoint, without_heads, write_checkpoint
 from unmix.models.backbones.resnet import STEMS
@@ -18,7 +19,7 @@ A checkpoint that is read must give the outputs of torchvision's network, and a 
 library, or nothing is written. Without the library, the report says "not proved".
 
 %(prog)s auto checkpoint_0199.pth.tar mocov2.pth
-%(prog)s unmix work_dirs/NAME/epoch_200.pth resnet50.pth --to torchvision --backbone-only
+%(prog)s unmix work_dirs/NAME resnet50.pth --to torchvision --backbone-only
 """
 
 
@@ -32,7 +33,7 @@ def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('family', help="who wrote the checkpoint; 'auto' tells by its names")
-    parser.add_argument('source', metavar='IN', help='the checkpoint')
+    parser.add_argument('source', metavar='IN', help='the checkpoint, or the work dir of a run: its newest one')
     parser.add_argument('target', metavar='OUT', help='.pth, .safetensors, .pkl (detectron2) or .onnx (backbone)')
     parser.add_argument('--to', default='unmix', metavar='FAMILY', help='whose names OUT has (default: unmix)')
     parser.add_argument(
@@ -41,6 +42,7 @@ def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> 
     parser.add_argument('--backbone-only', action='store_true', help='leave out projector, momentum encoder and head')
     parser.add_argument('--config', help='refuse a checkpoint that is not, tensor for tensor, of this config')
     args = parser.parse_args(arguments)
+    args.source = str(checkpoint_of(args.source))
     converted = read_checkpoint(args.source, args.family, args.stem)
     source = converted.family.name
     if args.backbone_only:

@@ -47,7 +47,7 @@ something was found that breaks a run or falsifies its results.
 """
 TRAIN, TEST = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 FEW = 4  # names that are printed of a warning; all of an error
-OTHER = ('pipeline', 'decode_size', 'broken')  # keys that do not choose images
+OTHER = ('pipeline', 'decode_size', 'decoder', 'broken')  # keys that do not choose images
 CONFIGS = (b'.py', b'.json', b'.yaml', b'.yml')
 RANK = {'error': 0, 'warning': 1, 'note': 2}
 

@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.utils.data import DataLoader
 
+from unmix.checkpoint.of_run import checkpoint_of, config_beside, is_place
 from unmix.config import load_config
 from unmix.datasets import ImageFolder, collate
 from unmix.engine.loops.feature_loop import eval_mode
@@ -32,7 +33,7 @@ SUFFIXES = ('.npz', '.parquet')
 DESCRIPTION = """Write the features of all images below a folder to a file.
 
 %(prog)s unmix-moco_digits images/ --out features.npz
-%(prog)s work_dirs/NAME/epoch_200.pth images/ --config moco/NAME --out features.parquet
+%(prog)s work_dirs/NAME images/ --out features.parquet
 
 The file holds paths, features and, where sub-folders are classes, labels and classes; images are prepared as the config
 prepares those that it evaluates on. A .parquet file has a row per image: path, feature, label and class. Where a
@@ -60,11 +61,13 @@ def extract_features(
     EXIF orientation says, also where the config's data set has ``exif=False``.
 
     Args:
-        model: Name of a model of the zoo, a checkpoint, or a network: one of :func:`unmix.get_model`, an algorithm, or
-            any module that takes normalised images (N, C, H, W) to features (N, ...).
+        model: Name of a model of the zoo, a checkpoint, the work dir of a run (its newest checkpoint), or a network:
+            one of :func:`unmix.get_model`, an algorithm, or any module that takes normalised images (N, C, H, W) to
+            features (N, ...).
         folder: A folder or archive, as for :class:`unmix.datasets.ImageFolder`: at least two sub-folders and no image
             beside them are classes, all else is unlabelled.
-        config: Path or name of the model's config; not needed for names of the zoo and networks of ``get_model``.
+        config: Path or name of the model's config; not needed for names of the zoo, networks of ``get_model``, and
+            checkpoints that have the config of their training beside them.
         stage: ``'backbone'``, or ``'neck'`` for the projection. None: as in the config's evaluation.
         size: Side of the centre crop, out of images of 8/7 of that on their shorter side. None: as the config has it.
         batch_size: None: the config's for evaluation.
@@ -83,10 +86,58 @@ def extract_features(
         ValueError: If an image cannot be read, there is no such model, a checkpoint does not fit, or the config has no
             pipeline for evaluation.
     """
-    cfg = load_config(str(config or _config_of(model, trust)))
-    evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
+    model, cfg = _located(model, config, trust)
     decode_size = _evaluated(cfg).get('decode_size') if size is None else None
-    dataset = ImageFolder(folder, pipeline=evaluation_pipeline(cfg, size), decode_size=decode_size)
+    decoder = _evaluated(cfg).get('decoder', 'auto')
+    pipeline = evaluation_pipeline(cfg, size)
+    dataset = ImageFolder(folder, pipeline=pipeline, decode_size=decode_size, decoder=decoder)
+    features = _compute(model, cfg, dataset, stage, batch_size, num_workers, device)
+    paths = np.array([text(path) for path in dataset.paths.tolist()])
+    found = dict(paths=paths, features=features)
+    if dataset.labels is not None and dataset.classes is not None:
+        found |= dict(labels=dataset.labels.numpy(), classes=np.array(dataset.classes))
+    return found
+
+
+@DefaultScope.overwrite_default_scope('unmix')
+def features_of_test_set(
+    model: str | Path, *, config: str | Path | None = None, stage: str | None = None, device: str | None = None
+) -> tuple[np.ndarray, Any]:
+    """Return the features (N, D) float32 of the images that a model is tested on, and their data set.
+
+    Arguments and errors are those of :func:`extract_features`.
+
+    Raises:
+        ValueError: Also if the config tests on nothing.
+    """
+    located, cfg = _located(model, config, False)
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if not loader:
+        raise ValueError(f'{cfg.filename} has no test_dataloader: give a folder of images.')
+    dataset = DATASETS.build(loader['dataset'])
+    return _compute(located, cfg, dataset, stage, None, None, device), dataset
+
+
+def _located(
+    model: str | Path | nn.Module, config: str | Path | None, trust: bool
+) -> tuple[str | Path | nn.Module, Config]:
+    """Return a model, whose checkpoint, if it has one, is a path, and its config."""
+    if not isinstance(model, nn.Module) and is_place(model):
+        model = checkpoint_of(model)
+    return model, load_config(str(config or _config_of(model, trust)))
+
+
+def _compute(
+    model: str | Path | nn.Module,
+    cfg: Config,
+    dataset: Any,
+    stage: str | None,
+    batch_size: int | None,
+    num_workers: int | None,
+    device: str | None,
+) -> np.ndarray:
+    """Return the features (N, D) of a data set; arguments are those of :func:`extract_features`."""
+    evaluation = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
     stage = stage or (cfg.get('test_cfg') or cfg.get('val_cfg') or {}).get('stage', 'backbone')
     if isinstance(model, nn.Module):
         network, default = model, next((parameter.device for parameter in model.parameters()), 'cpu')
@@ -107,11 +158,7 @@ def extract_features(
     assert shards is not None
     rows = shards[''].whole()
     assert rows is not None
-    paths = np.array([text(path) for path in dataset.paths.tolist()])
-    found = dict(paths=paths, features=rows.features.float().numpy())
-    if dataset.labels is not None and dataset.classes is not None:
-        found |= dict(labels=dataset.labels.numpy(), classes=np.array(dataset.classes))
-    return found
+    return rows.features.float().numpy()
 
 
 def _encoder(network: Any, cfg: Config, stage: str, device: Any) -> Encoder:
@@ -133,34 +180,23 @@ def _encoder(network: Any, cfg: Config, stage: str, device: Any) -> Encoder:
 
 
 def _config_of(model: str | Path | nn.Module, trust: bool) -> str:
-    """Return the config of a name of the zoo or of a network of ``get_model``.
+    """Return the config of a name of the zoo, of a checkpoint, or of a network of ``get_model``.
 
     Raises:
-        ValueError: If the model is another one, or its index is not trusted.
+        FileNotFoundError: If the checkpoint does not exist, or has no config beside it.
+        ValueError: If the network is another one, or the index of a name is not trusted.
     """
     if isinstance(model, nn.Module):
         known = getattr(model, 'pretrained_cfg', None)
         if known is None or 'config' not in known:
             raise ValueError(f'How images are prepared for this {type(model).__name__} is not known; give its config.')
         return str(known['config'])
-    file = Path(model).expanduser()
-    if not _is_file(model):
-        return str(find_model(str(model)).config_to_read(trust))
-    beside = ' or '.join(map(str, sorted(file.parent.glob('*.py')))) or 'the one that it was trained with'
-    raise ValueError(f'Which config {model} is of is not known; give it (--config): {beside}.')
-
-
-def _is_file(model: str | Path) -> bool:
-    """Whether a checkpoint is given, and not the name of a model."""
-    file = Path(model).expanduser()
-    if not file.is_file() and (file.suffix in ('.pth', '.pt') or len(file.parts) > 1):
-        raise FileNotFoundError(f'The checkpoint {model} does not exist.')
-    return file.is_file()
+    return str(config_beside(model) if isinstance(model, Path) else find_model(model).config_to_read(trust))
 
 
 def _load(model: str | Path, cfg: Config, stage: str) -> nn.Module:
     """Build the network that computes the features, and load its weights from a checkpoint or the zoo."""
-    file = Path(model).expanduser() if _is_file(model) else download(str(model))
+    file = model if isinstance(model, Path) else download(model)
     parts: tuple[str, ...] = ('',)
     if stage == 'backbone':  # the rest is not needed, and banks are large
         network = MODELS.build(cfg.model.backbone)
@@ -223,10 +259,10 @@ def features(arguments: Sequence[str] | None = None, prog: str | None = None) ->
     parser = argparse.ArgumentParser(
         prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('model', help="a model of the zoo ('unmix list --pretrained'), or a checkpoint")
+    parser.add_argument('model', help="a run, a checkpoint, or a model of the zoo ('unmix list --pretrained')")
     parser.add_argument('folder', help='images at any depth; two or more sub-folders are classes')
     parser.add_argument('--out', required=True, metavar='FILE', help='.npz or .parquet')
-    parser.add_argument('--config', help='of a checkpoint: path, or name of one of this project')
+    parser.add_argument('--config', help='path or name of a config (default: the one beside the checkpoint)')
     parser.add_argument('--stage', choices=['backbone', 'neck'], help="default: as in the config's evaluation")
     parser.add_argument('--size', type=int, help='side of the centre crop (default: as in the config)')
     parser.add_argument('--batch-size', type=int, help='default: as in the config')

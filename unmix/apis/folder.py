@@ -15,12 +15,13 @@ from mmengine.runner import FlexibleRunner, Runner
 from rich.console import Console
 from rich.table import Table
 
-from unmix.checkpoint.identity import current_run
+from unmix.apis.places import is_used, place_of
 from unmix.config import config_root, find_config, load_config
 from unmix.datasets.survey import Facts, survey
 from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace
-from unmix.engine.plan import METHODS, MIXTURES, Machine, Plan, Wishes, default_method, make_plan, recipe_name
+from unmix.engine.plan import Machine, Plan, Wishes
+from unmix.engine.planner import METHODS, MIXTURES, default_method, make_plan, recipe_name
 from unmix.utils.names import shown
 
 ENDING = '_folder.py'
@@ -86,10 +87,11 @@ def read_request(args: argparse.Namespace) -> Request | None:
     else:
         method, mixture = args.method or default_method(accelerators())[0], args.mixture or 'both'
     recipe = recipe_name(method, mixture)
-    work_dir = args.work_dir or os.path.join('work_dirs', Path(recipe).stem)
+    base = os.path.join('work_dirs', Path(recipe).stem)
+    work_dir = args.work_dir or (base if args.overwrite else place_of(base, args.resume))
     options.pop('data_root', None)
     # With --resume alone, a work dir that no run has used is that of a new one.
-    if args.resume not in (None, 'auto') or (args.resume and _is_used(work_dir)) or begun_by_this_job(work_dir):
+    if args.resume not in (None, 'auto') or (args.resume and is_used(work_dir)) or begun_by_this_job(work_dir):
         _resume(args, work_dir, asked)
         return None
     _refuse_used(work_dir, args.overwrite or args.dry_run)
@@ -115,12 +117,8 @@ def _own_recipe(config: str) -> _Recipe | None:
     return _Recipe(method, 'none' if method == name else 'both')
 
 
-def _is_used(work_dir: str) -> bool:
-    return current_run(work_dir) is not None or any(Path(work_dir).glob('*.pth'))
-
-
 def _refuse_used(work_dir: str, overwrite: bool) -> None:
-    if _is_used(work_dir) and not overwrite:
+    if is_used(work_dir) and not overwrite:
         raise ValueError(
             f'A run was begun in {shown(work_dir)} before. Go on with it by --resume, begin anew there by --overwrite, '
             'which replaces its files, or give another place by --out.'
@@ -247,15 +245,13 @@ def print_uses(runner: Runner | FlexibleRunner, folder: str) -> None:
     signs = ', '.join(health.get('ill') or ())
     words = ', '.join(f'{name.replace("_", " ")} {value:.3g}' for name, value in values.items())
     print(f'Health of the features: {words}; {f"signs of a collapse: {signs}" if signs else "no sign of a collapse"}.')
-    config = Path(runner.work_dir, Path(runner.cfg.filename).name)
-    checkpoint = Path(runner.work_dir, f'epoch_{runner.epoch}.pth')
     data = runner.cfg.train_dataloader.dataset
     while 'dataset' in data:
         data = data['dataset']
     size = '' if runner.cfg.get('test_cfg') else f' --size {data["pipeline"]["transforms"][0]["size"]}'
     print(
         'They serve to search for similar images, to cluster them, and to train a classifier on few labels:\n'
-        f'  unmix features {checkpoint} {shown(folder)} --config {config}{size} --out features.npz'
+        f'  unmix features {runner.work_dir} {shown(folder)}{size} --out features.npz'
     )
     backbone = runner.cfg.model.backbone
     stock = dict(type='ResNet', in_channels=3, width=64, stem='imagenet')
@@ -263,5 +259,5 @@ def print_uses(runner: Runner | FlexibleRunner, folder: str) -> None:
         name = f'resnet{backbone.depth}'
         print(
             f'The network for torchvision (timm: --to timm):\n'
-            f'  unmix convert unmix {checkpoint} {name}.pth --to torchvision --backbone-only'
+            f'  unmix convert unmix {runner.work_dir} {name}.pth --to torchvision --backbone-only'
         )

@@ -14,6 +14,7 @@ import yaml
 from pooch import file_hash
 
 from unmix.checkpoint.load import load_from_local
+from unmix.checkpoint.of_run import checkpoint_of
 from unmix.checkpoint.save import save_checkpoint
 from unmix.config import find_config, load_config
 from unmix.models.pretrained import check_backbone, model_settings
@@ -43,13 +44,13 @@ def publish_model(
 
     Args:
         config: Path, or ``unmix::...``.
-        checkpoint: Of a training of this config.
+        checkpoint: Of a training of this config; or the work dir of the run, for its newest one.
         directory: Folder of the file. None: that of the checkpoint.
         url: Address of the folder where it will be published. None: ``directory``; the metafile then has a path
             relative to the folder of its index, if ``directory`` is below that folder.
         backbone_only: Leave out all that follows the backbone.
-        classifier: Checkpoint of a linear evaluation on this backbone. Its classifier replaces all that follows the
-            backbone, so that the file is one of a :class:`Classifier`.
+        classifier: Checkpoint, or run, of a linear evaluation on this backbone. Its classifier replaces all that
+            follows the backbone, so that the file is one of a :class:`Classifier`.
         replace: Whether the entry may be written if it already has the digest of another file.
 
     Returns:
@@ -62,6 +63,7 @@ def publish_model(
             then.
     """
     path = find_config(config)
+    checkpoint = str(checkpoint_of(checkpoint))
     metafile = path.with_name('metafile.yml')
     text = metafile.read_text(encoding='utf-8') if metafile.is_file() else ''
     text += '' if text.endswith('\n') or not text else '\n'
@@ -166,7 +168,7 @@ def publish(arguments: Sequence[str] | None = None) -> None:
     """Run ``publish_model`` with arguments of the command line."""
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='path of a config, or unmix::METHOD/NAME')
-    parser.add_argument('checkpoint', help='checkpoint of a training of this config')
+    parser.add_argument('checkpoint', help='checkpoint of a training of this config, or its work dir')
     parser.add_argument('directory', nargs='?', help='folder of the file (default: that of the checkpoint)')
     parser.add_argument('--url', help='where the folder will be published (default: the directory)')
     parser.add_argument('--backbone-only', action='store_true', help='leave out all that follows the backbone')

@@ -6,10 +6,14 @@ from pathlib import Path
 
 from unmix.apis.command import argument_parser, build_runner, configure
 from unmix.apis.folder import add_arguments, plan_training, print_uses, read_request
+from unmix.apis.places import place_of
+from unmix.checkpoint.of_run import checkpoint_of, config_beside, is_place
 from unmix.config import use_amp
 from unmix.engine.launch import choose_start
+from unmix.engine.loggers import LOGGERS, add_loggers
 from unmix.engine.protocol_card import is_reported
 
+CONFIGS = ('.py', '.json', '.yaml', '.yml')
 TRAIN = """Pre-train on a folder of images, or train by a config; then evaluate.
 
 %(prog)s --data DIR
@@ -18,10 +22,12 @@ TRAIN = """Pre-train on a folder of images, or train by a config; then evaluate.
 """
 EVALUATE = """Evaluate a checkpoint by the test protocol of a config (its validation protocol if it has no other).
 
+%(prog)s work_dirs/unmix-moco_digits
 %(prog)s configs/quickstart/unmix-moco_digits.py work_dirs/unmix-moco_digits/epoch_150.pth
-%(prog)s benchmarks/knn-resnet50_in1k work_dirs/unmix-mocov2/epoch_200.pth
+%(prog)s benchmarks/knn-resnet50_in1k work_dirs/unmix-mocov2
 
-The result is a table and ``results.json`` beside the checkpoint (or in --work-dir).
+A run stands for its newest checkpoint. Without CONFIG the config that the training has left beside it is used. The
+result is a table and ``results.json`` beside the checkpoint (or in --work-dir).
 """
 
 
@@ -34,7 +40,7 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
         nargs='?',
         const='auto',
         metavar='PATH',
-        help='go on from a checkpoint; without PATH from the latest one in the work dir',
+        help='go on from a checkpoint, or the newest one of a run; without PATH from the newest one in the work dir',
     )
     parser.add_argument(
         '--extend',
@@ -44,13 +50,30 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision: bfloat16 on CPU, float16 on CUDA'
     )
+    parser.add_argument(
+        '--log',
+        nargs='+',
+        choices=LOGGERS,
+        default=[],
+        help='show the training by these too (docs/loggers.md)',
+    )
     args = parser.parse_args(arguments)
+    if args.resume not in (None, 'auto') and os.path.isdir(args.resume):
+        args.resume = str(checkpoint_of(args.resume))
     if args.config is None and args.data is None:
-        parser.error('the following arguments are required: config, or --data DIR')
+        if args.resume in (None, 'auto'):
+            parser.error('the following arguments are required: config, or --data DIR')
+        args.config = str(config_beside(args.resume))
+        args.work_dir = args.work_dir or os.path.dirname(args.resume) or '.'
     request = read_request(args)
     cfg = configure(args) if request is None else plan_training(request, args.launcher, args.dry_run)
     if cfg is None:
         return
+    default = cfg.work_dir
+    if request is None and args.work_dir is None:
+        cfg.work_dir = place_of(default, args.resume or (cfg.get('load_from') or 'auto' if cfg.get('resume') else None))
+    if args.log:
+        add_loggers(cfg, args.log)
     if args.amp:
         use_amp(cfg)
     if args.extend:
@@ -58,6 +81,8 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
             raise ValueError('--extend changes the schedules of a resumed run: give --resume too.')
         cfg.train_cfg.extend = True
     runner = build_runner(cfg)
+    if cfg.work_dir != default:
+        runner.logger.info(f'A run has used {default}: this one is in {cfg.work_dir}. Another place: --work-dir.')
     choose_start(runner, args.resume)
     runner.train()
     if cfg.get('test_cfg') is not None and not is_reported(runner):
@@ -74,8 +99,21 @@ def evaluate(arguments: Sequence[str] | None = None, prog: str | None = None) ->
         ValueError: If the config has no test protocol and no validation protocol.
     """
     parser = argument_parser(EVALUATE, prog)
-    parser.add_argument('checkpoint', help='checkpoint of a model of this config, or unmix::NAME of the model zoo')
-    args = parser.parse_args(arguments)
+    parser.usage = '%(prog)s [CONFIG] CHECKPOINT [options]'
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='a run, a checkpoint of a model of this config, or unmix::NAME of the model zoo',
+    )
+    args = parser.parse_intermixed_args(arguments)
+    if args.checkpoint is None:
+        if not os.path.exists(args.config) or args.config.endswith(CONFIGS):
+            parser.error(f'the following arguments are required: checkpoint ({args.config} is no run, no checkpoint)')
+        args.config, args.checkpoint = None, args.config
+    if is_place(args.checkpoint) or os.path.isdir(args.checkpoint):
+        args.checkpoint = str(checkpoint_of(args.checkpoint))
+    if args.config is None:
+        args.config = str(config_beside(args.checkpoint))
     folder = Path(args.checkpoint).absolute().parent
     if args.work_dir is None and os.path.isfile(args.checkpoint) and os.access(folder, os.W_OK):
         args.work_dir = str(folder)

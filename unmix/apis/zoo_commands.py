@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from unmix import zoo
-from unmix.apis.command import reader_may_leave
 from unmix.config import config_files, config_root, load_config
 from unmix.config.check import suggest
 from unmix.utils.files import atomic_path
+from unmix.utils.streams import reader_may_leave
 from unmix.zoo.index import TRUST, Entry, entries
 
 COLUMNS = ('NAME', 'DATA', 'EPOCHS', 'PUBLISHED', 'OURS', 'WEIGHTS')

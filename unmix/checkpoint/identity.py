@@ -22,16 +22,12 @@ from unmix.checkpoint.contents import read_contents
 from unmix.checkpoint.files import verify
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
+from unmix.utils.run_files import FINISHED, KEY, NOTE, Starts, current_run, read_json
 
-NOTE = 'run.json'
 LATEST = 'last_checkpoint'  # MMEngine's file with the path of the newest checkpoint
-KEY = 'run'  # in `meta` of a checkpoint, and in the note
-FINISHED = 'finished'  # in the note: the iteration at the end of the training
 FREE = re.compile(r'(experiment_name|launcher|load_from|resume|work_dir) = ')  # lines of a config without an effect
 _BEFORE = '00000000_000000_'  # start of the ids of runs whose checkpoints have none; sorts before any date
 _SHOWN = 6
-
-Starts = list[list[Any]]  # of [id, iteration]; an id starts with the date and time of Runner.timestamp
 
 
 class Saved(NamedTuple):
@@ -104,31 +100,9 @@ def run_of(meta: Mapping[str, Any]) -> Starts:
     return [[_BEFORE + digest.hexdigest()[:8], 0]]
 
 
-def current_run(work_dir: str | Path) -> Starts | None:
-    """Return the run that was started last in a work directory; None if there is no (readable) ``run.json``."""
-    try:
-        run = [[str(name), int(iteration)] for name, iteration in _note(work_dir)[KEY]]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return run or None
-
-
-def _note(work_dir: str | Path) -> dict[str, Any]:
-    try:
-        note = json.loads(Path(work_dir, NOTE).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
-    return note if isinstance(note, dict) else {}
-
-
 def _write_note(work_dir: str | Path, note: Mapping[str, Any]) -> None:
     with atomic_path(Path(work_dir, NOTE)) as temporary:
         temporary.write_text(json.dumps(note), encoding='utf-8')
-
-
-def first_day(run: Starts | None) -> str:
-    """Return the date and time of the first start of a run, as in the names of log folders; '' if it is not known."""
-    return run[0][0][:15] if run else ''
 
 
 def remove_own(paths: Iterable[str | Path], run: Starts) -> None:
@@ -187,7 +161,7 @@ class RunHistory(Hook):
         if is_main_process() and self._before:
             run = current_run(runner.work_dir)
             of_run = run is not None and Saved(Path(), self._before, self._place, 0, True).belongs(run)
-            answer = [of_run and _note(runner.work_dir).get(FINISHED) == self._place]
+            answer = [of_run and read_json(Path(runner.work_dir, NOTE)).get(FINISHED) == self._place]
         broadcast_object_list(answer, src=0)
         return answer[0]
 

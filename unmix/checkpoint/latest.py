@@ -10,8 +10,9 @@ from mmengine.logging import print_log
 
 from unmix.checkpoint.contents import read_contents
 from unmix.checkpoint.files import verify
-from unmix.checkpoint.identity import LATEST, Saved, current_run, is_weights, read_saved
+from unmix.checkpoint.identity import LATEST, Saved, is_weights, read_saved
 from unmix.utils.dist import agreed
+from unmix.utils.run_files import current_run
 
 PASSING = 'passing_ckpts'  # entry of the message hub: checkpoints that are removed after the next regular one
 _RESUMABLE = re.compile(r'(?!best_)[^.].*_\d+\.pth')

@@ -29,6 +29,7 @@ from unmix.checkpoint.allowed import RefusedError
 from unmix.checkpoint.archive import DamagedError, FormError
 from unmix.checkpoint.contents import read_contents
 from unmix.checkpoint.files import unreadable, verify
+from unmix.checkpoint.of_run import checkpoint_of
 from unmix.utils.download import fetch
 
 _HISTORY_METHODS = ('min', 'max', 'current', 'mean')
@@ -133,16 +134,20 @@ def map_from_local(path: str | Path) -> Any:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Load a checkpoint file without executing what it pickles.
+    """Load a checkpoint file, or the newest one of a run's work dir, without executing what it pickles.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or no checkpoint in the directory.
         ValueError: The file holds more than weights and logs, is no checkpoint, or is damaged.
     """
     path = osp.expanduser(filename)
+    if osp.isdir(path):
+        path = filename = str(checkpoint_of(path))
     if not osp.isfile(path):
-        what = 'is a directory' if osp.isdir(path) else 'does not exist'
-        raise FileNotFoundError(f'checkpoint {filename!r} {what}; give the path of a file that torch.save wrote')
+        raise FileNotFoundError(
+            f'checkpoint {filename!r} does not exist; give the path of a file that torch.save wrote, or of the work '
+            'dir of a run'
+        )
     return _load(path, filename, map_location)
 
 

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -29,6 +29,7 @@ from unmix.config.check import (
 )
 from unmix.config.combinations import check_combinations, drop_options_of_workers
 from unmix.config.options import merge_options
+from unmix.utils.run_files import leaves
 
 
 def config_root() -> Path:
@@ -89,7 +90,8 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
         ValueError: If it, or an option, has an unknown key, type or argument.
     """
     cfg = _read(find_config(name))
-    options = dict(options or {})
+    given = dict(options or {})
+    options = dict(given)
     _add_bases(cfg, option_bases(options.pop('_base_', [])))
     content = cfg._cfg_dict
     check_kinds(content)
@@ -114,7 +116,34 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     check_config(content)
     check_stages(cfg)
     check_combinations(content)
+    note_reading(cfg, given)
     return cfg
+
+
+class Reading(NamedTuple):
+    """How a config was read.
+
+    Attributes:
+        options: That were merged into it.
+        values: A copy of all, as they were read; a program may have set others since.
+    """
+
+    options: dict[str, Any]
+    values: dict[str, Any]
+
+
+_READING = '_unmix_reading'  # attribute of a config, which copies of it keep
+
+
+def note_reading(cfg: Config, options: dict[str, Any]) -> None:
+    """Keep the options and values of a config with it; they are no keys."""
+    vars(cfg)[_READING] = Reading(options, copy.deepcopy(dict(leaves(cfg._cfg_dict))))
+
+
+def reading(cfg: Config) -> Reading | None:
+    """Return how :func:`load_config` has read a config; None for others."""
+    found: Reading | None = vars(cfg).get(_READING)
+    return found
 
 
 def option_bases(value: Any) -> list[str]:

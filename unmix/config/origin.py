@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from unmix.config.load import find_config, option_bases
+from unmix.config.load import find_config, option_bases, reading
+from unmix.utils.run_files import leaves
 
 _NESTED = ast.List | ast.Tuple | ast.Dict | ast.Call
 
@@ -22,22 +23,24 @@ class Place(NamedTuple):
         return f'{self.file}:{self.line}'
 
 
-def origins(cfg: Config, options: Mapping[str, Any] | None = None) -> dict[str, tuple[Any, list[Place | str]]]:
+def origins(cfg: Config) -> dict[str, tuple[Any, list[Place | str]]]:
     """Return for each value of a config, by its key, the value and where it is written, the place that counts first.
 
     A value that is a variable in the file, or is made by an expression, has the line of that. The place is
-    ``'--cfg-options'`` for options, and ``'filled in'`` for what no file says, such as defaults of a loader.
+    ``'--cfg-options'`` for options, ``'filled in'`` for what no file says, such as defaults of a loader, and ``'set by
+    the program'`` for what was changed after the config was read, such as by ``--work-dir`` or ``--data``. Of a config
+    that :func:`load_config` has not read the places are those of its file alone.
 
     Args:
-        cfg: As :func:`load_config` returns it.
-        options: That were merged into it.
+        cfg: As :func:`load_config` returns it, or a copy of that.
     """
-    options = dict(options or {})
+    read = reading(cfg)
+    options = dict(read.options if read else {})
     added = [find_config(name) for name in option_bases(options.pop('_base_', []))]
-    files = [*reversed(added), Path(cfg.filename)]
+    files = [*reversed(added), *([Path(cfg.filename)] if cfg.filename else [])]
     written = [_written(file) for top in files for file in _with_bases(top)]
     found: dict[str, tuple[Any, list[Place | str]]] = {}
-    for key, value in _leaves(cfg._cfg_dict):
+    for key, value in leaves(cfg._cfg_dict):
         names = [key, key.removeprefix('model.')] if key.startswith('model.data_preprocessor.') else [key]
         places: list[Place | str] = [
             place
@@ -48,6 +51,8 @@ def origins(cfg: Config, options: Mapping[str, Any] | None = None) -> dict[str, 
         ]
         if any(f'{key}.'.startswith(f'{option}.') for option in options):
             places.insert(0, '--cfg-options')
+        if read is not None and (key not in read.values or read.values[key] != value):
+            places = ['set by the program']
         found[key] = value, places or ['filled in']
     return found
 
@@ -97,15 +102,3 @@ def _place(written: Mapping[str, Place], key: str) -> Place | None:
             return written[key]
         key = key.rpartition('.')[0]
     return None
-
-
-def _leaves(node: Any, key: str = '') -> Iterator[tuple[str, Any]]:
-    items: list[tuple[Any, Any]] = []
-    if isinstance(node, Mapping):
-        items = list(node.items())
-    elif isinstance(node, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in node):
-        items = list(enumerate(node))
-    if not items:
-        yield key, node
-    for name, value in items:
-        yield from _leaves(value, f'{key}.{name}' if key else str(name))

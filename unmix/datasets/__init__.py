@@ -17,6 +17,7 @@ from unmix.datasets.samplers import (
     SubsetSampler,
     WeightedSampler,
 )
+from unmix.datasets.video import VideoFrames
 from unmix.datasets.wrappers import FirstImages, MixtureDataset, Subset
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     'Subset',
     'SubsetSampler',
     'TinyImageNet',
+    'VideoFrames',
     'WeightedSampler',
     'collate',
     'decode_image',

@@ -52,6 +52,7 @@ class BaseDataset(BatchDataset):
     labels: Tensor | None = None
     classes: tuple[str, ...] | None = None
     image_size: ClassVar[int | None] = None
+    decodes: ClassVar[bool] = False  # whether it decodes files as the pipeline says
     pipeline: Pipeline | None = None
 
     def __init__(self, pipeline: dict[str, Any] | Pipeline | None = None, broken: str = 'error') -> None:
@@ -59,6 +60,11 @@ class BaseDataset(BatchDataset):
             raise ValueError(f'dataset.broken is {broken!r}; expected one of {", ".join(map(repr, POLICIES))}.')
         self.broken = broken
         self.pipeline = TRANSFORMS.build(pipeline) if isinstance(pipeline, dict) else pipeline
+        if not self.decodes and getattr(self.pipeline, 'reader', None) is not None:
+            raise ValueError(
+                f'dataset.pipeline.transforms.0 is LoadImageFromFile, but {type(self).__name__} gives images, not '
+                'files. Take it out of the pipeline.'
+            )
         prepare = getattr(self.pipeline, 'prepare', None)
         if prepare is not None:
             prepare()  # before there are workers, each of which would have to
@@ -107,10 +113,11 @@ class BaseDataset(BatchDataset):
             if isinstance(error, OSError) and error.errno in EXHAUSTED:
                 raise
             root, reason = getattr(self, 'data_root', None), str(error)
+            root = root if root is not None and os.path.exists(root) else 'CONFIG'
             if not isinstance(error, BrokenImage):
                 reason = f'The image {shown(self.name(index))} cannot be read ({error}).'
             raise BrokenImage(
-                f'{reason} It is number {index} of the data set. "unmix doctor {shown(root or "CONFIG")}" lists all '
+                f'{reason} It is number {index} of the data set. "unmix doctor {shown(root)}" lists all '
                 "such images; with dataset.broken='skip' a loader takes others in their places."
             ) from error
         return image, label

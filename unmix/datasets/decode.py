@@ -1,7 +1,11 @@
-"""Image files to pixels: JPEG by simplejpeg (libjpeg-turbo), which is bit-equal to PIL and faster; all else by PIL."""
+"""Image files to pixels: JPEG by simplejpeg (libjpeg-turbo), which is bit-equal to PIL and faster; all else by PIL.
+
+A data set may ask for another decoder: :mod:`unmix.datasets.decoders`.
+"""
 
 import errno
 import io
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from unmix.datasets.decoders import JPEG, ORIENTATION, TIFF, by_cv2, by_tifffile, by_turbojpeg, tiff_tag
 from unmix.utils.names import path_bytes, shown
 
 try:
@@ -29,16 +34,17 @@ SUFFIXES = (  # PIL reads more: sources of images (.psd), icons, volumes of meas
     *('.jpg', '.pbm', '.pcx', '.pgm', '.png', '.pnm', '.ppm', '.qoi', '.tga', '.tif', '.tiff', '.webp'),
 )
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing of the file
-ORIENTATION = 0x0112  # the tag of EXIF
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # (H, W, C) that is stored to upright
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image[::-1].swapaxes(0, 1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image[:, ::-1].swapaxes(0, 1),
 }
+TURNED = (b'Exif\0\0', b'tiff:Orientation')  # without these a JPEG has no orientation; nor do others without these:
+TURNED_OTHERS = (*TURNED, b'eXIf', b'EXIF', b'Raw profile type', b'com.adobe.xmp')
 
 
 class BrokenImage(ValueError):
@@ -75,9 +81,9 @@ def read_image(path: str | bytes | Path, data: bytes | None = None, exif: bool =
                     raise ValueError(f'its values are of mode {image.mode}; expected 8 or 16 bits')
                 image = Image.fromarray((grey >> 8).astype(np.uint8))
             found = image.convert('RGB')
-            return found if turn is None else found.transpose(turn)
+            return found if turn is None else Image.fromarray(np.ascontiguousarray(turn(np.asarray(found))))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def read_file(path: str | bytes | Path) -> bytes:
@@ -93,20 +99,37 @@ def read_file(path: str | bytes | Path) -> bytes:
     except OSError as error:
         if error.errno in EXHAUSTED:
             raise
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def decode_image(
-    path: str | bytes | Path, least: int | None = None, exif: bool = True, data: bytes | None = None
+    path: str | bytes | Path,
+    least: int | None = None,
+    exif: bool = True,
+    data: bytes | None = None,
+    decoder: str = 'auto',
 ) -> Tensor:
-    """Read an image file as RGB: uint8 (3, H, W), whose memory has the order of (H, W, 3).
+    """Read an image file: (C, H, W), whose memory has the order of (H, W, C).
+
+    ==============  ================================================================================================
+    ``decoder``     reads
+    ==============  ================================================================================================
+    ``auto``        JPEG by simplejpeg, all else by PIL: RGB, uint8; of 16-bit grey values the upper 8 bits
+    ``pil``         all by PIL: the same pixels
+    ``turbojpeg``   JPEG by PyTurboJPEG, all else by PIL: the same pixels, if that is libjpeg-turbo
+    ``cv2``         all by OpenCV, as stored: uint8, uint16 or float32; RGB, RGBA, or 1 channel. JPEGs and grey images
+                    of 8 bits become RGB
+    ``tifffile``    TIFFs by tifffile, as stored: any number of channels; all else as by ``auto``
+    ==============  ================================================================================================
 
     Args:
         path: The file.
         least: If given, a JPEG is decoded at n/8 of its size (n = 1 to 4), the smallest at which both sides have at
-            least so many pixels. This is not bit-equal to what resizing would give: docs/speed.md.
-        exif: As for :func:`read_image`.
+            least so many pixels. This is not bit-equal to what resizing would give: docs/speed.md. Not for ``pil``,
+            ``cv2`` and ``tifffile``.
+        exif: As for :func:`read_image`; ``cv2`` turns a TIFF in either case, as PIL does, and ``tifffile`` does not.
         data: The bytes of the file, if they have been read.
+        decoder: What decodes it. :func:`~unmix.datasets.decoders.check_decoder` says whether it is there.
 
     Raises:
         BrokenImage: If it is truncated or no image.
@@ -114,18 +137,45 @@ def decode_image(
     """
     if data is None:
         data = read_file(path)
-    pixels = _decode_jpeg(data, least) if simplejpeg is not None and data[:2] == b'\xff\xd8' else None
+    try:
+        pixels = _decode(data, least, decoder)
+    except ValueError as error:
+        raise unreadable(path, error) from error
     if pixels is None:
         pixels = np.array(read_image(path, data, exif))
-    elif exif and (b'Exif\0\0' in data or b'tiff:Orientation' in data):  # elsewhere there is no orientation
+    elif exif and (turn := _turn_of(data, decoder)) is not None:
+        pixels = turn(pixels)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _decode(data: bytes, least: int | None, decoder: str) -> np.ndarray | None:
+    """Return the pixels as they are stored, (H, W, C); None if they are to be read by PIL."""
+    if decoder == 'cv2':
+        return by_cv2(data)
+    if decoder == 'tifffile' and data[:4] in TIFF:
+        return by_tifffile(data)
+    if decoder == 'pil' or not data.startswith(JPEG):
+        return None
+    if decoder == 'turbojpeg':
+        return by_turbojpeg(data, least, Image.MAX_IMAGE_PIXELS)
+    return _decode_jpeg(data, least) if simplejpeg is not None else None
+
+
+def _turn_of(data: bytes, decoder: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return how a file is turned upright, as :func:`_turn`; of a TIFF cv2 has done so, as PIL would."""
+    if data[:4] in TIFF:
+        return None if decoder == 'cv2' else TURNS.get(tiff_tag(data, ORIENTATION))
+    if not any(sign in data for sign in (TURNED if data.startswith(JPEG) else TURNED_OTHERS)):
+        return None
+    try:
         with Image.open(io.BytesIO(data)) as image:
-            turn = _turn(image)
-        if turn is not None:
-            pixels = np.array(Image.fromarray(pixels).transpose(turn))
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+            return _turn(image)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):  # a format that PIL has not
+        return None
 
 
-def _unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
+def unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
+    """Return what is wrong with an image that cannot be read."""
     reason = getattr(error, 'strerror', None) or str(error)
     if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
         reason = 'it is empty, or no image of a format that PIL knows'
@@ -133,7 +183,7 @@ def _unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
     return BrokenImage(f'The image {shown(path)} cannot be read ({reason}). {advice}.')
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _turn(image: Image.Image) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return how an image is turned upright; None if it is, or if nothing, or nothing legible, says that it is not."""
     try:
         value = image.getexif().get(ORIENTATION)

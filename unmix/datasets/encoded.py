@@ -1,7 +1,7 @@
 """Data sets of encoded images (JPEG, PNG, ...), wherever their bytes come from, and which of them stay in memory."""
 
 import os
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -10,8 +10,11 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from unmix.datasets.base import BaseDataset, Pipeline
 from unmix.datasets.caches import CACHES, HostCache
-from unmix.datasets.decode import BrokenImage, decode_image
+from unmix.datasets.decode import BrokenImage, decode_image, unreadable
+from unmix.datasets.decoders import STORED, check_decoder
 from unmix.utils.names import shown
+
+CHANNELS = 3  # of the images that a cache keeps decoded
 
 
 class Files(Protocol):
@@ -31,7 +34,7 @@ class Files(Protocol):
 
 
 class EncodedDataset(BaseDataset):
-    """Images of :class:`Files`, as RGB; a subclass calls :meth:`use`.
+    """Images of :class:`Files`, as RGB, or by ``decoder`` as they are stored; a subclass calls :meth:`use`.
 
     Args:
         pipeline: As for :class:`BaseDataset`.
@@ -46,15 +49,22 @@ class EncodedDataset(BaseDataset):
         cache_size: Side of the images that ``'decoded'`` keeps: the shorter side is resized to it (bilinear,
             antialiased), and the centre is cropped. Images of that size stay as they are. None: that of the first
             image.
+        decoder: What decodes the files: 'auto', 'pil', 'cv2', 'turbojpeg' or 'tifffile'; see :func:`decode_image`.
+        backend_args: Where the files are: arguments of a file backend of MMEngine, with its name as ``backend``, such
+            as ``dict(backend='lmdb', db_path='train.lmdb')``; see :class:`~unmix.datasets.storage.Storage`. None: on
+            this machine, or what the prefix of the address says (``http://``).
 
     Attributes:
         files: Where the bytes of the images come from.
         paths: (N,) bytes, names of the images.
 
     Raises:
-        ValueError: If ``cache`` is another, does not go with ``cache_size``, or does not fit into the memory.
+        ImportError: If the package of the decoder or backend is not installed.
+        ValueError: If ``cache`` is another, does not go with ``cache_size``, or does not fit into the memory; if there
+            is no such decoder or backend, or the decoder cannot do what ``decode_size`` or ``cache`` asks for.
     """
 
+    decodes: ClassVar[bool] = True
     files: Files
     paths: np.ndarray
 
@@ -66,8 +76,11 @@ class EncodedDataset(BaseDataset):
         broken: str = 'error',
         cache: str = 'none',
         cache_size: int | None = None,
+        decoder: str = 'auto',
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(pipeline, broken)
+        check_decoder(decoder, decode_size)
         if cache not in CACHES:
             raise ValueError(f'dataset.cache is {cache!r}; expected one of {", ".join(map(repr, CACHES))}.')
         if cache_size is not None and (cache != 'decoded' or cache_size < 1):
@@ -78,7 +91,27 @@ class EncodedDataset(BaseDataset):
         if cache != 'none' and not hasattr(os, 'pread'):
             raise ValueError(f"dataset.cache is {cache!r}, which this system has no means for. Set it to 'none'.")
         self.decode_size, self.exif, self.cache, self.cache_size = decode_size, exif, cache, cache_size
+        self.decoder, self.backend_args = decoder, backend_args
+        self._reader = getattr(self.pipeline, 'reader', None)
+        if self._reader is not None:
+            self._check_reader()
         self._kept: HostCache | None = None
+
+    def _check_reader(self) -> None:
+        """Take the ``backend_args`` of ``LoadImageFromFile`` in the pipeline, and refuse keys that it replaces."""
+        reader: Any = self._reader
+        keys = dict(decoder=self.decoder, decode_size=self.decode_size)
+        given = [f'{key}={value!r}' for key, value in keys.items() if value not in ('auto', None)]
+        if reader.upright and not self.exif:
+            given.append("exif=False (it has color_type='color_ignore_orientation' for that)")
+        if self.backend_args is not None and reader.backend_args not in (None, self.backend_args):
+            given.append(f'backend_args={self.backend_args}')
+        if given:
+            raise ValueError(
+                f'dataset.{", ".join(given)}, but LoadImageFromFile, the first transform of dataset.pipeline, decodes '
+                'the files as its own arguments say. Give one of both.'
+            )
+        self.backend_args = reader.backend_args or self.backend_args
 
     def use(self, files: Files) -> None:
         """Take images from ``files``, and fill the cache."""
@@ -86,8 +119,8 @@ class EncodedDataset(BaseDataset):
         what = f"dataset.cache='{self.cache}'"
         if self.cache == 'decoded':
             height, width = (self.cache_size,) * 2 if self.cache_size else self._decode(0).shape[1:]
-            self._shape = (int(height), int(width), 3)
-            sizes = torch.full((len(self),), height * width * 3).numpy()
+            self._shape = (int(height), int(width), CHANNELS)
+            sizes = torch.full((len(self),), height * width * CHANNELS).numpy()
             self._kept = HostCache(sizes, self._pixels, False, what)
         elif self.cache != 'none':
             self._sizes = files.sizes()
@@ -106,7 +139,20 @@ class EncodedDataset(BaseDataset):
 
     def _decode(self, index: int, data: bytes | None = None) -> Tensor:
         data = self.files.read(index) if data is None else data
-        image = decode_image(self.files.place(index), self.decode_size, self.exif, data)
+        place = self.files.place(index)
+        if self._reader is None:
+            image = decode_image(place, self.decode_size, self.exif, data, self.decoder)
+        else:
+            try:
+                image = self._reader(data)
+            except ValueError as error:
+                raise unreadable(place, error) from error
+        if self.cache == 'decoded' and (image.dtype != torch.uint8 or image.shape[0] != CHANNELS):
+            raise ValueError(
+                f"dataset.cache='decoded' keeps RGB images of 8 bits, but {shown(place)} has "
+                f'{image.shape[0]} channels ({image.dtype}) by decoder={self.decoder!r}. Set '
+                "dataset.cache='full'."
+            )
         return image if self.cache_size is None else _square(image, self.cache_size)
 
     def _bytes(self, index: int) -> bytes | None:
@@ -137,8 +183,10 @@ class EncodedDataset(BaseDataset):
             )
         return pixels.numpy().tobytes()
 
-    def encoded(self, index: int) -> bytes:
-        """Return the bytes of a file."""
+    def encoded(self, index: int) -> bytes | None:
+        """Return the bytes of a file; None where its pixels are others than those of PIL."""
+        if self.decoder in STORED or self._reader is not None:
+            return None
         try:
             return self.files.read(index)
         except BrokenImage as error:

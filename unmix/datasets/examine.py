@@ -12,7 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from unmix.datasets.base import BaseDataset
-from unmix.datasets.decode import ORIENTATION, PLAIN, BrokenImage, read_image
+from unmix.datasets.decode import PLAIN, BrokenImage, read_image
+from unmix.datasets.decoders import ORIENTATION
 from unmix.datasets.transforms import to_tensor
 
 try:
@@ -83,7 +84,10 @@ def _pixels_of(leaf: Any, row: int) -> np.ndarray:
     image = to_tensor(image)
     image = image if image.shape[0] in (1, 3) else image[:1]
     values = image.permute(1, 2, 0).numpy()
-    return values if values.dtype == np.uint8 else np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    if values.dtype == np.uint8:
+        return values
+    largest = float(values.max())
+    return np.clip(np.rint(values * (255 / largest if largest > 255 else 1.0)), 0, 255).astype(np.uint8)
 
 
 def _decoded(data: bytes, name: str, record: np.ndarray) -> tuple[np.ndarray | None, str]:

@@ -14,7 +14,8 @@ from unmix.datasets.base import Pipeline
 from unmix.datasets.decode import readable_suffixes
 from unmix.datasets.encoded import EncodedDataset
 from unmix.datasets.lists import read_list, read_map
-from unmix.datasets.scan import ArchiveScan, Scan, count, say
+from unmix.datasets.scan import HIDDEN, SYSTEM, ArchiveScan, Scan, count, say
+from unmix.datasets.storage import Storage, StoredFiles, Unavailable, open_storage
 from unmix.registry import DATASETS
 from unmix.utils.names import byte_array, few, path_bytes, shown, text
 
@@ -37,6 +38,10 @@ class ImageFolder(EncodedDataset):
     <https://github.com/bl0/PIC>`_: with a name, a tab and a label in each line. Then its lines are the images in their
     order, with these labels.
 
+    With ``backend_args``, or where ``data_root`` is an address (``http://``), images come from a file backend of
+    MMEngine. One that cannot list files (``http``, ``lmdb``, ``memcached``) needs ``map_file``. ``data_root`` is put
+    before its names, which may have any suffix or none: with ``data_root=''`` they are the keys themselves.
+
     Args:
         data_root: The folder or archive.
         labelled: Whether the images have labels. None: if all images lie in sub-folders, and these are at least two;
@@ -50,9 +55,11 @@ class ImageFolder(EncodedDataset):
         decode_size: As for :class:`EncodedDataset`.
         exif: As for :class:`EncodedDataset`.
         broken: As for :class:`BaseDataset`.
-        map_file: A map elsewhere, also for a folder.
+        map_file: A map elsewhere, also for a folder. With ``labelled=False`` a line may be a name without a label.
         cache: As for :class:`EncodedDataset`.
         cache_size: As for :class:`EncodedDataset`.
+        decoder: As for :class:`EncodedDataset`.
+        backend_args: As for :class:`EncodedDataset`; also for a list or map that is no file of this machine.
 
     Attributes:
         paths: (N,) bytes, paths of the images below ``data_root``.
@@ -76,19 +83,30 @@ class ImageFolder(EncodedDataset):
         map_file: str | Path | None = None,
         cache: str = 'none',
         cache_size: int | None = None,
+        decoder: str = 'auto',
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(pipeline, decode_size, exif, broken, cache, cache_size)
+        super().__init__(pipeline, decode_size, exif, broken, cache, cache_size, decoder, backend_args)
         self.root = path_bytes(data_root)
-        self.data_root = Path(text(self.root))
+        storage = open_storage(self.backend_args, self.root)
+        self.data_root = Path(text(self.root)) if storage is None else text(self.root)
         if map_file is not None and class_list is not None:
             raise ValueError('dataset.map_file and dataset.class_list both say which classes there are. Give one.')
         if map_file is None and class_list is None:
             map_file = map_beside(self.root)
-        archive = open_archive(self.root)
-        beside = class_list is None and map_file is None and archive is not None and archive.label.any()
+        if storage is not None and map_file is not None:
+            self.paths = byte_array(self._mapped(None, map_file, labelled is not False))
+            self.use(StoredFiles(storage, self.root, self.paths))
+            return
+        archive: Archive | StoredFiles | None
+        if storage is None:
+            archive = open_archive(self.root)
+        else:
+            archive = StoredFiles(storage, self.root, byte_array(storage.names(self.root)))
+        beside = class_list is None and map_file is None and isinstance(archive, Archive) and archive.label.any()
         classes: list[bytes] | None = None
         if class_list is not None:
-            classes = sorted(_listed(self.root, class_list, archive))
+            classes = sorted(_listed(self.root, class_list, archive, self.backend_args))
         elif labelled and map_file is None and not beside:
             classes = sorted(scan_root(self.root, (), archive).folders)
         scan = scan_root(self.root, classes, archive)
@@ -129,9 +147,10 @@ class ImageFolder(EncodedDataset):
         self.labels = torch.arange(len(classes)).repeat_interleave(sizes)
         return [path for name in classes for path in groups.get(name, ())], absent
 
-    def _mapped(self, scan: Scan, map_file: str | Path, labelled: bool) -> list[bytes]:
+    def _mapped(self, scan: Scan | None, map_file: str | Path, labelled: bool) -> list[bytes]:
         """Return the images of a map; set labels and, if they lie in a folder for each label, classes."""
-        known, labels = set(scan.paths()), read_map(map_file, 'dataset.map_file', labelled)
+        labels = read_map(map_file, 'dataset.map_file', labelled, self.backend_args)
+        known = {*labels} if scan is None else {*scan.paths()}
         missing = [name for name in labels if name not in known]
         if missing:
             raise FileNotFoundError(
@@ -139,8 +158,9 @@ class ImageFolder(EncodedDataset):
                 f'not in {shown(self.root)}, or are no images: {few(missing)}. Write the map again, or fetch the '
                 'whole archive.'
             )
-        scan.passed['not in the map'] = len(known) - len(labels)
-        scan.passed += Counter()  # without zeros
+        if scan is not None:
+            scan.passed['not in the map'] = len(known) - len(labels)
+            scan.passed += Counter()  # without zeros
         if labelled:
             self.labels = torch.tensor(list(labels.values()))
             tops = [(name[: max(name.find(b'/'), 0)], label) for name, label in labels.items()]
@@ -162,7 +182,10 @@ def _names_of_labels(pairs: Sequence[tuple[bytes, int]]) -> tuple[str, ...] | No
 
 
 def scan_root(
-    root: bytes, folders: Collection[bytes] | None, archive: Archive | None, key: str = 'dataset.data_root'
+    root: bytes,
+    folders: Collection[bytes] | None,
+    archive: Archive | StoredFiles | None,
+    key: str = 'dataset.data_root',
 ) -> Scan:
     """Return what is in a folder or archive; ``folders`` are those to look into, None: all."""
     if archive is not None:
@@ -188,11 +211,16 @@ def map_beside(root: bytes) -> Path | None:
     return Path(text(path)) if suffix.lower() in ARCHIVES and os.path.isfile(root) and os.path.isfile(path) else None
 
 
-def _listed(root: bytes, class_list: str | Path, archive: Archive | None) -> Collection[bytes]:
+def _listed(
+    root: bytes, class_list: str | Path, archive: Archive | StoredFiles | None, backend_args: dict[str, Any] | None
+) -> Collection[bytes]:
     """Return the classes of a list, or of the folder or archive of another data set."""
     other = path_bytes(class_list)
     if os.path.isdir(other) or other.lower().endswith(ARCHIVES):
         return scan_root(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
+    storage = open_storage(backend_args, other)
+    if storage is not None and storage.lists and (found := _sub_folders(other, storage)):
+        return found
     folders = None if archive is None else {*ArchiveScan(root, archive, ()).folders}
 
     def find(name: bytes) -> bytes | None:
@@ -200,12 +228,12 @@ def _listed(root: bytes, class_list: str | Path, archive: Archive | None) -> Col
         there = os.path.isdir(os.path.join(root, name)) if folders is None else name in folders
         return name if inside and there else None
 
-    return read_list(class_list, 'dataset.class_list', root, find)
+    return read_list(class_list, 'dataset.class_list', root, find, backend_args)
 
 
 def _no_image(scan: Scan) -> str:
     beside = scan.wanted is not None and scan.passed['images beside the class folders'] > 0
-    what = 'folder' if os.path.isdir(scan.root) else 'archive'
+    what = 'archive' if isinstance(scan, ArchiveScan) and isinstance(scan.archive, Archive) else 'folder'
     return (
         f'dataset.data_root: the {what} {shown(scan.root)} holds no image ({", ".join(sorted(readable_suffixes()))})'
         + (' in a sub-folder' if beside else '')
@@ -220,7 +248,8 @@ class ImageNet(ImageFolder):
 
     Without the folder of a split, ``train.zip`` or ``train.tar`` is read (``val.zip``, ``val.tar``), with the labels of
     ``train_map.txt`` (``val_map.txt``) if it is there. Without a map, where ``train`` has all classes of ``val``, these
-    have their numbers of ``train``.
+    have their numbers of ``train``. With a file backend that cannot list files (``backend_args``), the images are those
+    of ``train_map.txt`` (``val_map.txt``) in ``data_root``.
 
     Args:
         data_root: Folder that holds ``train`` and ``val``.
@@ -232,6 +261,8 @@ class ImageNet(ImageFolder):
         broken: As for :class:`BaseDataset`.
         cache: As for :class:`EncodedDataset`.
         cache_size: As for :class:`EncodedDataset`.
+        decoder: As for :class:`EncodedDataset`.
+        backend_args: As for :class:`EncodedDataset`.
 
     Raises:
         FileNotFoundError: Also if a class of the list has no image in ``train``.
@@ -249,13 +280,21 @@ class ImageNet(ImageFolder):
         broken: str = 'error',
         cache: str = 'none',
         cache_size: int | None = None,
+        decoder: str = 'auto',
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
         if split not in ('train', 'val'):
             raise ValueError(f"dataset.split is {split!r}; expected 'train' or 'val'.")
-        folder = _split(Path(data_root), split)
-        if split == 'val' and class_list is None and map_beside(path_bytes(folder)) is None:
-            class_list = _training_classes(folder)
-        super().__init__(folder, True, class_list, pipeline, decode_size, exif, broken, None, cache, cache_size)
+        root = path_bytes(data_root)
+        storage = open_storage(backend_args, root)
+        folder = _split(root, split, storage)
+        map_file = None if storage is None or storage.lists else text(folder + b'_map.txt')
+        if split == 'val' and class_list is None and map_file is None and map_beside(folder) is None:
+            class_list = _training_classes(root, folder, storage)
+        super().__init__(
+            text(folder), True, class_list, pipeline, decode_size, exif, broken, map_file, cache, cache_size, decoder,
+            backend_args,
+        )  # fmt: skip
         present = set(self.labels.tolist()) if self.labels is not None else set()
         absent = [name for number, name in enumerate(self.classes or ()) if number not in present]
         if split == 'train' and absent:
@@ -265,20 +304,31 @@ class ImageNet(ImageFolder):
             )
 
 
-def _split(data_root: Path, name: str) -> Path:
+def _split(root: bytes, name: str, storage: Storage | None) -> bytes:
     """Return the folder of a split, or its archive if there is no such folder."""
-    places = [data_root / name, *(data_root / f'{name}{text(suffix)}' for suffix in ARCHIVES)]
-    return next((place for place in places if os.path.exists(path_bytes(place))), places[0])
+    place = os.path.join(root, name.encode())
+    places = [place] if storage is not None else [place, *(place + suffix for suffix in ARCHIVES)]
+    return next(filter(os.path.exists, places), place)
 
 
-def _training_classes(folder: Path) -> Path | None:
+def _training_classes(root: bytes, folder: bytes, storage: Storage | None) -> str | None:
     """Return the folder or archive ``train`` beside that of a test set, if it has all classes of that."""
-    train = _split(folder.parent, 'train')
-    roots = path_bytes(train), path_bytes(folder)
-    if not all(map(os.path.exists, roots)):
-        return None
-    known, tested = (set(scan_root(root, (), open_archive(root)).folders) for root in roots)
-    return train if tested <= known else None
+    train = _split(root, 'train', storage)
+    known, tested = (_classes_in(place, storage) for place in (train, folder))
+    return text(train) if known is not None and tested is not None and tested <= known else None
+
+
+def _classes_in(place: bytes, storage: Storage | None) -> set[bytes] | None:
+    """Return the sub-folders of a folder or archive; None if there is none, or they cannot be listed."""
+    if storage is not None:
+        return _sub_folders(place, storage) if storage.lists else None
+    return {*scan_root(place, (), open_archive(place)).folders} if os.path.exists(place) else None
+
+
+def _sub_folders(place: bytes, storage: Storage) -> set[bytes]:
+    """Return the names of the sub-folders of a backend that are data."""
+    names = storage.names(place, folders=True)
+    return {name for name in names if name[0] != HIDDEN and name.lower() not in SYSTEM}
 
 
 @DATASETS.register_module()
@@ -295,6 +345,8 @@ class TinyImageNet(ImageFolder):
         pipeline: As for :class:`BaseDataset`.
         broken: As for :class:`BaseDataset`.
         cache: As for :class:`EncodedDataset`.
+        decoder: As for :class:`EncodedDataset`.
+        backend_args: As for :class:`EncodedDataset`.
 
     Raises:
         FileNotFoundError: If there are no images, or no annotations.
@@ -310,27 +362,44 @@ class TinyImageNet(ImageFolder):
         pipeline: dict[str, Any] | Pipeline | None = None,
         broken: str = 'error',
         cache: str = 'none',
+        decoder: str = 'auto',
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
-        train, val = (Path(data_root).expanduser() / name for name in ('train', 'val'))
-        annotations = val / 'val_annotations.txt'
+        root = path_bytes(data_root)
+        train, val = (os.path.join(root, name) for name in (b'train', b'val'))
+        options: dict[str, Any] = dict(
+            pipeline=pipeline, broken=broken, cache=cache, decoder=decoder, backend_args=backend_args
+        )
         if is_train(split):
-            super().__init__(train, True, pipeline=pipeline, broken=broken, cache=cache)
+            super().__init__(text(train), True, **options)
             return
-        if not annotations.is_file():
-            super().__init__(val, True, _training_classes(val), pipeline, broken=broken, cache=cache)
+        storage = open_storage(backend_args, root)
+        place = os.path.join(val, b'val_annotations.txt')
+        annotations = _annotations(place, storage)
+        if annotations is None:
+            super().__init__(text(val), True, _training_classes(root, val, storage), **options)
             return
-        super().__init__(val, labelled=False, pipeline=pipeline, broken=broken, cache=cache)
-        lines = (line.split(b'\t') for line in annotations.read_bytes().splitlines() if line.strip())
+        super().__init__(text(val), labelled=False, **options)
+        lines = (line.split(b'\t') for line in annotations.splitlines() if line.strip())
         classes = {name: wnid for name, wnid, *_ in lines}
         names = [os.path.basename(path) for path in self.paths.tolist()]
         missing = [name for name in names if name not in classes]
         if missing:
             raise ValueError(
-                f'{shown(annotations)} has no line for {len(missing)} images, e.g. {shown(missing[0])}. Unpack it '
-                'again.'
+                f'{shown(place)} has no line for {len(missing)} images, e.g. {shown(missing[0])}. Unpack it again.'
             )
         tested = set(classes.values())
-        known = set(scan_root(path_bytes(train), (), None).folders) if train.is_dir() else set()
+        known = _classes_in(train, storage) or set()
         numbers = {name: number for number, name in enumerate(sorted(known if tested <= known else tested))}
         self.classes = tuple(map(text, numbers))
         self.labels = torch.tensor([numbers[classes[name]] for name in names])
+
+
+def _annotations(place: bytes, storage: Storage | None) -> bytes | None:
+    """Return the content of a file; None if there is none."""
+    if storage is None:
+        return Path(text(place)).read_bytes() if os.path.isfile(place) else None
+    try:
+        return storage.get(place)
+    except Unavailable:
+        return None

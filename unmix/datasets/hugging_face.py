@@ -12,6 +12,7 @@ from torch import Tensor
 from unmix.datasets.base import Pipeline, evidence
 from unmix.datasets.decode import BrokenImage
 from unmix.datasets.encoded import EncodedDataset
+from unmix.datasets.storage import Storage, StoredFiles, open_storage
 from unmix.registry import DATASETS
 from unmix.utils.names import byte_array, path_bytes, shown, text
 
@@ -27,10 +28,13 @@ class TableFiles:
         column: The column.
         paths: (N,) bytes, names of the images.
         place: Where the table comes from, for messages.
+        storage: Where files are that the table names; None: on this machine.
     """
 
-    def __init__(self, table: Any, column: str, paths: np.ndarray, place: bytes) -> None:
-        self.table, self.column, self.paths, self.root = table, column, paths, place
+    def __init__(
+        self, table: Any, column: str, paths: np.ndarray, place: bytes, storage: Storage | None = None
+    ) -> None:
+        self.table, self.column, self.paths, self.root, self.storage = table, column, paths, place, storage
 
     def place(self, number: int) -> bytes:
         """Return the table, and the number and name of an image in it."""
@@ -45,6 +49,8 @@ class TableFiles:
         value = self.table.data.column(self.column)[number].as_py() or {}
         if value.get('bytes') is not None:
             return bytes(value['bytes'])
+        if self.storage is not None and value.get('path'):
+            return StoredFiles(self.storage, b'', byte_array([value['path'].encode(errors='surrogateescape')])).read(0)
         try:
             return Path(value.get('path') or '').read_bytes()
         except OSError as error:
@@ -89,6 +95,9 @@ class HuggingFaceDataset(EncodedDataset):
         broken: As for :class:`BaseDataset`.
         cache: As for :class:`EncodedDataset`.
         cache_size: As for :class:`EncodedDataset`.
+        decoder: As for :class:`EncodedDataset`.
+        backend_args: As for :class:`EncodedDataset`, for images that the table names and does not hold; the table
+            itself is read by ``datasets``.
 
     Attributes:
         paths: (N,) bytes: the name of the image in the table, below that of its class if classes have names; its number
@@ -112,8 +121,10 @@ class HuggingFaceDataset(EncodedDataset):
         broken: str = 'error',
         cache: str = 'none',
         cache_size: int | None = None,
+        decoder: str = 'auto',
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(pipeline, decode_size, exif, broken, cache, cache_size)
+        super().__init__(pipeline, decode_size, exif, broken, cache, cache_size, decoder, backend_args)
         self.root = path_bytes(data_root)
         self.data_root = Path(text(self.root))
         table = _load(text(self.root), split)
@@ -132,7 +143,8 @@ class HuggingFaceDataset(EncodedDataset):
             self.classes = None if names is None else tuple(names)
         table = _encoded(table, image, self.root)
         self.paths = self._names(table, image)
-        self.use(TableFiles(table, image, self.paths, self.root))
+        storage = None if self.backend_args is None else open_storage(self.backend_args, b'')
+        self.use(TableFiles(table, image, self.paths, self.root, storage))
 
     def _labels(self, table: Any, column: str) -> Tensor:
         found = np.array(table.data.column(column).to_pylist(), dtype=object)

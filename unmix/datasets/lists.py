@@ -5,8 +5,9 @@ import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from unmix.datasets.storage import Unavailable, open_storage
 from unmix.utils.names import path_bytes, shown
 
 LISTS = Path(__file__).parent  # lists that come with the package
@@ -16,7 +17,11 @@ Found = TypeVar('Found')
 
 
 def read_list(
-    path: str | Path, key: str, root: bytes, find: Callable[[bytes], Found | None]
+    path: str | Path,
+    key: str,
+    root: bytes,
+    find: Callable[[bytes], Found | None],
+    backend_args: dict[str, Any] | None = None,
 ) -> dict[bytes, Found | None]:
     """Read the names in a file, one a line, or separated by null bytes (``find -print0``).
 
@@ -30,6 +35,7 @@ def read_list(
         key: Key of the config, for messages.
         root: Folder that the names are relative to.
         find: Returns what a name stands for, None if nothing.
+        backend_args: Where the file is if it is not on this machine: :class:`unmix.datasets.storage.Storage`.
 
     Returns:
         What each name stands for, None if nothing, in the order of the file; without comments.
@@ -38,12 +44,7 @@ def read_list(
         FileNotFoundError: If there is no file.
         ValueError: If it has no names.
     """
-    candidates = [path_bytes(path), os.path.join(path_bytes(LISTS), path_bytes(path))]
-    file = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
-    if file is None:
-        raise FileNotFoundError(f'{key}: there is no file {" or ".join(map(shown, candidates))}.')
-    with open(file, 'rb') as opened:
-        data = opened.read()
+    file, data = _content([path_bytes(path), os.path.join(path_bytes(LISTS), path_bytes(path))], key, backend_args)
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         data = data.decode('utf-16').encode()
     found: dict[bytes, Found | None] = {}
@@ -59,6 +60,23 @@ def read_list(
     return found
 
 
+def _content(candidates: list[bytes], key: str, backend_args: dict[str, Any] | None) -> tuple[bytes, bytes]:
+    """Return a file and its content: the first that there is on this machine, or else what a backend gives."""
+    file = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    if file is not None:
+        with open(file, 'rb') as opened:
+            return file, opened.read()
+    named = candidates[:1] if b'://' in candidates[0] else candidates
+    absent = f'{key}: there is no file {" or ".join(map(shown, named))}'
+    storage = open_storage(backend_args, candidates[0])
+    if storage is None:
+        raise FileNotFoundError(f'{absent}.')
+    try:
+        return candidates[0], storage.get(candidates[0])
+    except Unavailable as error:
+        raise FileNotFoundError(f'{absent} here, nor by the backend {storage.name!r} ({error}).') from error
+
+
 def _readings(line: bytes, root: bytes) -> list[bytes]:
     """Return the names that a line may be, the most literal first, the likeliest last."""
     stripped = line.strip()
@@ -72,7 +90,9 @@ def _readings(line: bytes, root: bytes) -> list[bytes]:
     return names
 
 
-def read_map(path: str | Path, key: str, labelled: bool = True) -> dict[bytes, int]:
+def read_map(
+    path: str | Path, key: str, labelled: bool = True, backend_args: dict[str, Any] | None = None
+) -> dict[bytes, int]:
     """Read a file with the name of an image, a tab and its label in each line, as the zipped ImageNet has it.
 
     A name may have the prefix of its archive (``train.zip@/``), ``./`` or ``/``. Labels are integers from 0.
@@ -80,7 +100,8 @@ def read_map(path: str | Path, key: str, labelled: bool = True) -> dict[bytes, i
     Args:
         path: The file.
         key: Key of the config, for messages.
-        labelled: Whether labels are needed: without, they may be negative.
+        labelled: Whether labels are needed: without, they may be negative, and a line may be a name alone.
+        backend_args: As for :func:`read_list`.
 
     Returns:
         The label of each name, in the order of the file.
@@ -89,16 +110,15 @@ def read_map(path: str | Path, key: str, labelled: bool = True) -> dict[bytes, i
         FileNotFoundError: If there is no file.
         ValueError: If a line is of another form, a name is there twice, or there is none.
     """
-    file = path_bytes(path)
-    if not os.path.isfile(file):
-        raise FileNotFoundError(f'{key}: there is no file {shown(file)}.')
-    with open(file, 'rb') as opened:
-        lines = opened.read().removeprefix(BOM_UTF8).split(b'\n')
+    file, data = _content([path_bytes(path)], key, backend_args)
+    lines = data.removeprefix(BOM_UTF8).split(b'\n')
     found: dict[bytes, int] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, tab, label = line.rpartition(b'\t')
+        if not tab and not labelled:
+            name, tab, label = line.removesuffix(b'\r'), b'\t', b'-1'
         where = f'{key}: line {number} of {shown(file)}'
         if not tab or not re.fullmatch(rb' *[+-]?[0-9]{1,9} *\r?', label):
             raise ValueError(f'{where} is {shown(line)}; expected NAME, a tab and a label, such as a/1.jpg<TAB>0.')

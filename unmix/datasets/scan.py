@@ -14,6 +14,7 @@ from torch.utils.data import get_worker_info
 
 from unmix.datasets.archive import FOLDER, LINK, OTHER, Archive, FolderFiles
 from unmix.datasets.decode import readable_suffixes
+from unmix.datasets.storage import StoredFiles
 from unmix.utils.names import byte_array, few, shown, text
 
 SYSTEM = {  # folders of operating systems and file servers, in lower case; others begin with a dot
@@ -50,6 +51,7 @@ class Scan:
         root: The folder.
         folders: Names of sub-folders: only these are data, also if they are hidden. None: all sub-folders, and the
             images beside them.
+        suffixes: Suffixes of the files that are images, lower case. None: those of PIL's formats.
 
     Attributes:
         folders: Names of the sub-folders that are data, with and without images, unordered.
@@ -63,7 +65,9 @@ class Scan:
         OSError: If ``root`` cannot be read.
     """
 
-    def __init__(self, root: bytes, folders: Collection[bytes] | None = None) -> None:
+    def __init__(
+        self, root: bytes, folders: Collection[bytes] | None = None, suffixes: Collection[str] | None = None
+    ) -> None:
         self.root, self.wanted = root, folders
         self.folders: list[bytes] = []
         self.images: dict[bytes, list[bytes]] = {}
@@ -71,7 +75,7 @@ class Scan:
         self.passed: Counter[str] = Counter()
         self.unreadable: list[bytes] = []
         self.closed: list[bytes] = []
-        self._suffixes = {suffix.encode() for suffix in readable_suffixes()}
+        self._suffixes = {suffix.encode() for suffix in suffixes or readable_suffixes()}
         self._places: dict[bytes, bytes] = {}  # path below root by the real path, of the folders that are read
         self._to_folders: list[bytes] = []  # links
         self._to_files: list[bytes] = []
@@ -84,7 +88,7 @@ class Scan:
         self._follow()
         self._take()
 
-    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive:
+    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive | StoredFiles:
         """Return what reads these images."""
         return FolderFiles(self.root, byte_array(paths))
 
@@ -199,10 +203,10 @@ class Scan:
 
 
 class ArchiveScan(Scan):
-    """The same of the members of an archive, which are no links.
+    """The same of the members of an archive, which are no links, or of the files of a backend.
 
     Args:
-        root: The archive, for messages.
+        root: The archive, or the address of the files, for messages.
         archive: The same.
         folders: As for :class:`Scan`.
 
@@ -210,7 +214,7 @@ class ArchiveScan(Scan):
         ValueError: If a member that is named like an image is a link.
     """
 
-    def __init__(self, root: bytes, archive: Archive, folders: Collection[bytes] | None = None) -> None:
+    def __init__(self, root: bytes, archive: Archive | StoredFiles, folders: Collection[bytes] | None = None) -> None:
         self.archive = archive
         self._rows: dict[bytes, int] = {}
         super().__init__(root, folders)
@@ -267,7 +271,7 @@ class ArchiveScan(Scan):
             self.passed['folders that are no class'] += 1
         return self.wanted is None
 
-    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive:
+    def files(self, paths: Sequence[bytes]) -> FolderFiles | Archive | StoredFiles:
         """Return what reads these images."""
         return self.archive.select([self._rows[path] for path in paths])
 

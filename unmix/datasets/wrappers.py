@@ -52,6 +52,7 @@ class Subset(Wrapper):
         num_images: Images of all, with or without labels; all there are if the data set has fewer.
         rest: Leave those out, and take all others: ``share=0.1`` is held out from ``share=0.1, rest=True``.
         seed: Which images are drawn.
+        backend_args: Where ``files`` is if it is not on this machine: as for :class:`EncodedDataset`.
 
     Attributes:
         rows: (N,) int64, numbers of the images in the data set, rising.
@@ -72,6 +73,7 @@ class Subset(Wrapper):
         num_images: int | None = None,
         rest: bool = False,
         seed: int = 0,
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(dataset)
         given = [value for value in (files, per_class, share, num_images) if value is not None]
@@ -84,7 +86,7 @@ class Subset(Wrapper):
         if (per_class, share) != (None, None) and self.dataset.labels is None:
             raise ValueError('Subset: the data set has no labels, so it has no classes to draw from.')
         if files is not None:
-            self.rows = self._listed(files)
+            self.rows = self._listed(files, backend_args)
         elif num_images is not None:
             order = generator('subset', seed).permutation(len(self.dataset))
             self.rows = torch.from_numpy(np.sort(order[:num_images]))
@@ -98,14 +100,14 @@ class Subset(Wrapper):
         if hasattr(self.dataset, 'paths'):
             self.paths: np.ndarray = np.asarray(self.dataset.paths)[self.rows.numpy()]
 
-    def _listed(self, files: str | Path) -> Tensor:
+    def _listed(self, files: str | Path, backend_args: dict[str, Any] | None) -> Tensor:
         if not hasattr(self.dataset, 'paths'):
             raise ValueError(f'Subset: files={files}, but a {type(self.dataset).__name__} is not made of files.')
         paths: list[bytes] = np.asarray(self.dataset.paths).tolist()
         rows = {path: row for row, path in enumerate(paths)}
         bare = {os.path.basename(path): row for row, path in enumerate(paths)}
         root = path_bytes(getattr(self.dataset, 'data_root', '.'))
-        found = read_list(files, 'dataset.files', root, lambda name: rows.get(name, bare.get(name)))
+        found = read_list(files, 'dataset.files', root, lambda name: rows.get(name, bare.get(name)), backend_args)
         missing = sorted(name for name, row in found.items() if row is None)
         if missing:
             raise FileNotFoundError(

@@ -30,6 +30,7 @@ _NO_NUMBER = 'Pin memory thread exited unexpectedly'  # so PyTorch, when that th
 _RANK = re.compile(
     r'closed by peer|[Cc]onnection reset|Broken pipe|Timed out waiting|[Tt]imeout.*collective|NCCL|ProcessGroup'
 )
+_OFFLINE = ' With WANDB_MODE=offline in the environment W&B needs no account and no network.'
 _LOGS = ('add_graph', 'add_image', 'add_scalar', 'add_scalars', 'add_datasample', 'close')
 
 
@@ -164,7 +165,7 @@ def _started(method: Callable[..., Any], name: str) -> Callable[..., Any]:
             text = ' '.join(str(error).split())
             raise ValueError(
                 f'visualizer.vis_backends: {name} cannot be started ({type(error).__name__}: {text}). Mend that, or '
-                'leave it out of visualizer.vis_backends.'
+                f'leave it out of visualizer.vis_backends.{_OFFLINE if name == "WandbVisBackend" else ""}'
             ) from error
 
     return call

@@ -16,12 +16,12 @@ from mmengine.dist import all_gather_object, broadcast_object_list, init_dist, i
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 
-from unmix.checkpoint.identity import current_run
 from unmix.checkpoint.latest import find_latest_checkpoint, search
 from unmix.engine.start import collective_timeout
 from unmix.engine.work_dir import sole_use
 from unmix.utils.dist import agreed
 from unmix.utils.files import atomic_path
+from unmix.utils.run_files import current_run
 
 NOTE = 'elastic.json'
 # rank, number of processes, rank on its machine

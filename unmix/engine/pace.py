@@ -1,4 +1,4 @@
-"""How fast a training is here: some of its real steps, measured before it begins."""
+"""How fast a training is here: about, from the operations of its network, and by some of its real steps."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,29 @@ from unmix.models.algorithms import DeepClusterV2
 from unmix.registry import MODELS
 from unmix.utils.rng import seeded
 
+# Multiply-adds of one image of 224 px, in units of 1e9, and its maps in float32, in MB, by depth.
+COSTS = {8: (0.8, 15), 18: (1.8, 25), 26: (2.4, 60), 34: (3.6, 38), 50: (4.1, 90), 101: (7.8, 140), 152: (11.5, 190)}
+PASSES = 9  # a training step with Un-Mix, in forward passes of its images
+GRAPHS = 3  # encodings of an image that are kept for the backward pass, with Un-Mix
+CORE, GPU = 2.5e10, 5e12  # multiply-adds a second that a ResNet reaches there, roughly
 WARM_UP, LEAST, SECONDS = 2, 3, 10.0  # steps before the measured ones, measured steps, and the time that they may take
+
+
+def estimate_pace(depth: int, size: int, cores: int | None) -> float:
+    """Return the images a second that a training of a ResNet takes, about.
+
+    Args:
+        depth: Of the network.
+        size: Side of the views in pixels.
+        cores: CPU cores; None: an accelerator.
+    """
+    operations = PASSES * COSTS.get(depth, COSTS[50])[0] * 1e9 * (size / 224) ** 2
+    return (GPU if cores is None else CORE * cores) / operations
+
+
+def map_bytes(depth: int, size: int) -> float:
+    """Return the bytes of memory that a training of a ResNet needs for each image of a batch, about."""
+    return COSTS.get(depth, COSTS[50])[1] * 1e6 * GRAPHS * (size / 224) ** 2
 
 
 @DefaultScope.overwrite_default_scope('unmix')

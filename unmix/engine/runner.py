@@ -2,11 +2,13 @@
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop, TestLoop, ValLoop
 from mmengine.runner import Runner as MMEngineRunner
@@ -18,6 +20,7 @@ from unmix.engine.device import compile_networks, set_matmul_precision
 from unmix.engine.failures import failures_explained, keep_going
 from unmix.engine.hooks.skip_hook import SkipHook
 from unmix.engine.loader import build_dataloader
+from unmix.engine.loggers import close_late
 from unmix.engine.loops.feature_loop import check_classes
 from unmix.engine.sizes import sizes_explained
 from unmix.engine.skipped import refuse_skipping
@@ -45,13 +48,15 @@ class NoTraining(BaseLoop):
 
 
 class Evaluating:
-    """Part of both Runners: ``val`` and ``test`` build nothing of the training.
+    """Part of both Runners: ``val`` and ``test`` build nothing of the training, and leave its config as it is.
 
     MMEngine builds the training loop, with its data, as soon as a hook reads ``iter``, ``epoch``, ``max_iters`` or
     ``train_loop``. Here such a hook sees :class:`NoTraining`, unless the model was trained in this process or the
     Runner resumes a training.
     """
 
+    cfg: Config
+    work_dir: str
     _train_loop: Any
     _resume: bool
     _evaluates = False
@@ -62,6 +67,18 @@ class Evaluating:
         if self._evaluates and isinstance(self._train_loop, dict):
             return NoTraining(self._train_loop)
         return super().train_loop  # type: ignore[misc]
+
+    def dump_config(self) -> None:
+        """Write the config to the work dir; where a training has left one of that name, only a training replaces it."""
+        name = self.cfg.filename
+        if name is None or not os.path.exists(os.path.join(self.work_dir, os.path.basename(name))):
+            super().dump_config()  # type: ignore[misc]
+
+    def train(self) -> nn.Module:
+        """Train as MMEngine does, if no other process trains in this work dir."""
+        with sole_use(self.work_dir), sizes_explained(self), failures_explained(self):
+            super().dump_config()  # type: ignore[misc]
+            return super().train()  # type: ignore[misc]
 
     def val(self) -> dict[str, float]:
         """Validate as MMEngine does."""
@@ -100,9 +117,13 @@ class Runner(Evaluating, MMEngineRunner):
         return logger
 
     def build_visualizer(self, *args: Any, **kwargs: Any) -> Visualizer:
-        """Build the visualizer as MMEngine does; a backend that fails later does not end the training."""
+        """Build the visualizer as MMEngine does; a backend that fails later does not end the training.
+
+        W&B and MLflow stay open for the results of the test, see :func:`close_late`.
+        """
         visualizer = super().build_visualizer(*args, **kwargs)
         keep_going(visualizer)
+        close_late(visualizer)
         return visualizer
 
     def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
@@ -135,11 +156,6 @@ class Runner(Evaluating, MMEngineRunner):
         options = self.cfg.get('compile')
         if options in (None, False) or not compile_networks(self.model, {} if options is True else options):
             super()._maybe_compile(target)
-
-    def train(self) -> nn.Module:
-        """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir), sizes_explained(self), failures_explained(self):
-            return super().train()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save as MMEngine does, with what waits on all ranks: gradients, names of skipped images. All call it."""

@@ -17,6 +17,9 @@ class ClosedFormLR(_ParamScheduler):
     MMEngine's recursive ``CosineAnnealingLR`` drifts by about 1e-7. A subclass defines :meth:`_rate`, and lists in
     ``in_epochs`` the arguments that ``convert_to_iter_based=True`` converts from epochs to iterations.
 
+    Parameters whose group has ``constant_lr=True`` keep their full rate, as SimSiam's predictor does. In a config it is
+    ``optim_wrapper.paramwise_cfg=dict(custom_keys={'head.predictor': dict(constant_lr=True)})``.
+
     Args:
         optimizer: Optimiser or wrapper; the Runner passes it.
         begin: First epoch (or iteration) of the schedule.
@@ -46,7 +49,8 @@ class ClosedFormLR(_ParamScheduler):
         return cls(*args, **kwargs | iterations | dict(by_epoch=False, epoch_length=epoch_length))
 
     def _get_value(self) -> list[float]:
-        return [self._rate(self.last_step, base) for base in self.base_values]
+        groups = zip(self.optimizer.param_groups, self.base_values, strict=True)
+        return [base if group.get('constant_lr') else self._rate(self.last_step, base) for group, base in groups]
 
     @abstractmethod
     def _rate(self, t: int, base: float) -> float:
@@ -106,7 +110,8 @@ class RampCosineLR(ClosedFormLR):
     """Let the learning rate rise in a line to its full value, and fall along half a cosine.
 
     With W warm-up steps and T in all, ``lr(t) = warmup_lr + (lr0 - warmup_lr) * t / (W - 1)`` for t < W, so the full
-    rate is reached in the last of them, and again in the first step of the cosine,
+    rate is reached in the last of them, and again in the first step of the cosine (or, with ``endpoint=False``, ``t /
+    W``: in the cosine only),
 
     ``lr(t) = eta_min + (lr0 - eta_min) * (1 + cos(pi * (t - W) / (T - W))) / 2`` for t >= W,
 
@@ -118,6 +123,10 @@ class RampCosineLR(ClosedFormLR):
         warmup: Length W of the warm-up; 0 for none.
         warmup_lr: Learning rate of the first step of the warm-up.
         eta_min: Final learning rate.
+        eta_min_ratio: The same as a share of the full rate, where groups of parameters have rates of their own; None:
+            ``eta_min``.
+        endpoint: Whether the last step of the warm-up has the full rate, as in SwAV and DINO; False as in Barlow Twins,
+            VICReg and MoCo v3. The name is numpy.linspace's.
         begin: First epoch (or iteration) of the schedule.
         end: First one after it; in a Runner by default that of the whole training.
         **kwargs: Of :class:`ClosedFormLR`.
@@ -134,6 +143,8 @@ class RampCosineLR(ClosedFormLR):
         warmup: int = 0,
         warmup_lr: float = 0.0,
         eta_min: float = 0.0,
+        eta_min_ratio: float | None = None,
+        endpoint: bool = True,
         begin: int = 0,
         end: int = INF,
         **kwargs: Any,
@@ -143,13 +154,15 @@ class RampCosineLR(ClosedFormLR):
                 f'param_scheduler.warmup is {warmup}; it must lie between 0 and the length of the schedule, '
                 f'{end - begin}, and the schedule needs an end.'
             )
-        self.warmup, self.warmup_lr, self.eta_min = warmup, warmup_lr, eta_min
+        self.warmup, self.warmup_lr, self.endpoint = warmup, warmup_lr, endpoint
+        self.eta_min, self.eta_min_ratio = eta_min, eta_min_ratio
         super().__init__(optimizer, begin, end, **kwargs)
 
     def _rate(self, t: int, base: float) -> float:
         if t < self.warmup:
-            return self.warmup_lr + (base - self.warmup_lr) * (t / max(self.warmup - 1, 1))
-        return half_cosine(base, self.eta_min, t - self.warmup, self.end - self.begin - self.warmup)
+            return self.warmup_lr + (base - self.warmup_lr) * (t / max(self.warmup - self.endpoint, 1))
+        end = self.eta_min if self.eta_min_ratio is None else self.eta_min_ratio * base
+        return half_cosine(base, end, t - self.warmup, self.end - self.begin - self.warmup)
 
 
 class WarmupLR(ClosedFormLR):

@@ -14,11 +14,8 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from unmix.engine.device import ENCODER_PARTS, set_matmul_precision
-from unmix.engine.failures import failures_explained
 from unmix.engine.loader import build_dataloader
 from unmix.engine.runner import Evaluating, quiet
-from unmix.engine.sizes import sizes_explained
-from unmix.engine.work_dir import sole_use
 from unmix.registry import STRATEGIES
 
 
@@ -97,11 +94,6 @@ class FlexibleRunner(Evaluating, MMEngineFlexibleRunner):
         init_default_scope(kwargs.get('default_scope', 'unmix'))  # MMEngine looks for the strategy before it does so
         super().__init__(*args, **kwargs)
         self._place: dict[str, Any] = {}
-
-    def train(self) -> nn.Module:
-        """Train as MMEngine does, if no other process trains in this work dir."""
-        with sole_use(self.work_dir), sizes_explained(self), failures_explained(self):
-            return super().train()
 
     def save_checkpoint(self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Save, on every rank, with the ``epoch`` and ``iter`` of ``meta``; MMEngine overwrites them."""

@@ -9,13 +9,12 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 
 from unmix.utils.dist import agreed
+from unmix.utils.run_files import LOCK, OWN
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-LOCK = '.lock'
 
 
 @contextmanager
@@ -53,4 +52,8 @@ def _locked(path: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f'process {os.getpid()} on {socket.gethostname()}')
             file.flush()
-        yield
+        OWN.add(path.parent.resolve())
+        try:
+            yield
+        finally:
+            OWN.discard(path.parent.resolve())

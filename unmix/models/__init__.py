@@ -3,6 +3,7 @@
 from unmix.models.algorithms import (
     BYOL,
     CMC,
+    DINO,
     PIC,
     WMSE,
     BaseAlgorithm,
@@ -18,29 +19,37 @@ from unmix.models.color import ColorPreprocessor
 from unmix.models.data_preprocessor import DataPreprocessor
 from unmix.models.heads import (
     AlignUniformHead,
+    BarlowTwinsHead,
     BaseHead,
     ClassificationHead,
     CMCHead,
     CosineHead,
     DeepClusterV2Head,
+    DINOHead,
     InfoNCEHead,
+    MoCoV3Head,
     NCEHead,
+    NNCLRHead,
     NTXentHead,
     PICHead,
     QueueNCEHead,
+    SimSiamHead,
     SwAVHead,
+    VICRegHead,
     WMSEHead,
 )
 from unmix.models.layers import LearnableTemperature, SplitBatchNorm, Whitening
-from unmix.models.necks import LinearNeck, MLPNeck, TwoBranchNeck
+from unmix.models.necks import DINONeck, LinearNeck, MLPNeck, TwoBranchNeck
 from unmix.models.pretrained import PretrainedInit
 
 __all__ = [
     'BYOL',
     'CMC',
+    'DINO',
     'PIC',
     'WMSE',
     'AlignUniformHead',
+    'BarlowTwinsHead',
     'BaseAlgorithm',
     'BaseHead',
     'CMCHead',
@@ -48,6 +57,8 @@ __all__ = [
     'Classifier',
     'ColorPreprocessor',
     'CosineHead',
+    'DINOHead',
+    'DINONeck',
     'DataPreprocessor',
     'DeepClusterV2',
     'DeepClusterV2Head',
@@ -57,18 +68,22 @@ __all__ = [
     'LinearNeck',
     'MLPNeck',
     'MoCo',
+    'MoCoV3Head',
     'NCEHead',
+    'NNCLRHead',
     'NTXentHead',
     'PICHead',
     'PretrainedInit',
     'QueueNCEHead',
     'ResNet',
     'SimCLR',
+    'SimSiamHead',
     'SplitBatchNorm',
     'SwAV',
     'SwAVHead',
     'TwoBranch',
     'TwoBranchNeck',
+    'VICRegHead',
     'WMSEHead',
     'Whitening',
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unmix.models.algorithms.base import MIXTURE, View
+from unmix.models.heads.base import BaseHead
 from unmix.testing.method import (
     MethodUnderTest,
     Unmix,
@@ -76,12 +77,14 @@ def every_parameter_learns(method: MethodUnderTest, unmix: Unmix) -> None:
     model = method.build(unmix)
     losses = model(method.views(), index=method.index, label=torch.zeros(method.batch_size), mode='loss')
     names = {'loss_base', 'loss_unmix'} if unmix else {'loss_base'}
+    if type(model.head).regulariser is not BaseHead.regulariser:
+        names.add('loss_regulariser')
     require(set(losses) == names, f'losses {sorted(losses)}', f'{sorted(names)}', ADVICE_COMMIT)
     for key, loss in losses.items():
         finite = loss.shape == () and bool(loss.isfinite())
         require(finite, f'{key} is {loss}', 'a finite scalar', 'Let head.forward return a finite mean over samples.')
     backward(losses)
-    frozen = set(model.head.frozen_parameters())
+    frozen = set(model.frozen_parameters())
     for key, parameter in model.named_parameters():
         if parameter.requires_grad and parameter not in frozen:
             seen = 'no gradient' if parameter.grad is None else 'a gradient with NaN or infinity'
@@ -108,6 +111,9 @@ def head_forward_is_pure(method: MethodUnderTest, unmix: Unmix) -> None:
         scalar = 'Let head.forward return a mean over samples, of shape ().'
         require(first.shape == (), f'a loss of shape {tuple(first.shape)}', 'a scalar, of shape ()', scalar)
         require(torch.equal(first, second), f'{first.item()!r}, then {second.item()!r}', 'the same value twice', to_do)
+        penalties = [model.head.regulariser({i: query, j: target}) for _ in range(2)]
+        same = penalties[0] is None or torch.equal(*penalties)
+        require(same, f'a regulariser of {penalties}', 'the same value twice', to_do)
         moved = differing(before, model.head.state_dict())
         require(not moved, f'forward has changed head.{", head.".join(moved)}', 'no change', to_do)
 
@@ -346,24 +352,26 @@ def encoder_commutes_with_reversal(method: MethodUnderTest, unmix: Unmix) -> Non
 
 @promise('unmix')
 def unmix_leaves_the_base_loss_alone(method: MethodUnderTest, unmix: Unmix) -> None:
-    """Un-Mix changes neither loss_base, nor the keys of the state dict, nor the state of the head."""
+    """Un-Mix changes neither loss_base, nor a regulariser, nor the keys of the state dict, nor the head's state."""
     plain, mixed = method.build(), method.build(unmix)
     keys = sorted(plain.state_dict().keys() ^ mixed.state_dict().keys())
     require(not keys, f'{keys} are in one of the state dicts only', 'the same keys', 'Add no state for Un-Mix.')
-    base, both = method.step(plain)['loss_base'], method.step(mixed)['loss_base']
+    clean, all_terms = method.step(plain), method.step(mixed)
     allowed = 0.0
     if method.joint_batch_norm:
         require(
-            not torch.equal(base, both), 'Un-Mix left loss_base alone', 'another value in training mode, since '
-            'joint_batch_norm=True', 'Leave out joint_batch_norm.',
+            not torch.equal(clean['loss_base'], all_terms['loss_base']), 'Un-Mix left loss_base alone',
+            'another value in training mode, since joint_batch_norm=True', 'Leave out joint_batch_norm.',
         )  # fmt: skip
         plain, mixed, allowed = method.build().eval(), method.build(unmix).eval(), ROUNDING
-        base, both = method.step(plain)['loss_base'], method.step(mixed)['loss_base']
-    require(
-        distance(base, both) <= allowed, f'loss_base is {both.item()!r} with Un-Mix', f'{base.item()!r}, as without',
-        'Let nothing of the mixture enter the queries, targets and draws of the views. If BatchNorm normalises the '
-        'mixture together with the views by design, pass joint_batch_norm=True.',
-    )  # fmt: skip
+        clean, all_terms = method.step(plain), method.step(mixed)
+    for name, base in clean.items():
+        both = all_terms[name]
+        require(
+            distance(base, both) <= allowed, f'{name} is {both.item()!r} with Un-Mix', f'{base.item()!r}, as without',
+            'Let nothing of the mixture enter the queries, targets, regulariser and draws of the views. If BatchNorm '
+            'normalises the mixture together with the views by design, pass joint_batch_norm=True.',
+        )  # fmt: skip
     state = mixed.head.state_dict()
     moved = [key for key, value in plain.head.state_dict().items() if distance(value, state[key]) > allowed]
     require(

@@ -45,6 +45,27 @@ def concat_all_gather_grad(tensor: Tensor) -> Tensor:
     return tensor if get_world_size() == 1 else _AllGather.apply(tensor)
 
 
+class _AllReduce(torch.autograd.Function):
+    """Add; the gradient of a rank's part is the sum of the gradients on all ranks."""
+
+    @staticmethod
+    def forward(_: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        all_reduce(total, op='sum')
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        all_reduce(gradient, op='sum')
+        return gradient
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Add the tensors of all ranks, with gradient; DDP's average is right as for :func:`concat_all_gather_grad`."""
+    return tensor if get_world_size() == 1 else _AllReduce.apply(tensor)
+
+
 def rank_slice(batch_size: int) -> slice:
     """Return this rank's rows of a gathered tensor with ``batch_size`` rows a rank."""
     return slice(get_rank() * batch_size, (get_rank() + 1) * batch_size)

@@ -1,7 +1,7 @@
 """Pictures of a training."""
 
-from unmix.visualization.curves import draw_curves, read_scalars
+from unmix.visualization.curves import draw_curves
 from unmix.visualization.scalar_file import PatientVisBackend
 from unmix.visualization.views import Mixture, draw_views, draws_of_a_run
 
-__all__ = ['Mixture', 'PatientVisBackend', 'draw_curves', 'draw_views', 'draws_of_a_run', 'read_scalars']
+__all__ = ['Mixture', 'PatientVisBackend', 'draw_curves', 'draw_views', 'draws_of_a_run']

@@ -1,66 +1,62 @@
-"""Curves of a training."""
+"""Curves as a picture."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unmix.utils.files import atomic_path
+from unmix.visualization.page import Plot
 
-Record = dict[str, Any]
-
-
-def read_scalars(files: Iterable[str | Path]) -> tuple[list[Record], list[Record]]:
-    """Read the records of a training and of its validations from MMEngine's ``scalars.json`` files.
-
-    Args:
-        files: Oldest first. From its first step on a later file replaces the earlier ones, so that a resumed training
-            gives one curve, and a training that was started again hides the old one.
-
-    Returns:
-        Training records (with ``loss`` and ``step``, an iteration), validation records (``step`` is an epoch or
-        iteration).
-    """
-    train: list[Record] = []
-    validation: list[Record] = []
-    for file in files:
-        lines = [line for line in Path(file).read_text(encoding='utf-8').splitlines() if line.strip()]
-        records = [record for record in map(json.loads, lines) if 'step' in record]
-        for kept, new in (
-            (train, [record for record in records if 'loss' in record]),
-            (validation, [record for record in records if any('/' in key for key in record)]),
-        ):
-            if new:
-                kept[:] = [record for record in kept if record['step'] < new[0]['step']] + new
-    return train, validation
+_ROW = 4  # panels
+_FEW = 30  # points, up to which each has a dot
 
 
-def draw_curves(files: Sequence[str | Path], out: str | Path) -> None:
-    """Draw the loss with its terms, and kNN (or other) top-1 accuracy, of a training to a PNG.
+def draw_curves(plots: Sequence[Plot], out: str | Path, title: str = '') -> None:
+    """Draw plots beside each other to a PNG; those without points are left out.
+
+    A plot of which all series have the same single x, such as one validation, becomes bars.
 
     Args:
-        files: MMEngine's ``scalars.json`` of the training, several if it was resumed, oldest first.
+        plots: For instance :func:`unmix.visualization.run_plots.loss_plots`.
         out: The PNG.
+        title: What was run.
 
     Raises:
-        ValueError: If the files hold neither.
+        ValueError: If no plot has a point.
     """
+    plots = [plot for plot in plots if plot.xs]
+    if not plots:
+        raise ValueError('Nothing to draw: no loss and no accuracy is logged.')
     from matplotlib.figure import Figure  # slow to import
 
-    train, validation = read_scalars(files)
-    losses = sorted({key for record in train for key in record if key.startswith('loss')})
-    accuracies = sorted({key for record in validation for key in record if key.endswith('/top1')})
-    panels = [('loss', 'iteration', train, losses), ('top-1 accuracy (%)', 'epoch', validation, accuracies)]
-    panels = [panel for panel in panels if panel[-1]]
-    if not panels:
-        raise ValueError(f'No loss and no accuracy in {[str(file) for file in files]}.')
-    figure = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
-    for position, (title, axis, records, keys) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), position, title=title, xlabel=axis)
-        for key in keys:
-            points = [(record['step'], record[key]) for record in records if key in record]
-            axes.plot(*zip(*points, strict=True), label=key, marker='o' if len(points) < 30 else None, markersize=3)
+    columns, rows = min(len(plots), _ROW), -(-len(plots) // _ROW)
+    figure = Figure(figsize=(5.5 * columns, 4 * rows + (0.4 if title else 0)), layout='constrained')
+    figure.suptitle(title, parse_math=False)
+    for position, plot in enumerate(plots, start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        heading = f'{plot.title}\n({plot.note})' if plot.note else plot.title
+        axes.set_title(heading, fontsize=10, parse_math=False)
+        if len(plot.xs) == 1:
+            _draw_bars(axes, plot)
+            continue
+        axes.set(xlabel=plot.x, ylabel=plot.y)
+        for one in plot.drawn:
+            marker = 'o' if len(one.points) < _FEW and not one.dash else None
+            line = ':' if one.dash else '-'
+            style: dict[str, Any] = dict(
+                color=f'C{one.colour % 10}', marker=marker, markersize=3, alpha=0.35 if one.faint else 1.0
+            )
+            axes.plot(*zip(*one.points, strict=True), label=one.label, linestyle=line, **style)
         axes.grid(alpha=0.3)
         axes.legend()
     with atomic_path(out) as path:
         figure.savefig(path, dpi=120)
+
+
+def _draw_bars(axes: Any, plot: Plot) -> None:
+    labels, values = [one.label for one in plot.drawn], [one.points[-1][1] for one in plot.drawn]
+    bars = axes.barh(labels, values, color=[f'C{one.colour % 10}' for one in plot.drawn])
+    axes.bar_label(bars, fmt='%.4g', padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set(xlabel=f'{plot.y}, {plot.x} {plot.xs[0]:g}')

@@ -98,7 +98,7 @@ def draw_views(views: Sequence[Tensor], out: str | Path, mixtures: Sequence[Mixt
     from matplotlib.patches import Rectangle
 
     figure = Figure(figsize=(1.1 * columns + 1.3, 1.1 * len(rows) + (0.4 if title else 0)), layout='constrained')
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     sheet = figure.subplots(len(rows), columns, squeeze=False)
     for axes_row, (label, images, mixture) in zip(sheet, rows, strict=True):
         for axes, image in zip(axes_row, images, strict=True):

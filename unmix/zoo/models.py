@@ -1,4 +1,4 @@
-"""Networks by name, with or without their weights."""
+"""Networks by name or of a run, with or without their weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from unmix.checkpoint.load import load_from_local
+from unmix.checkpoint.of_run import checkpoint_of, config_beside, is_place
 from unmix.config import load_config
 from unmix.models.pretrained import check_backbone
 from unmix.registry import MODELS
@@ -17,16 +18,17 @@ from unmix.zoo.weights import download
 
 
 @DefaultScope.overwrite_default_scope('unmix')  # another toolbox's may be the default
-def get_model(name: str, pretrained: bool = True, classifier: bool = False, trust: bool = False) -> nn.Module:
-    """Return a model of the zoo in evaluation mode: its backbone, or the published linear classifier with it.
+def get_model(name: str | Path, pretrained: bool = True, classifier: bool = False, trust: bool = False) -> nn.Module:
+    """Return a model of the zoo, or of a run, in evaluation mode: its backbone, or the linear classifier with it.
 
     A backbone takes images (N, C, H, W) to features (N, D), a classifier to class scores (N, classes). Images are
     normalised before, as ``pretrained_cfg['data_preprocessor']`` says, in the units of its mean and std (0 to 255).
 
     Args:
-        name: As :func:`unmix.list_models` gives it.
-        pretrained: Whether it has its published weights; if not, they are random.
-        classifier: Whether the linear classifier that was published with the backbone follows it.
+        name: As :func:`unmix.list_models` gives it; or the path of a checkpoint, or of the work dir of a run (its
+            newest checkpoint), that has the config of its training beside it.
+        pretrained: Whether it has its weights; if not, they are random.
+        classifier: Whether the linear classifier that was published or trained with the backbone follows it.
         trust: Whether to read the config of a model of another index (UNMIX_MODEL_INDEX), which can execute any code.
 
     Returns:
@@ -34,20 +36,19 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False, trus
         None) and ``data_preprocessor`` (a config).
 
     Raises:
-        ConnectionError, OSError: If the weights cannot be read, see :func:`unmix.zoo.download`.
+        ConnectionError, OSError: If the weights cannot be read, see :func:`unmix.zoo.download`, or there is no config
+            beside a checkpoint.
         ValueError: If there is no such model or classifier, its index is not trusted, or the weights are refused:
             another digest, more than weights in the file, or weights of another network.
     """
     if classifier and not pretrained:
         raise ValueError(f'{name} has its linear classifier only with weights; give pretrained=True.')
-    entry = find_model(name)
-    cfg = load_config(str(entry.config_to_read(trust))).model.to_dict()
+    config, file, source = _locate(name, pretrained, trust)
+    cfg = load_config(str(config)).model.to_dict()
     backbone = cfg['backbone']
     preprocessor = dict(type='DataPreprocessor') | (cfg.get('data_preprocessor') or {})
-    network, state, source = backbone, {}, ''
-    file = download(entry.name) if pretrained else None
+    network, state = backbone, {}
     if file is not None:
-        source = f'{file}, the weights of {entry.name},'
         state = read_weights(file, backbone, source)
         if classifier:
             head = _head(state, source)
@@ -61,12 +62,23 @@ def get_model(name: str, pretrained: bool = True, classifier: bool = False, trus
         check_match(model.state_dict(), state, source)
         model.load_state_dict(state)
     model.pretrained_cfg = dict(
-        name=entry.name,
-        config=str(entry.config),
+        name=str(name).removeprefix('unmix::'),
+        config=str(config),
         weights=None if file is None else str(file),
         data_preprocessor=preprocessor,
     )
     return cast(nn.Module, model.eval())
+
+
+def _locate(name: str | Path, pretrained: bool, trust: bool) -> tuple[Path, Path | None, str]:
+    """Return the config of a model, the file of its weights, None if they are not wanted, and words for that file."""
+    if is_place(name):
+        file = checkpoint_of(name)
+        return config_beside(file), file if pretrained else None, str(file)
+    entry = find_model(str(name))
+    config = entry.config_to_read(trust)
+    weights = download(entry.name) if pretrained else None
+    return config, weights, f'{weights}, the weights of {entry.name},'
 
 
 def read_weights(

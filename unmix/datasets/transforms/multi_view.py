@@ -16,7 +16,7 @@ from unmix.datasets.samplers import SampleKey, streams
 from unmix.datasets.transforms.backends import finished, kernel, write_views
 from unmix.datasets.transforms.deferred import DeferredViews, Kind
 from unmix.datasets.transforms.images import COLOURS, check_units, to_floats, to_pil, to_tensor
-from unmix.datasets.transforms.named import Transform, build_transform, steps
+from unmix.datasets.transforms.named import Reader, Transform, build_transform, split_reader, steps
 from unmix.datasets.transforms.recipe import Recipe
 from unmix.registry import TRANSFORMS
 from unmix.utils.rng import preserved, reseed, uniforms
@@ -40,7 +40,8 @@ class MultiView:
     Args:
         transforms: Configs of transforms by the name of torchvision (``RandomAffine``, of its v2 ``v2.RandomAffine``,
             where a class here has the name ``torchvision/RandomErasing``) or of mmcv (``mmcv.RandomFlip``), or
-            callables.
+            callables. ``mmcv.LoadImageFromFile`` as the first one is not applied to images: it says how a data set of
+            files decodes them.
         num_views: Number of views V.
         first_view: Number of the first one, where others come before; see :class:`MultiCrop`.
         backend: 'numba', 'torch', 'pil' (torchvision on PIL images: the reference), or 'auto': numba, or torch where it
@@ -50,6 +51,9 @@ class MultiView:
         mean: With ``std``, views are ``(view - mean) / std``, in units of 0 to 255, one value or one for each channel;
             ``data_preprocessor`` should not do so once more then.
         std: See ``mean``.
+
+    Attributes:
+        reader: What decodes the files of the data set, if the first transform does; None otherwise.
 
     Raises:
         ValueError: If backend or dtype is none of these, or do not fit to transforms or mean; later, if a transform
@@ -77,7 +81,8 @@ class MultiView:
                 f"{name}: mean={mean}, std={std}, dtype={dtype!r}; give both or none, and with dtype='float32' or "
                 "'bfloat16'."
             )
-        self.transforms = tv.Compose([build_transform(cfg) for cfg in transforms])
+        self.reader, built = split_reader([build_transform(cfg) for cfg in transforms])
+        self.transforms = tv.Compose(built)
         self.recipe: Recipe | None = None
         try:
             self.recipe = Recipe(self.transforms.transforms)
@@ -267,6 +272,11 @@ class MultiCrop:
         self.kinds: list[MultiView] = []
         for crop in crops:
             self.kinds.append(MultiView(**(kwargs | crop), first_view=self.num_views))
+
+    @property
+    def reader(self) -> Reader | None:
+        """What decodes the files of the data set, for all kinds: that of the first."""
+        return self.kinds[0].reader
 
     @property
     def num_views(self) -> int:

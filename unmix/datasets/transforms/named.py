@@ -3,6 +3,9 @@
 Between two transforms an image is a PIL image (8 bits, 1 or 3 channels), a uint8 tensor, or a float tensor (C, H, W) in
 the units of the data set. A :class:`Step` gives each transform the form that it takes. All draw from the global
 generators, which the views seed for each view of each image.
+
+Images are RGB here and BGR in mmcv, as in OpenCV: :func:`_pixels` and :func:`_image` make one of the other, and nothing
+else does.
 """
 
 import copy
@@ -20,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from unmix.datasets.decoders import JPEG, check_end
 from unmix.datasets.transforms.blur import PILGaussianBlur
 from unmix.datasets.transforms.images import COLOURS, to_bytes, to_floats, to_pil, to_tensor
 from unmix.datasets.transforms.torch_form import blurred
@@ -73,7 +77,24 @@ def _register() -> None:
         TRANSFORMS.register_module(name=[f'torchvision/{name}', *([] if name in OWN else [name])], module=value)
 
 
+class MmcvRegistry(Registry):
+    """What ``mmcv.NAME`` is: mmcv's own transforms, and those of a user in its registry ``mmcv.transforms.TRANSFORMS``.
+
+    That is MMEngine's registry, where ``NAME`` alone may be a transform of torchvision.
+    """
+
+    def get(self, key: str) -> type | None:
+        """Return a transform; None if there is none."""
+        try:
+            import mmcv.transforms
+        except ImportError:
+            return None
+        found: type | None = mmcv.transforms.TRANSFORMS.module_dict.get(key)
+        return found
+
+
 _register()
+MmcvRegistry(TRANSFORMS.name, parent=TRANSFORMS, scope='mmcv')
 
 
 def build_transform(cfg: dict[str, Any] | Transform) -> Transform:
@@ -199,20 +220,98 @@ def _is_mmcv(transform: Any) -> bool:
     return base is not None and isinstance(transform, base)
 
 
-def _call_mmcv(transform: Any, image: Any) -> Tensor:
-    """Call a transform of mmcv: ``img`` is (H, W, C), of BGR order where there are 3 channels."""
+def _pixels(image: Any) -> np.ndarray:
+    """Turn an image into what mmcv takes: (H, W, C), BGR or BGRA where there are 3 or 4 channels."""
     tensor = to_tensor(image)
-    order = [2, 1, 0] if tensor.shape[0] == 3 else slice(None)
-    pixels = np.ascontiguousarray(tensor[order].permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(tensor[_swapped(tensor.shape[0])].permute(1, 2, 0).numpy())
+
+
+def _image(pixels: Any) -> Tensor:
+    """Turn what mmcv gives into an image (C, H, W): pixels (H, W) or (H, W, C), or a tensor by ``ImageToTensor``."""
+    if isinstance(pixels, Tensor):
+        return pixels[_swapped(pixels.shape[0])]
+    made = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels)))
+    made = made[..., _swapped(made.shape[2])].contiguous()
+    return made.permute(2, 0, 1)
+
+
+def _swapped(channels: int) -> Any:
+    return [2, 1, 0, *range(3, channels)] if channels in (3, 4) else slice(None)
+
+
+def _call_mmcv(transform: Any, image: Any) -> Tensor:
+    """Call a transform of mmcv."""
     if type(transform).__name__ == 'Normalize':
         raise ValueError('data_preprocessor normalises the images')
+    if _is_loader(transform):
+        raise ValueError('it reads a file, so it must be the first transform of all')
+    pixels = _pixels(image)
     size = pixels.shape[:2]
     results = transform(dict(img=pixels, img_shape=size, ori_shape=size, height=size[0], width=size[1]))
     if not isinstance(results, dict) or 'img' not in results:
         raise ValueError("it returns no dict with the image as 'img'")
-    pixels = results['img']
-    if isinstance(pixels, Tensor):  # by ImageToTensor
-        made = pixels
-    else:
-        made = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels))).permute(2, 0, 1)
-    return made[[2, 1, 0]] if made.shape[0] == 3 else made
+    made = results['img']
+    return _image(made.numpy() if type(transform).__name__ == 'ToTensor' else made)  # it leaves the channels last
+
+
+def _is_loader(transform: Any) -> bool:
+    return _is_mmcv(transform) and isinstance(transform, sys.modules['mmcv.transforms'].LoadImageFromFile)
+
+
+class Reader:
+    """``mmcv.LoadImageFromFile`` as the first transform: it decodes the files of a data set, by ``mmcv.imfrombytes``.
+
+    Its bytes are read by the data set, from wherever they are. A JPEG without an end is refused.
+
+    Args:
+        transform: The transform.
+
+    Raises:
+        ValueError: If it is asked for what the data set does by keys of its own, or reads in a way of its own.
+    """
+
+    def __init__(self, transform: Any) -> None:
+        loader = sys.modules['mmcv.transforms'].LoadImageFromFile
+        for wrong, advice in {
+            type(transform).transform is not loader.transform: 'reads in a way of its own; let a data set class do so, '
+            'as docs/custom_data.md shows',
+            bool(transform.ignore_empty): "has ignore_empty=True; set dataset.broken='skip'",
+            transform.file_client_args is not None: 'has file_client_args; set backend_args',
+        }.items():
+            if wrong:
+                raise ValueError(f'dataset.pipeline.transforms.0: {type(transform).__name__} {advice}.')
+        self.backend_args: dict[str, Any] | None = transform.backend_args
+        self.flag, self.backend, self.floats = transform.color_type, transform.imdecode_backend, transform.to_float32
+
+    @property
+    def upright(self) -> bool:
+        """Whether it turns photographs as their EXIF orientation says."""
+        return self.flag in ('color', 'grayscale') and self.backend in ('cv2', 'pillow')
+
+    def __call__(self, data: bytes) -> Tensor:
+        """Return the image of a file (C, H, W), RGB.
+
+        Raises:
+            ValueError: If it cannot be decoded.
+        """
+        import mmcv
+
+        if data.startswith(JPEG):
+            check_end(data)
+        try:
+            pixels = mmcv.imfrombytes(data, flag=self.flag, backend=self.backend) if data else None
+        except Exception as error:  # of many types
+            raise ValueError(' '.join(str(error).split()) or type(error).__name__) from error
+        if pixels is None:
+            raise ValueError('it is truncated, or no image that mmcv can decode')
+        if self.backend == 'tifffile':  # the one that gives RGB
+            pixels = np.atleast_3d(pixels)
+            pixels = pixels[..., _swapped(pixels.shape[2])]
+        return _image(pixels.astype(np.float32) if self.floats else pixels)
+
+
+def split_reader(transforms: Sequence[Transform]) -> tuple[Reader | None, list[Transform]]:
+    """Return what decodes files, if the first transform is one that does, and the other transforms."""
+    if transforms and _is_loader(transforms[0]):
+        return Reader(transforms[0]), list(transforms[1:])
+    return None, list(transforms)

@@ -19,6 +19,8 @@ from unmix.registry import HOOKS
 from unmix.utils.dist import concat_all_gather, unwrap
 from unmix.utils.feature_statistics import effective_rank, similarities, spread
 
+ALERTS = 'alerts'  # in the message hub: [[iteration, text], ...], for the report
+_KEPT = 50
 ADVICE = {
     'not finite': 'the features of a batch hold NaN or infinity, so the training has diverged or an image holds NaN. '
     'Lower optim_wrapper.optimizer.lr, warm it up, or add optim_wrapper.clip_grad=dict(max_norm=1.0).',
@@ -127,6 +129,8 @@ class HealthHook(Hook):
         if ill and name not in self._ill:
             message = ADVICE[name].format(**values)
             runner.logger.warning(f'Health, iteration {iteration}: {message}')
+            alerts = [*runner.message_hub.get_info(ALERTS, []), [iteration, message]]
+            runner.message_hub.update_info(ALERTS, alerts[-_KEPT:])
         (self._ill.add if ill else self._ill.discard)(name)
         runner.message_hub.update_info('health', dict(ill=sorted(self._ill), epochs_at_chance=self._epochs))
 

@@ -1,30 +1,35 @@
-"""Report of a run: a table, results.json, curves and example views."""
+"""Report of a run: a table, results.json, curves, example views, and all of that on a page."""
 
 import platform
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from rich.console import Console
 from rich.table import Table
 
-from unmix.checkpoint.identity import current_run, first_day
+from unmix.engine.feature_pictures import Seen, draw_seen, embed_seen, look, look_at_training
+from unmix.engine.loggers import log_picture
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
+from unmix.engine.run_facts import RunFacts
 from unmix.engine.skipped import INFO
+from unmix.evaluation.shard import Shard
 from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
 from unmix.registry import HOOKS
 from unmix.utils.clock import is_trained
 from unmix.utils.dist import unwrap
+from unmix.utils.run_files import RunFiles, read_scalars
 from unmix.visualization import draw_curves, draw_views, draws_of_a_run
+from unmix.visualization.report import NEIGHBOURS, REPORT, write_report
+from unmix.visualization.results import card_line, result_cells
+from unmix.visualization.run_plots import accuracy_plots, loss_plots
 
-CONTROLS = {'raw_pixels': 'raw pixels', 'random_init': 'random initialisation'}
-COLUMNS = {'knn': 'kNN', 'linear': 'linear'}
-MANY = 4  # metrics, from which on each has a row of its own
 _EXAMPLES = 8
 
 
@@ -36,9 +41,12 @@ class ReportHook(Hook):
       steps draw them, global and region ones;
     * after a test: a table on the terminal, ``results.json`` (accuracies in percent, with a card of the protocol:
       everything that they depend on) and ``curves.png`` (loss and kNN accuracy). The best
-      epoch of a classifier that was validated is reported beside the last.
+      epoch of a classifier that was validated is reported beside the last;
+    * ``report.html``, when a training begins, after each validation, when a training or test has ended, and when a
+      training was interrupted: see :mod:`unmix.visualization.report`. ``report.json`` has what the page needs beside
+      the other files. At the end ``neighbours.png`` is drawn, of features that the last evaluation has computed.
 
-    A picture that cannot be drawn gives a warning; the training goes on.
+    What cannot be drawn or written gives a warning, once; the training goes on.
 
     Args:
         name: Of this run in the table; by default the method's, e.g. 'MoCo + Un-Mix'.
@@ -51,6 +59,11 @@ class ReportHook(Hook):
         self._meta: dict[str, Any] = {}
         self._skipped: dict[str, int] = {}
         self._drawn = False
+        self._facts: RunFacts | None = None
+        self._seen: Seen | None = None
+        self._view: torch.Tensor | None = None  # of the first batch
+        self._failed: set[str] = set()
+        self._cost = 0.0  # seconds of the processor
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the meta data of the checkpoint that is tested, and the images that its training skipped."""
@@ -63,11 +76,35 @@ class ReportHook(Hook):
         """Draw the views of the first batch."""
         if not self._drawn:
             self._drawn = True
-            _attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path))
+            inputs = data_batch.get('inputs') if isinstance(data_batch, dict) else None
+            view = inputs[0] if isinstance(inputs, list | tuple) else inputs
+            if isinstance(view, torch.Tensor) and view.ndim == 4:
+                self._view = view[:1]
+            self._attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path), shown=True)
+            self._report(runner, 'running', trains=True)
+
+    def after_features(self, runner: Runner, test: Shard, bank: Shard, loop: FeatureLoop) -> None:
+        """Keep what the pictures of neighbours and embedding need."""
+        self._seen = look(test, bank, (loop.dataloader.dataset, loop.bank_dataloader.dataset))
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Write the report of a training that has ended."""
+        self._report(runner, 'ended', pictures=runner.cfg.get('test_cfg') is None)
+
+    @master_only
+    def on_abort(self, runner: Runner) -> None:
+        """Write the report of a training that a signal or an error ends."""
+        if self._facts is not None:
+            self._report(runner, 'interrupted', pictures=True)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the best epoch of a classifier that is trained in the message hub, so in checkpoints."""
-        if not is_trained(runner) or isinstance(runner.val_loop, FeatureLoop):
+        if not is_trained(runner):
+            return
+        if is_main_process() and self._facts is not None:
+            self._report(runner, 'running')
+        if isinstance(runner.val_loop, FeatureLoop):
             return
         best = dict(runner.message_hub.get_info('best', {}))
         for key, value in (metrics or {}).items():
@@ -96,11 +133,52 @@ class ReportHook(Hook):
         skipped = self._all_skipped(runner)
         run = self._circumstances(runner) | ({INFO: skipped} if skipped else {})
         write_results(Path(runner.work_dir, 'results.json'), results, run, card)
-        logs = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))  # the folders are named by date and time
-        begin = first_day(current_run(runner.work_dir))
-        logs = [log for log in logs if log.parents[1].name >= begin]  # not those of an earlier run
-        if any(log.stat().st_size for log in logs):
-            _attempt(runner, 'curves.png', lambda path: draw_curves(logs, path))
+        if logs := RunFiles(runner.work_dir).logs:
+            train, validation = read_scalars(logs)
+            plots = [*loss_plots(train), *accuracy_plots(validation, results)]
+            self._attempt(runner, 'curves.png', lambda path: draw_curves(plots, path, _title(runner)), shown=True)
+        self._report(runner, None, trains=is_trained(runner), pictures=True)
+
+    def _report(self, runner: Runner, state: str | None, trains: bool = True, pictures: bool = False) -> None:
+        """Write the report; with ``pictures`` draw what the last evaluation has shown."""
+        begun = time.process_time()
+
+        def write(path: Path) -> None:
+            if self._facts is None:
+                self._facts = RunFacts(runner, self.name or run_name(unwrap(runner.model)), trains)
+            facts = self._facts
+            if pictures:
+                self._draw_seen(runner, facts)
+            self._cost += time.process_time() - begun
+            facts.write(runner, report_seconds=round(self._cost, 3))
+            write_report(path.parent, state)
+
+        self._attempt(runner, REPORT, write)
+
+    def _draw_seen(self, runner: Runner, facts: RunFacts) -> None:
+        """Draw neighbours and an embedding of what was evaluated last, if not of the training images; note them."""
+
+        def draw(path: Path) -> None:
+            if self._seen is None and self._view is not None and not isinstance(runner, FlexibleRunner):
+                self._seen = look_at_training(unwrap(runner.model), runner.train_dataloader.dataset, self._view)
+            if self._seen is not None:
+                facts.content['embedding'] = embed_seen(self._seen, runner.seed, facts.seconds)
+                facts.content['neighbours'] = draw_seen(self._seen, path, _title(runner))
+
+        self._attempt(runner, NEIGHBOURS, draw)
+        self._seen = None
+
+    def _attempt(self, runner: Runner, name: str, draw: Callable[[Path], None], shown: bool = False) -> None:
+        """Make a file of the work directory, or warn; with ``shown`` loggers such as TensorBoard get it too."""
+        path = Path(runner.work_dir, name)
+        try:
+            draw(path)
+            if shown:
+                log_picture(runner.visualizer, path, runner.iter)
+        except Exception as error:
+            if name not in self._failed:
+                self._failed.add(name)
+                runner.logger.warning(f'{name} could not be drawn: {type(error).__name__}: {error}')
 
     def _all_skipped(self, runner: Runner) -> dict[str, dict[str, int]]:
         """Return the images that could not be read: of the training, and of the test and its bank."""
@@ -133,59 +211,27 @@ def group_metrics(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> Table:
-    """Return the table of grouped metrics: a row for each control and for the run ``name``, a column for each metric.
-
-    If there are more than four metrics, each has a row. The best epoch of a classifier is shown beside the last.
-    """
-    fields = {f'{control}_top1': label for control, label in CONTROLS.items()}
-    fields |= {'top1': name, 'best_top1': 'best epoch'}
-    fields = {field: label for field, label in fields.items() if any(field in row for row in results.values())}
-    cells = [[f'{row[field]:.1f}' if field in row else '' for row in results.values()] for field in fields]
-    headings = [COLUMNS.get(metric, _column(metric)) for metric in results]
-    rows, columns, corner = list(fields.values()), headings, 'features'
-    if len(results) > MANY:
-        rows, columns, corner, cells = headings, rows, 'protocol', [list(row) for row in zip(*cells, strict=True)]
+    """Return the table of grouped metrics for the terminal, see :func:`result_cells`."""
+    cells = result_cells(results, name)
     table = Table(title='top-1 accuracy (%)')
-    table.add_column(corner)
-    for column in columns:
+    table.add_column(cells.columns[0])
+    for column in cells.columns[1:]:
         table.add_column(column, justify='right')
-    for label, row in zip(rows, cells, strict=True):
-        table.add_row(label, *row, style='bold' if label == name else None)
+    for number, row in enumerate(cells.rows):
+        table.add_row(*row, style='bold' if number == cells.own else None)
     return table
-
-
-def card_line(card: Mapping[str, Any]) -> str:
-    """Return one line about the weights, data and protocol of a test."""
-    file = card['checkpoint'] or {}
-    weights = f'{file.get("file") or "weights not saved"} {(file.get("sha256") or "")[:8]}'.strip()
-    data = ', '.join(
-        ' '.join([name, str(cfg.get('type')), str(cfg.get('split', ''))]).strip() for name, cfg in card['data'].items()
-    )
-    return f'{weights}; {data}; layer {card["layer"]}; BatchNorm {card["bn_mode"]}; seed {card["seed"]}'
 
 
 def run_name(model: torch.nn.Module) -> str:
     """Return the name of a model's method, or the kind of a classifier."""
     if isinstance(model, Classifier):
         return 'features' if model.head is None else 'linear classifier' if model.freeze else 'fine-tuned'
-    return type(model).__name__ + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')
+    name = getattr(getattr(model, 'head', None), 'method', None) or type(model).__name__
+    return name + (' + Un-Mix' if isinstance(model, BaseAlgorithm) and model.unmix is not None else '')
 
 
-def _column(metric: str) -> str:
-    """``linear_10_per_class`` is 'linear, 10 labels a class'."""
-    stem, _, rest = metric.partition('_')
-    number = rest.removesuffix('_per_class')
-    if not number.isdigit() or number == rest:
-        return metric
-    return f'{COLUMNS.get(stem, stem)}, {number} label{"s" * (number != "1")} a class'
-
-
-def _attempt(runner: Runner, name: str, draw: Callable[[Path], None]) -> None:
-    """Draw a picture of the work directory, or warn."""
-    try:
-        draw(Path(runner.work_dir, name))
-    except Exception as error:
-        runner.logger.warning(f'{name} could not be drawn: {type(error).__name__}: {error}')
+def _title(runner: Runner) -> str:
+    return f'{run_name(unwrap(runner.model))}, {runner.experiment_name}, seed {runner.seed}'
 
 
 @torch.no_grad()
@@ -202,5 +248,5 @@ def _draw_first_batch(runner: Runner, data_batch: Any, out: Path) -> None:
         [restore(view) for view in views],
         out,
         [mixture._replace(images=restore(mixture.images)) for mixture in mixtures],
-        f'{run_name(model)}, {runner.experiment_name}, seed {runner.seed}',
+        _title(runner),
     )

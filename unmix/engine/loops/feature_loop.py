@@ -35,6 +35,8 @@ class FeatureLoop(BaseLoop):
     Features are collected in memory of the host, each process those of the images that it reads. One bank at a time is
     on the device. A bank without room there stays on the host, and metrics copy it block by block.
 
+    ``after_features(runner, test, bank, loop)`` of each hook that has this method gets both shards, on all ranks.
+
     As ``val_cfg`` it monitors a pre-training, as ``test_cfg`` it evaluates one; it calls the hooks of that
     phase. It changes nothing of a run: weights, training modes and the global random generators are as before.
 
@@ -124,6 +126,7 @@ class FeatureLoop(BaseLoop):
                 )
                 self._warned = True
             return {}
+        self.runner.call_hook('after_features', test=test[''], bank=bank[''], loop=self)
         results: dict[str, float] = {}
         for name in names:  # one bank at a time is on the device
             results |= self._measure(name, bank.pop(name), test.pop(name), device)

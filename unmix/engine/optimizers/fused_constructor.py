@@ -39,7 +39,7 @@ class FusedConstructor(MMEngineConstructor):
         late = _kind(self.optimizer_cfg['type']) is SGD and self.optimizer_cfg.get('momentum') and _freezes(model)
         if late and self.optimizer_cfg.get('fused'):
             raise ValueError(
-                'optim_wrapper.optimizer.fused is True, but model.head freezes parameters in the first steps, and '
+                'optim_wrapper.optimizer.fused is True, but the model freezes parameters in the first steps, and '
                 "PyTorch's fused SGD fails when a parameter gets its first gradient after others. Leave out fused."
             )
         if not scaled and not late and 'fused' not in self.optimizer_cfg and 'foreach' not in self.optimizer_cfg:
@@ -62,6 +62,6 @@ def _kind(optimizer: str | type) -> Any:
 
 
 def _freezes(model: nn.Module) -> bool:
-    """Whether parameters of the head do not learn in the first steps."""
+    """Whether some parameters do not learn in the first steps."""
     method = unwrap(model)
-    return isinstance(method, BaseAlgorithm) and bool([*method.head.frozen_parameters()])
+    return isinstance(method, BaseAlgorithm) and bool([*method.frozen_parameters()])

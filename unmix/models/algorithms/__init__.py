@@ -4,6 +4,7 @@ from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.models.algorithms.byol import BYOL
 from unmix.models.algorithms.classifier import Classifier
 from unmix.models.algorithms.deepcluster import DeepClusterV2
+from unmix.models.algorithms.dino import DINO
 from unmix.models.algorithms.instances import CMC, PIC, InstDisc
 from unmix.models.algorithms.moco import MoCo
 from unmix.models.algorithms.multi_crop import MultiCropAlgorithm
@@ -14,6 +15,7 @@ from unmix.models.algorithms.wmse import WMSE
 __all__ = [
     'BYOL',
     'CMC',
+    'DINO',
     'PIC',
     'WMSE',
     'BaseAlgorithm',

@@ -1,7 +1,7 @@
 """The training step, written once for all methods. Shapes: N batch, C H W image, D feature."""
 
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import reduce
 from itertools import chain
@@ -115,9 +115,12 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         return inputs
 
     def mix(self, views: Sequence[Any]) -> tuple[Any, float | Tensor]:
-        """Return the mixture and its share ``lam``. Default: of view 0, with a draw of each rank's own."""
+        """Return the mixture and its share ``lam``. Default: of view 0, with a draw of each rank's own.
+
+        All ranks have the draw of rank 0 if the head :attr:`~BaseHead.pools_ranks`.
+        """
         assert self.unmix is not None
-        return self.unmix.mix(views[0], self.generator('mixing', get_rank()))
+        return self.unmix.mix(views[0], self.generator('mixing', 0 if self.head.pools_ranks else get_rank()))
 
     def encode(self, view: Tensor) -> Tensor:
         """Return the queries (N, D) of one view: backbone and projection."""
@@ -180,7 +183,8 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
             index: Instance ids (N,).
 
         Returns:
-            ``loss_base``, over the pairs, and with Un-Mix ``loss_unmix``; MMEngine adds them up.
+            ``loss_base``, over the pairs; ``loss_regulariser``, if the head has one; and with Un-Mix ``loss_unmix``.
+            MMEngine adds them up.
 
         Raises:
             RuntimeError: If the step before was neither committed nor discarded.
@@ -226,6 +230,9 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         prepared = {j: head.prepare(target) for j, target in targets.items()}
         terms = [head.terms(queries[i], prepared[j], shared[i]) for i, j in self.pairs]
         losses = dict(loss_base=self.pair_weight * torch.stack(terms).sum())
+        penalty = head.regulariser({i: queries[i] for i in self.query_views})
+        if penalty is not None:
+            losses['loss_regulariser'] = penalty
         if self.unmix is not None:
             losses['loss_unmix'] = self.mixture_weight * self._loss_unmix(mixture, lam, queries, prepared)
         return losses
@@ -245,15 +252,19 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         learners = [queries[i] for i, j in self.mixture_pairs if j == MIXTURE]
         if learners:
             target = self.encode_target(mixture, queries[MIXTURE], None)
-            reverse = target.flip(0)
-            loss = loss + self.unmix(lam, [(head.terms(q, target), head.terms(q, reverse)) for q in learners])
+            straight, reverse = head.prepare(target), head.prepare(target.flip(0))
+            loss = loss + self.unmix(lam, [(head.terms(q, straight), head.terms(q, reverse)) for q in learners])
         return loss
 
     @torch.compiler.disable  # as the loss
     def before_step(self) -> None:
         """Drop the gradients of parameters that do not learn in this step; called before each optimiser step."""
-        for parameter in self.head.frozen_parameters():
+        for parameter in self.frozen_parameters():
             parameter.grad = None
+
+    def frozen_parameters(self) -> Iterable[torch.nn.Parameter]:
+        """Return the parameters that do not learn in the present step. Default: those of the head."""
+        return self.head.frozen_parameters()
 
     def after_step(self, stepped: bool = True) -> None:
         """Move all state: the one place where it moves.
@@ -274,10 +285,10 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
                 f'{type(self).__name__}.after_step() was called without a loss: call it once after each loss in '
                 'training mode, model.train().'
             )
-        if stepped and any(parameter.grad is not None for parameter in self.head.frozen_parameters()):
+        if stepped and any(parameter.grad is not None for parameter in self.frozen_parameters()):
             raise RuntimeError(
-                f'The optimiser has stepped with a gradient of parameters of {type(self.head).__name__} that are '
-                'frozen in this step. Call model.before_step() before optimizer.step().'
+                f'The optimiser has stepped with a gradient of parameters of {type(self).__name__} that are frozen in '
+                'this step. Call model.before_step() before optimizer.step().'
             )
         queries, targets = self._features
         self.discard_step()

@@ -26,7 +26,7 @@ class BYOL(SimCLR):
     training done, in steps (the paper) or in whole epochs (htdt).
 
     Args:
-        predictor: From projection to projection.
+        predictor: From projection to projection; None for none.
         momentum: Share of the momentum encoder's old weights that stays, at the start.
         momentum_by_epoch: Whether progress is counted in whole epochs.
         num_views: Number of views V.
@@ -37,7 +37,7 @@ class BYOL(SimCLR):
         self,
         backbone: dict[str, Any],
         neck: dict[str, Any],
-        predictor: dict[str, Any],
+        predictor: dict[str, Any] | None,
         head: dict[str, Any],
         momentum: float = 0.99,
         momentum_by_epoch: bool = False,
@@ -47,7 +47,7 @@ class BYOL(SimCLR):
         super().__init__(backbone, head, num_views, False, neck=neck, **kwargs)
         self.pairs = tuple(permutations(range(num_views), 2))
         self.pair_weight = 2 / len(self.pairs)
-        self.predictor = MODELS.build(predictor)
+        self.predictor = torch.nn.Identity() if predictor is None else MODELS.build(predictor)
         self.momentum_encoder = MomentumEncoder(self.backbone, self.neck, momentum)
         self.momentum, self.momentum_by_epoch = momentum, momentum_by_epoch
 

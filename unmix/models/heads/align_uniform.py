@@ -65,6 +65,8 @@ class AlignUniformHead(InfoNCEHead):
             ``contrast_weight`` is 0.
     """
 
+    method = 'MoCo align-uniform'
+
     def __init__(
         self,
         dim: int = 128,

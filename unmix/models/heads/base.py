@@ -23,15 +23,24 @@ class BaseHead(BaseModule, ABC):
     a query have in common, such as the log-sum-exp over a queue, is computed once in ``shared``; what those of a
     target have in common in ``prepare``. ``terms`` gets both back.
 
+    What keeps the features apart without a pair, such as a demand on their variance, is no part of ``forward``:
+    ``regulariser`` returns it, once a step and of the clean views only. So Un-Mix mixes the pair term and nothing else.
+
     Attributes:
         unit_length: Whether queries and targets are scaled to unit length before they come here; False leaves them as
             the neck gives them.
         num_instances: Number of instances that the head has room for; None for heads that do not tell them apart.
+        pools_ranks: Whether the loss is of the samples of all ranks as one batch, not a mean over a rank's own. Then
+            one share weights it, so all ranks draw the same mixture.
+        method: Name of the method in reports, if this head makes another one of the algorithm that it is in; None: the
+            algorithm's.
         step: What random numbers and schedules of the present step are a function of; set before each loss.
     """
 
     unit_length: bool = True
     num_instances: int | None = None
+    pools_ranks: bool = False
+    method: str | None = None
     step: Step = Step()
 
     @abstractmethod
@@ -61,6 +70,13 @@ class BaseHead(BaseModule, ABC):
         """
         loss: Tensor = self(query, target) if shared is None else self(query, target, shared)
         return loss
+
+    def regulariser(self, features: Mapping[Any, Tensor]) -> Tensor | None:
+        """Return the part of the loss that is of no pair, (), of the clean queries (N, ...) by view.
+
+        Default: None, there is none. It changes nothing, as ``forward``.
+        """
+        return None
 
     def enter(self, index: Tensor | None) -> None:
         """Bring the head into the form that the loss of the instances ``index`` (N,) needs; called before each loss.

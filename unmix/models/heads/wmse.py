@@ -36,6 +36,7 @@ class WMSEHead(CosineHead):
     """
 
     unit_length = False  # whitening needs the length
+    pools_ranks = True
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Projectors and predictors."""
 
-from unmix.models.necks.projectors import LinearNeck, MLPNeck
+from unmix.models.necks.projectors import DINONeck, LinearNeck, MLPNeck
 from unmix.models.necks.two_branch import TwoBranchNeck
 
-__all__ = ['LinearNeck', 'MLPNeck', 'TwoBranchNeck']
+__all__ = ['DINONeck', 'LinearNeck', 'MLPNeck', 'TwoBranchNeck']

@@ -1,0 +1,4 @@
+"""MoCo v3 + Un-Mix on the digits, with region mixtures only."""
+
+_base_ = './moco-v3_digits.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

@@ -1,0 +1,4 @@
+"""VICReg + Un-Mix on the digits, with region mixtures only."""
+
+_base_ = './vicreg_digits.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.0)))

@@ -1,0 +1,85 @@
+"""Programs that show a training: TensorBoard, Weights & Biases, MLflow; they are backends of MMEngine's visualizer."""
+
+import atexit
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.visualization import LocalVisBackend, MLflowVisBackend, Visualizer, WandbVisBackend
+from PIL import Image
+
+from unmix.config.combinations import check_combinations
+
+PROJECT = 'unmix'  # of W&B and MLflow
+LOGGERS = ('tensorboard', 'wandb', 'mlflow')
+_ARTIFACTS = ('results.json', '.py', '.png', 'report.html')  # endings of the files that MLflow gets at the end
+
+_open: list[Callable[[], None]] = []
+
+
+def add_loggers(cfg: Config, names: Sequence[str]) -> None:
+    """Add backends to ``visualizer.vis_backends`` of a config, after those that it has.
+
+    * ``'tensorboard'``: below the work dir;
+    * ``'wandb'``: project ``unmix``, name of the work dir; its variables such as ``WANDB_MODE=offline`` count;
+    * ``'mlflow'``: experiment ``unmix``, at ``MLFLOW_TRACKING_URI``, or else in ``mlflow.db`` and ``mlruns`` of the
+      current directory.
+
+    Raises:
+        ValueError: If a package is missing; it has the command that installs it.
+    """
+    name = Path(cfg.work_dir).name
+    address = os.environ.get('MLFLOW_TRACKING_URI') or 'sqlite:///mlflow.db'
+    backends: dict[str, dict[str, Any]] = dict(
+        tensorboard=dict(type='TensorboardVisBackend'),
+        wandb=dict(type='WandbVisBackend', init_kwargs=dict(project=PROJECT, name=name)),
+        mlflow=dict(
+            type='MLflowVisBackend', exp_name=PROJECT, run_name=name, tracking_uri=address, artifact_suffix=_ARTIFACTS
+        ),
+    )
+    visualizer = dict(cfg.get('visualizer') or dict(type='Visualizer', vis_backends=[dict(type='PatientVisBackend')]))
+    own = list(visualizer.get('vis_backends') or [])
+    types = {backend.get('type') for backend in own}
+    new = [backends[name] for name in dict.fromkeys(names) if backends[name]['type'] not in types]
+    cfg.visualizer = dict(visualizer, vis_backends=[*own, *new])
+    check_combinations(cfg)
+
+
+def log_picture(visualizer: Visualizer, path: Path, step: int) -> None:
+    """Give a picture of the work dir to the backends that show pictures; the local one has the file."""
+    backends = [one for one in visualizer._vis_backends.values() if not isinstance(one, LocalVisBackend)]
+    if backends:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert('RGB'))
+        for backend in backends:
+            backend.add_image(path.name, pixels, step=step)
+
+
+def close_late(visualizer: Visualizer) -> None:
+    """Let W&B and MLflow, which cannot be opened again, stay open after the training, for the results of the test.
+
+    They have one run at a time. So they are closed when the process ends, or when the next Runner builds its
+    visualizer; MMEngine closes them at the end of the training.
+    """
+    while _open:
+        _open.pop()()
+    for backend in visualizer._vis_backends.values():
+        if isinstance(backend, MLflowVisBackend | WandbVisBackend):
+            backend.close = _when_all_is_done(backend.close)
+
+
+def _when_all_is_done(close: Callable[[], None]) -> Callable[[], None]:
+    def later() -> None:
+        if close not in _open:
+            _open.append(close)
+
+    return later
+
+
+@atexit.register
+def _close_all() -> None:
+    while _open:
+        _open.pop()()
