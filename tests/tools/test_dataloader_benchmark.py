@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> dic
 @pytest.mark.parametrize('backend', ['auto', 'torch', 'pil'])
 def test_files_by_each_backend(monkeypatch, tmp_path, capsys, backend):
     options = ['--cfg-options', f'train_dataloader.dataset.pipeline.backend={backend}', 'train_dataloader.batch_size=4']
-    arguments = ['--photographs', '8', '--workers', '0', '1', '--step-ms', '1']
+    arguments = ['--photographs', '8', '--workers', '0', '1', '--threads', '2', '--step-ms', '1']
     found = run(monkeypatch, tmp_path, 'swav/swav_resnet50_4xb64-mcrop-coslr-400e_in1k', *arguments, *options)
     stages = found['stages']
     assert set(stages) == {'decode', 'views', 'rest'}
@@ -41,6 +41,8 @@ def test_files_by_each_backend(monkeypatch, tmp_path, capsys, backend):
     assert set(found['workers']) == {'0', '1'}
     assert all(row['images_per_second'] > 0 and row['all_mb'] > row['worker_mb'] for row in found['workers'].values())
     assert found['workers']['1']['worker_mb'] > 1
+    assert found['threads']['2']['images_per_second'] > 0
+    assert found['goals']['loader_first_batch']['value'] == found['first']['wall'] > 0
     assert found['taken'] == 4000
     assert 0 < found['step']['share'] < 1
     assert not found['goals']['loader_feeds']['met']
@@ -61,6 +63,13 @@ def test_a_model_that_needs_more_than_steps():
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     with pytest.raises(ValueError, match=r'takes no step here .*no clusters yet.* Give the time of a step: --step-ms'):
         dataloader.waiting(loader_of(), Config(dict(model=model, optim_wrapper=wrapper)), 'cpu', 1)
+
+
+def test_threads_make_the_batches_of_the_loader_in_order():
+    loader = loader_of()
+    for batch, expected in zip(dataloader.Threads(loader, 2), loader, strict=True):
+        assert torch.equal(batch['index'], expected['index'])
+        assert all(map(torch.equal, batch['inputs'], expected['inputs']))
 
 
 def loader_of(backend: str = 'auto', **kwargs: Any) -> DataLoader[Any]:
