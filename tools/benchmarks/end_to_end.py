@@ -281,7 +281,8 @@ def main() -> None:
 
 def measure(turns: dict[str, Turn], args: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
     """Give each variant a turn in each round, in shuffled order; return wall and CPU seconds."""
-    order, found = random.Random(0), {name: [] for name in turns}  # type: dict[str, list[tuple[float, float]]]
+    order = random.Random(0)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
     for _ in range(args.rounds):
         for name in order.sample(list(turns), len(turns)):
             found[name].append(turns[name](args.steps))

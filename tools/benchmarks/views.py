@@ -16,7 +16,7 @@ With ``--device`` all views end on the device, where ``unmix torch`` makes them 
 
 import io
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,11 @@ def to_device(views: Pairs, device: str) -> Views:
     return lambda: [view.to(device) for view in views()]
 
 
+def all_to_device(epoch: Iterable[Sequence[Tensor]], device: str) -> Views:
+    """Move all batches of an epoch to the device."""
+    return lambda: [view.to(device) for batch in epoch for view in batch]
+
+
 def variants(setting: str, names: Sequence[str], folder: str, seed: int, device: str) -> dict[str, Views]:
     """Return our pipelines and those of the named libraries that are installed, by name; all views on the device."""
     found: dict[str, Views] = {}
@@ -137,7 +142,7 @@ def variants(setting: str, names: Sequence[str], folder: str, seed: int, device:
                 found[name] = to_device(twice(source, transform, read), device)
             else:
                 epoch = ENGINES[name](source, size, blur, NUM_FILES, 1)
-                found[name] = lambda epoch=epoch: [[view.to(device) for view in batch] for batch in epoch]
+                found[name] = all_to_device(epoch, device)
         except (ImportError, RuntimeError) as error:  # RuntimeError: a library of theirs is missing
             print(f"{name} is left out ({' '.join(str(error).split())[:160]}); pip install -e '.[bench]'")
     return found
