@@ -84,7 +84,7 @@ def test_logs_are_two_tables(tmp_path, monkeypatch, capsys):
     assert 'last 1, 1 (step 2) to 2 (step 1)' in printed
     with pytest.raises(SystemExit):
         start('analysis_tools/analyze_logs.py', tmp_path, monkeypatch=monkeypatch)
-    assert 'holds no log of a training' in capsys.readouterr().err
+    assert 'holds no run' in capsys.readouterr().err
 
 
 @pytest.mark.slow
