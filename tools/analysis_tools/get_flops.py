@@ -2,12 +2,11 @@
 
 python tools/analysis_tools/get_flops.py CONFIG ...
 
-Encodings are the forward passes of a step through the backbone and through the momentum encoder, of all views and the
-mixture. Parameters are those that learn, and all. Counted are convolutions and matrix products of the whole step of the
-recipe's batch, forward and backward, with all encoders, views and mixtures, on tensors without values. A multiplication
-and an addition are 2 operations. Nothing is timed:
-images a second are ``--tflops`` over the count. Networks for small images reach less than that, because their
-kernels are short.
+Encodings are the forward passes of a step through the backbone + those through the momentum encoder; views that are
+encoded together, as in SwAV, are one. Parameters are those that learn, and all. Operations are convolutions and matrix
+products of the whole step of the recipe's batch, forward and backward, with all encoders, views and mixtures, on
+tensors without values. A multiplication and an addition are 2 operations. Nothing is timed: images a second are
+``--tflops`` over the count. Networks for small images reach less than that, because their kernels are short.
 """
 
 import argparse
@@ -105,8 +104,8 @@ def main() -> None:
     init_default_scope('unmix')
     rows = {}
     print(
-        f'{"GFLOP an image":>14s} {"images a second":>16s} {"trained":>12s} {"parameters":>12s} '
-        f'{"encodings":>10s}  recipe'
+        f'{"GFLOP an image":>14s} {"images a second":>16s} '
+        f'{"trained":>12s} {"parameters":>12s} {"encodings":>10s}  recipe'
     )
     for name in args.configs:
         cost = cost_of_a_step(load_config(name))
