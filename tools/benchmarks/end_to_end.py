@@ -50,8 +50,10 @@ def clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time() + sum(cpu_seconds(child.pid or 0) for child in active_children())
 
 
-class Pictures(Dataset[tuple[Image.Image, int]]):
-    """Images in memory, as torchvision's data sets give them."""
+class Pictures(Dataset[tuple[Any, int]]):
+    """Images in memory, as torchvision's data sets give them; lightly sets ``transform``."""
+
+    transform: Any = None
 
     def __init__(self, images: list[Any]) -> None:
         self.images = [Image.fromarray(image) for image in images]
@@ -59,8 +61,9 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return self.images[index], 0
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = self.images[index]
+        return image if self.transform is None else self.transform(image), 0
 
 
 class Setting:
@@ -91,7 +94,7 @@ class Setting:
         """Return our loader, by MoCo v2's views."""
         pipeline = views.recipe(self.size, self.size == 224)
         if self.size == 32:
-            tensors = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in self.images])
+            tensors = torch.stack([torch.tensor(image).permute(2, 0, 1) for image in self.images])
             dataset: dict[str, Any] = dict(
                 type='ArrayDataset', images=tensors.repeat(self.repeat, 1, 1, 1).numpy(), pipeline=pipeline
             )
