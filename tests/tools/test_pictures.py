@@ -64,6 +64,9 @@ def test_a_data_set_is_drawn(tmp_path, monkeypatch, capsys):
         '--cfg-options', 'model.unmix.mixing.prob=0.5', monkeypatch=monkeypatch,
     )  # fmt: skip
     assert 'views.png: 4 images, 1 views, 4 mixtures' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        start('visualizations/browse_dataset.py', 'cmc_digits', '--out', tmp_path / 'x', monkeypatch=monkeypatch)
+    assert 'end it in .png, .jpg' in capsys.readouterr().err
     picture = Image.open(out).convert('RGB')
     red, green, blue = (torch.frombuffer(bytearray(band.tobytes()), dtype=torch.uint8) for band in picture.split())
     assert ((red > 180) & (green > 150) & (blue < 140)).sum() > 1000  # yellow digits

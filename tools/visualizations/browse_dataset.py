@@ -14,7 +14,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from unmix.apis.command import argument_parser, configure, run_tool
+from unmix.apis.command import argument_parser, configure, picture_file, run_tool
 from unmix.models import BaseAlgorithm
 from unmix.registry import MODELS
 from unmix.visualization import draw_views, draws_of_a_run
@@ -22,7 +22,7 @@ from unmix.visualization import draw_views, draws_of_a_run
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument('--out', default='views.png', metavar='FILE', help='a picture (default: views.png)')
+    parser.add_argument('--out', type=picture_file, default='views.png', metavar='FILE', help='default: %(default)s')
     parser.add_argument('--images', type=int, default=8, help='number of images, even (default: 8)')
     parser.add_argument('--mixtures', type=int, default=2, help='number of mixtures of each kind (default: 2)')
     args = parser.parse_args()

@@ -9,7 +9,7 @@ import argparse
 
 import numpy as np
 
-from unmix.apis.command import run_tool
+from unmix.apis.command import picture_file, run_tool
 from unmix.apis.feature_tools import add_model, read_features
 from unmix.utils.files import atomic_path
 from unmix.utils.names import shown
@@ -23,7 +23,9 @@ def main() -> None:
     add_model(parser)
     parser.add_argument('--method', choices=METHODS, default='tsne', help='default: tsne')
     parser.add_argument('--seed', type=int, default=0, help='of t-SNE and UMAP (default: 0)')
-    parser.add_argument('--out', default='embedding.png', metavar='FILE', help='a picture (default: embedding.png)')
+    parser.add_argument(
+        '--out', type=picture_file, default='embedding.png', metavar='FILE', help='default: %(default)s'
+    )
     args = parser.parse_args()
     found = read_features(args)
     points = project(found.features, args.method, args.seed)

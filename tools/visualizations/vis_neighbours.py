@@ -8,7 +8,7 @@ import argparse
 
 import numpy as np
 
-from unmix.apis.command import run_tool
+from unmix.apis.command import picture_file, run_tool
 from unmix.apis.feature_tools import add_model, read_features
 from unmix.utils.names import shown
 from unmix.visualization.neighbours import Neighbourhood, draw_neighbours, nearest
@@ -20,7 +20,9 @@ def main() -> None:
     parser.add_argument('--queries', type=int, default=8, help='number of images (default: 8)')
     parser.add_argument('--neighbours', type=int, default=8, help='number of neighbours of each (default: 8)')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of images (default: 0)')
-    parser.add_argument('--out', default='neighbours.png', metavar='FILE', help='a picture (default: neighbours.png)')
+    parser.add_argument(
+        '--out', type=picture_file, default='neighbours.png', metavar='FILE', help='default: %(default)s'
+    )
     args = parser.parse_args()
     if args.queries < 1:
         raise ValueError(f'--queries is {args.queries}; expected 1 or more.')

@@ -10,7 +10,7 @@ flat distribution. The images are the test images of the first model, or those o
 import argparse
 from pathlib import Path
 
-from unmix.apis.command import run_tool
+from unmix.apis.command import picture_file, run_tool
 from unmix.apis.features import extract_features, features_of_test_set
 from unmix.visualization.predictions import draw_predictions, predictions
 
@@ -21,7 +21,13 @@ def main() -> None:
     parser.add_argument('--data', metavar='FOLDER', help='images (default: those that each model is tested on)')
     parser.add_argument('--stage', choices=['backbone', 'neck'], default='neck', help='features (default: neck)')
     parser.add_argument('--temperature', type=float, default=0.2, help='of all models (default: 0.2)')
-    parser.add_argument('--out', default='predictions.png', metavar='FILE', help='a picture (default: predictions.png)')
+    parser.add_argument(
+        '--out',
+        type=picture_file,
+        default='predictions.png',
+        metavar='FILE',
+        help='default: %(default)s',
+    )
     args = parser.parse_args()
     found = {}
     for model in args.models:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mmengine.registry import init_default_scope
 
-from unmix.apis.command import argument_parser, configure, run_tool
+from unmix.apis.command import argument_parser, configure, picture_file, run_tool
 from unmix.engine.loader import build_dataloader
 from unmix.registry import PARAM_SCHEDULERS
 from unmix.utils.files import atomic_path
@@ -49,7 +49,7 @@ def learning_rates(
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument('--out', default='lr.png', metavar='FILE', help='a picture (default: lr.png)')
+    parser.add_argument('--out', type=picture_file, default='lr.png', metavar='FILE', help='default: %(default)s')
     parser.add_argument('--iterations', type=int, help='training steps of an epoch (default: those of the data set)')
     args = parser.parse_args()
     cfg = configure(args)

@@ -19,7 +19,7 @@ from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
 from unmix.utils.streams import run_tool
 
-__all__ = ['Options', 'argument_parser', 'build_runner', 'configure', 'run_tool']
+__all__ = ['Options', 'argument_parser', 'build_runner', 'configure', 'picture_file', 'run_tool']
 
 
 class Options(argparse.Action):
@@ -98,6 +98,16 @@ def configure(args: argparse.Namespace) -> Config:
         cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
+
+
+PICTURES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg', '.webp')
+
+
+def picture_file(path: str) -> str:
+    """Return the path of a picture to write, a ``type`` of argparse: other suffixes are errors of the command line."""
+    if Path(path).suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f'{path!r} is no picture to write: end it in {", ".join(PICTURES)}')
+    return path
 
 
 def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunner:
