@@ -108,7 +108,7 @@ setup(
     ],
     python_requires='>=3.10',
     packages=find_packages(include=['unmix', 'unmix.*']),
-    package_data={'unmix': ['py.typed', 'datasets/*.txt']},
+    package_data={'unmix': ['py.typed', 'datasets/*.txt', 'visualization/page/*']},
     include_package_data=False,
     zip_safe=False,
     entry_points={'console_scripts': ['unmix = unmix.cli:main']},
@@ -131,6 +131,7 @@ setup(
         'dev': [*TESTS, *DOCS, 'pre-commit>=3.5', 'build>=1.2'],
         'docs': DOCS,
         'bench': ['albumentations>=2.0'],  # tools/benchmarks/views.py compares with it
+        'peers': ['lightly>=1.5.20'],  # tests compare losses with its
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],
         'datasets': ['datasets>=2.19'],  # HuggingFaceDataset

@@ -15,9 +15,12 @@ import torch
 import torchvision
 from PIL import Image
 
+from unmix.apis.compare import compare
 from unmix.apis.convert import convert
 from unmix.apis.doctor import doctor
 from unmix.apis.features import features
+from unmix.apis.report import report
+from unmix.apis.runs import runs
 from unmix.apis.train import evaluate, train
 from unmix.apis.zoo_commands import download, list_entries
 from unmix.checkpoint.load import load_from_local
@@ -34,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(('train', 'tools/train'), train),
     **dict.fromkeys(('test', 'tools/test'), evaluate),
     **dict.fromkeys(('convert', 'model_converters/convert'), convert),
+    **{'report': report, 'compare': compare, 'runs': runs},
     **{'features': features, 'list': list_entries, 'download': download, 'doctor': doctor},
 }
 

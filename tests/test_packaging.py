@@ -104,7 +104,7 @@ def test_wheel_carries_mim_files_and_nothing_stale(checkout: Path, tmp_path: Pat
         names = set(wheel.namelist())
         mode = wheel.getinfo('unmix/.mim/tools/dist_train.sh').external_attr >> 16
     assert {name.removeprefix('unmix/.mim/') for name in names if '/.mim/' in name} == mim_files(checkout)
-    assert 'unmix/py.typed' in names
+    assert {'unmix/py.typed', 'unmix/visualization/page/page.js', 'unmix/visualization/page/uPlot.LICENSE'} <= names
     assert 'unmix/removed.py' not in names
     assert {name.split('/')[0] for name in names} == {'unmix', 'unmix-0.1.0.dist-info'}
     assert mode & 0o111

@@ -84,6 +84,7 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
         DEEP | CROPS | {f'{CROP}.2.transforms.0.size': 32} | NO_RAMP | SMALL_DINO,
         (1, 0.5 + 1e-6 / 0.12),
     ),
+    'lejepa/lejepa_resnet50_8xb64-mcrop-coslr-100e_in1k': ((3, 80, 60), NARROW | CROPS | NO_RAMP, TO_A_THOUSANDTH),
     'wmse/wmse2_resnet18_1xb512-steplr-1000e_tiny-imagenet': ((3, 64, 64), SMALL_WMSE, WARM_UP),
     'wmse/wmse4_resnet18_1xb256-steplr-240e_in100': ((3, 80, 60), SMALL_WMSE, WARM_UP),
     'swav/swav_resnet26_1xb128-coslr-400e_cifar10': ((3, 32, 32), NO_RAMP, TO_A_THOUSANDTH),
@@ -121,6 +122,7 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'quickstart/moco-v3_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/nnclr_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/dino_digits': ((1, 16, 16), {}, HALVED),
+    'quickstart/lejepa_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/wmse_digits': ((1, 16, 16), SMALL_WMSE, HALVED),
     'quickstart/unmix-moco_fashion-mnist': ((1, 28, 28), {}, HALVED),
 }

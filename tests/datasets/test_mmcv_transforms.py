@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from PIL import Image
 from test_archives import pack_zip
 from test_decode import photo
@@ -60,7 +61,8 @@ def noise(*shape: int) -> Tensor:
 def test_each_transform_of_mmcv_by_name(name: str) -> None:
     """It is mmcv's own under the same seed, of BGR; the draws are those of the image, and nothing else moves."""
     image, key = noise(3, 14, 11), SampleKey(3, 2, 1)
-    pipeline = MultiView([dict(type=f'mmcv.{name}', **ARGUMENTS[name])], num_views=4)
+    with DefaultScope.overwrite_default_scope('unmix'):  # as in a run; torchvision has a Resize too
+        pipeline = MultiView([dict(type=f'mmcv.{name}', **ARGUMENTS[name])], num_views=4)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     views = pipeline(image, key)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[:2]

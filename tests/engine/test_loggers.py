@@ -13,7 +13,7 @@ from PIL import Image
 
 from unmix.config import load_config
 from unmix.engine import loggers
-from unmix.engine.loggers import LOGGERS, add_loggers, close_late, log_picture
+from unmix.engine.loggers import LOGGERS, add_loggers, close_late, log_picture, log_results
 
 
 def types(cfg: Config) -> list[str]:
@@ -51,9 +51,11 @@ def test_tensorboard_has_scalars_pictures_and_the_config(tmp_path: Path) -> None
     runner.train()
     Image.fromarray(np.full((4, 6, 3), (9, 99, 199), np.uint8)).save(tmp_path / 'views.png')
     log_picture(runner.visualizer, tmp_path / 'views.png', 3)
+    log_results(runner.visualizer, {'knn/top1': 50.0}, 6)
     runner.visualizer.close()
     (file,) = tmp_path.rglob('events.out.tfevents*.0')
     found = events.EventAccumulator(str(file.parent)).Reload()
+    assert [(one.step, one.value) for one in found.Scalars('test/knn/top1')] == [(6, 50.0)]
     tags: dict[str, Any] = found.Tags()
     assert {'loss', 'loss_base', 'lr'} <= set(tags['scalars'])
     assert tags['images'] == ['views.png']

@@ -71,6 +71,9 @@ ALGORITHMS = {
         neck=dict(type='DINONeck', in_dim=16, hidden_dim=12, bottleneck_dim=8, out_dim=9),
         head=dict(type='DINOHead', dim=9), freeze_epochs=0, num_views=3,
     ),
+    'lejepa': dict(
+        type='LeJEPA', backbone=BACKBONE, neck=NORM_NECK, head=dict(type='LeJEPAHead', directions=5), num_views=3,
+    ),
     'instdisc': dict(type='InstDisc', backbone=BACKBONE, neck=NECK, head=dict(NCE, form='softmax')),
     'instdisc-nce': dict(type='InstDisc', backbone=BACKBONE, neck=NECK, head=dict(NCE, form='nce')),
     'cmc': CMC,
@@ -102,11 +105,18 @@ ENCODINGS |= {'moco-align-uniform': (2, 1), 'simclr': (3, 0), 'simclr-joint': (3
 ENCODINGS |= {'instdisc': (2, 0), 'instdisc-nce': (2, 0), 'cmc': (2, 0), 'cmc-nce': (2, 0)}
 ENCODINGS |= {'pic': (3, 0), 'pic-recent': (3, 0), 'moco-nce': (2, 1)}
 ENCODINGS |= {'simsiam': (3, 0), 'wmse': (3, 0), 'wmse-4': (5, 0)}
-ENCODINGS |= {'vicreg': (3, 0), 'barlow-twins': (3, 0), 'moco-v3': (3, 3), 'nnclr': (3, 0), 'dino': (4, 3)}
+ENCODINGS |= {
+    'vicreg': (3, 0),
+    'barlow-twins': (3, 0),
+    'moco-v3': (3, 3),
+    'nnclr': (3, 0),
+    'dino': (4, 3),
+    'lejepa': (4, 0),
+}
 ENCODINGS |= {'swav': (1, 0), 'swav-released': (1, 0), 'deepclusterv2': (1, 0)}  # all crops of a resolution in one pass
 
 # Views, or crops, of an image, where they are not two.
-NUM_VIEWS = {'wmse-4': 4, 'dino': 3}
+NUM_VIEWS = {'wmse-4': 4, 'dino': 3, 'lejepa': 3}
 
 
 def cluster(model: DeepClusterV2, views: Sequence[Tensor], index: Tensor, epoch: int) -> None:

@@ -1,10 +1,10 @@
-"""Losses against those of lightly (``pip install lightly``), where it has them, in float64."""
+"""Losses against those of lightly (``pip install 'unmix[peers]'``), where it has them, in float64."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from unmix.models import BarlowTwinsHead, DINOHead, SimSiamHead, VICRegHead
+from unmix.models import BarlowTwinsHead, DINOHead, LeJEPAHead, SimSiamHead, VICRegHead
 
 lightly = pytest.importorskip('lightly.loss', reason='compares with lightly, which is not installed')
 
@@ -46,3 +46,16 @@ def test_dino() -> None:
         torch.testing.assert_close(torch.stack(terms).mean(), expected, rtol=0, atol=1e-10)
         head.update({}, dict(enumerate(teachers)))
         torch.testing.assert_close(head.center, theirs.center[0, 0], rtol=0, atol=1e-12)
+
+
+def test_lejepa() -> None:
+    """Two large and three small views; lightly draws its directions from the global generator, in place of our own."""
+    views, head = 2 * features(5, 6, 4), LeJEPAHead(weight=0.1, directions=7)
+    theirs = lightly.LeJEPALoss(lambda_param=0.1, sigreg_num_vectors=7)
+    theirs.sigreg._generate_unit_vectors = lambda *_, **__: head.draw(views[0])
+    theirs.sigreg.t = theirs.sigreg.t.double()  # exact: sixteenths
+    theirs.sigreg.phi = (-theirs.sigreg.t.square() / 2).exp()
+    theirs.sigreg.weights = theirs.sigreg.phi * torch.tensor([1, *[2] * 15, 1], dtype=torch.float64) * 3 / 16
+    centre = views[:2].mean(0)
+    loss = torch.stack([head(view, centre) for view in views]).mean() + head.regulariser(dict(enumerate(views)))
+    torch.testing.assert_close(loss, theirs(local_proj=views[2:], global_proj=views[:2]), rtol=0, atol=1e-10)

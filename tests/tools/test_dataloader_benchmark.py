@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dataloader
-import flops
+import get_flops as flops
 import pytest
 import torch
 from algorithms_under_test import ALGORITHMS
@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> dic
 @pytest.mark.parametrize('backend', ['auto', 'torch', 'pil'])
 def test_files_by_each_backend(monkeypatch, tmp_path, capsys, backend):
     options = ['--cfg-options', f'train_dataloader.dataset.pipeline.backend={backend}', 'train_dataloader.batch_size=4']
-    arguments = ['--photographs', '8', '--workers', '0', '1', '--step-ms', '1']
+    arguments = ['--photographs', '8', '--workers', '0', '1', '--threads', '2', '--step-ms', '1']
     found = run(monkeypatch, tmp_path, 'swav/swav_resnet50_4xb64-mcrop-coslr-400e_in1k', *arguments, *options)
     stages = found['stages']
     assert set(stages) == {'decode', 'views', 'rest'}
@@ -41,6 +41,8 @@ def test_files_by_each_backend(monkeypatch, tmp_path, capsys, backend):
     assert set(found['workers']) == {'0', '1'}
     assert all(row['images_per_second'] > 0 and row['all_mb'] > row['worker_mb'] for row in found['workers'].values())
     assert found['workers']['1']['worker_mb'] > 1
+    assert found['threads']['2']['images_per_second'] > 0
+    assert found['goals']['loader_first_batch']['value'] == found['first']['wall'] > 0
     assert found['taken'] == 4000
     assert 0 < found['step']['share'] < 1
     assert not found['goals']['loader_feeds']['met']
@@ -61,6 +63,13 @@ def test_a_model_that_needs_more_than_steps():
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     with pytest.raises(ValueError, match=r'takes no step here .*no clusters yet.* Give the time of a step: --step-ms'):
         dataloader.waiting(loader_of(), Config(dict(model=model, optim_wrapper=wrapper)), 'cpu', 1)
+
+
+def test_threads_make_the_batches_of_the_loader_in_order():
+    loader = loader_of()
+    for batch, expected in zip(dataloader.Threads(loader, 2), loader, strict=True):
+        assert torch.equal(batch['index'], expected['index'])
+        assert all(map(torch.equal, batch['inputs'], expected['inputs']))
 
 
 def loader_of(backend: str = 'auto', **kwargs: Any) -> DataLoader[Any]:
@@ -120,7 +129,13 @@ def test_advice_on_files(tmp_path, monkeypatch):
 def test_operations_of_a_step():
     """ResNet-50 at 224 px: 4.1 billion products forward, thrice that with its gradients; and MoCo's second encoder."""
     forward = 2 * 4.09e9
-    found = flops.flops_per_image(load_config('unmix::moco/mocov2_resnet50_8xb32-coslr-200e_in1k'))
+    cost = flops.cost_of_a_step(load_config('unmix::moco/mocov2_resnet50_8xb32-coslr-200e_in1k'))
+    assert (cost.encodings, cost.momentum_encodings) == (1, 1)
+    encoder = (
+        23_508_032 + 2048 * 2048 + 2048 + 2048 * 128 + 128
+    )  # ResNet-50 without its classifier, MoCo v2's projector
+    assert (cost.trained, cost.parameters) == (encoder, 2 * encoder)
+    found = cost.flops
     first = 2 * 64 * 3 * 49 * 112**2  # of the images there is no gradient
     assert math.isclose(found, 4 * forward - first, rel_tol=0.02)
 
@@ -128,7 +143,7 @@ def test_operations_of_a_step():
 @pytest.mark.slow
 def test_each_kind_of_recipe_is_counted(monkeypatch, capsys):
     names = ['pic/unmix-pic-recent_resnet50_4xb64-mcrop-coslr-1955e_in1k', 'quickstart/unmix-moco_digits']
-    monkeypatch.setattr(sys, 'argv', ['flops.py', *names])
+    monkeypatch.setattr(sys, 'argv', ['get_flops.py', *names])
     flops.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines[1:]] == names

@@ -84,4 +84,24 @@ def test_logs_are_two_tables(tmp_path, monkeypatch, capsys):
     assert 'last 1, 1 (step 2) to 2 (step 1)' in printed
     with pytest.raises(SystemExit):
         start('analysis_tools/analyze_logs.py', tmp_path, monkeypatch=monkeypatch)
-    assert 'holds no log of a training' in capsys.readouterr().err
+    assert 'holds no run' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_features_are_drawn(tmp_path, monkeypatch, capsys):
+    for number in range(8):
+        path = tmp_path / 'images' / str(number % 2) / f'{number}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (16, 16), 30 * number + 10).save(path)
+    for tool, *words in (
+        ('vis_embedding', 'moco_digits', tmp_path / 'images', '--method', 'pca'),
+        ('vis_neighbours', 'moco_digits', tmp_path / 'images', '--queries', 3, '--neighbours', 2),
+        ('vis_predictions', 'moco_digits', 'unmix-moco_digits', '--data', tmp_path / 'images', '--stage', 'backbone'),
+    ):
+        out = tmp_path / f'{tool}.png'
+        start(f'visualizations/{tool}.py', *words, '--out', out, monkeypatch=monkeypatch)
+        assert Image.open(out).size[0] > 200
+    printed = capsys.readouterr().out
+    assert '8 images' in printed
+    assert '3 images, ' in printed
+    assert printed.count('of the flat distribution') == 2

@@ -22,12 +22,25 @@ def test_views_are_timed_against_torchvision(setting, monkeypatch, capsys):
 
     monkeypatch.setattr(views, 'NUM_SMALL', 4)
     monkeypatch.setattr(views, 'NUM_FILES', 2)
-    arguments = ['--only', setting, '--peers', 'torchvision', '--rounds', '1', '--threads', '1', '--min-seconds', '0']
+    arguments = [
+        '--only',
+        setting,
+        '--peers',
+        'torchvision',
+        'torchvision_v2',
+        '--rounds',
+        '1',
+        '--threads',
+        '1',
+        '--min-seconds',
+        '0',
+    ]
     monkeypatch.setattr(sys, 'argv', ['views.py', *arguments])
     views.main()
     out = capsys.readouterr().out
     assert re.search(rf'^GOAL views_{setting}_torchvision \S+ \S+ (PASS|FAIL)$', out, re.MULTILINE)
     if setting == 'jpeg224':
+        assert 'GOAL views_jpeg224_torchvision_v2 ' in out
         assert 90 <= int(re.search(r'2 files of (\d+) kB', out).group(1)) <= 130
 
 

@@ -12,7 +12,12 @@ python tools/benchmarks/dataloader.py CONFIG --photographs 500           # witho
 * Waiting: share of a training step in which it waits for its batch, in ``--steps`` steps of the config's model on
   ``--device``, with the config's number of workers. With ``--step-ms`` it is computed from that time instead.
 
-``GOAL loader_feeds <images a second over those that a step takes> 1 PASS|FAIL`` where the time of a step is known.
+* First batch: seconds from the building of the data set to its first batch, in a process that has imported torch.
+* ``--threads 2``: so many threads of one process in place of workers, on the same batches, to compare with.
+
+``GOAL loader_feeds <images a second over those that a step takes> 1 PASS|FAIL`` where the time of a step is known;
+``GOAL loader_first_batch <seconds> 2``, and ``GOAL loader_memory <memory with 8 workers over that with 1> 1.3`` where
+both are tried; both at most.
 """
 
 import argparse
@@ -21,7 +26,9 @@ import os
 import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
 from multiprocessing import active_children
@@ -68,6 +75,29 @@ def innermost(dataset: Any) -> Any:
     while 'dataset' in vars(dataset):
         dataset = dataset.dataset
     return dataset
+
+
+def threaded(loader: DataLoader[Any], threads: int) -> Iterator[Any]:
+    """Yield the batches of an epoch, made by threads of this process, two ahead for each."""
+    dataset: Any = loader.dataset
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for keys in loader.batch_sampler or ():
+            waiting.append(pool.submit(lambda keys: loader.collate_fn(dataset.__getitems__(keys)), keys))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class Threads:
+    """A loader whose batches are made by threads, an epoch at a time."""
+
+    def __init__(self, loader: DataLoader[Any], threads: int) -> None:
+        self.loader, self.threads = loader, threads
+
+    def __iter__(self) -> Iterator[Any]:
+        return threaded(self.loader, self.threads)
 
 
 def stages(loader: DataLoader[Any], seconds: float) -> dict[str, Clocks]:
@@ -125,10 +155,12 @@ def kilobytes(file: str, key: str) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith(f'{key}:'))
 
 
-def throughput(loader: DataLoader[Any], seconds: float) -> dict[str, float]:
-    """Return images a second, CPU time of an image over all processes, and memory."""
-    batches, images, batch = endless(loader, loader), 0, None
-    for _ in range(2 * loader.num_workers + 1):  # those that are waiting by now were made while workers started
+def throughput(loader: DataLoader[Any], seconds: float, threads: int = 0) -> dict[str, float]:
+    """Return images a second, CPU time of an image over all processes, and memory; with threads instead of workers."""
+    batches, images, batch = endless(loader, Threads(loader, threads) if threads else loader), 0, None
+    for _ in range(
+        2 * max(loader.num_workers, threads) + 1
+    ):  # those that are waiting by now were made while workers started
         batch = next(batches)
     processes = [os.getpid(), *(child.pid or 0 for child in active_children())] if loader.num_workers else [os.getpid()]
     before, begin = sum(map(cpu_seconds, processes)), time.perf_counter()
@@ -235,6 +267,7 @@ def main() -> None:
     """Measure, print the tables, the advice and the goal."""
     parser = argument_parser(__doc__)
     parser.add_argument('--workers', type=int, nargs='+', help='numbers to try (default: 0, 1, 2, 4, ... cores)')
+    parser.add_argument('--threads', type=int, nargs='+', default=[], help='numbers of threads to try (default: none)')
     parser.add_argument('--seconds', type=float, default=5.0, help='length of a measurement (default 5)')
     parser.add_argument('--steps', type=int, default=10, help="steps of the config's model (default 10; 0: none)")
     parser.add_argument('--step-ms', type=float, help='milliseconds of a step, if known; the model is not built')
@@ -251,7 +284,10 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     with tempfile.TemporaryDirectory() as folder:
         report = measure(args, cfg, tried, folder)
-    goals = []
+    goals = [Goal('loader_first_batch', report['first']['wall'], 2.0, at_most=True)]
+    if {1, 8} <= report['workers'].keys():
+        memory = [report['workers'][workers]['all_mb'] for workers in (8, 1)]
+        goals.append(Goal('loader_memory', memory[0] / memory[1], 1.3, at_most=True))
     if report['taken'] is not None:
         best = max(row['images_per_second'] for row in report['workers'].values())
         goals.append(Goal('loader_feeds', best / report['taken'], 1.0))
@@ -271,7 +307,11 @@ def measure(args: argparse.Namespace, cfg: Any, tried: list[int], folder: str) -
             loader.pop('prefetch_factor', None)
         return build_dataloader(loader, seed=0)
 
+    watch = Stopwatch('cpu')
+    watch.start()
     loader = build(0)
+    next(iter(loader))
+    first = watch.stop()
     settings['dataset'] = loader.dataset
     stream = isinstance(loader.dataset, IterableDataset)
     costs = {} if stream else stages(loader, args.seconds)
@@ -279,12 +319,14 @@ def measure(args: argparse.Namespace, cfg: Any, tried: list[int], folder: str) -
     print(f'{"ms an image":16s}{"CPU":>10s}{"wall":>10s}')
     for stage, row in costs.items():
         print(f'{stage:16s}{row["cpu"]:10.4f}{row["wall"]:10.4f}')
+    print(f'the first batch came after {first["wall"]:.2f} s ({first["cpu"]:.2f} s of CPU time)')
     alone = sum(row['cpu'] for row in costs.values())
     print(
         f'\n{"workers":>8s}{"images/s":>10s}{"CPU ms/image":>14s}{"transport ms":>14s}'
         f'{"MB/worker":>11s}{"MB in all":>11s}'
     )
     rates: dict[int, dict[str, float]] = {}
+    by_threads: dict[int, dict[str, float]] = {}
     for workers in tried:
         row = rates[workers] = throughput(build(workers), args.seconds)
         gc.collect()  # its workers end
@@ -292,6 +334,13 @@ def measure(args: argparse.Namespace, cfg: Any, tried: list[int], folder: str) -
         print(
             f'{workers:8d}{row["images_per_second"]:10.0f}{row["cpu_ms"]:14.4f}{row["transport_ms"]:14.4f}'
             f'{row["worker_mb"]:11.0f}{row["all_mb"]:11.0f}', flush=True,
+        )  # fmt: skip
+    for threads in args.threads:
+        row = throughput(loader, args.seconds, threads)
+        by_threads[threads] = row
+        print(
+            f'{threads:3d}, threads'[-12:].rjust(8)
+            + f'{row["images_per_second"]:10.0f}{row["cpu_ms"]:14.4f}{"":25s}{row["all_mb"]:11.0f}', flush=True,
         )  # fmt: skip
     print(f'the machine has {kilobytes("/proc/meminfo", "MemAvailable") / 1024:.0f} MB left')
     now, step = cfg.train_dataloader.get('num_workers', 0), None
@@ -313,7 +362,7 @@ def measure(args: argparse.Namespace, cfg: Any, tried: list[int], folder: str) -
     print('\nwhat to change:')
     for change in changes:
         print(f'* {change}')
-    return dict(stages=costs, workers=rates, step=step, taken=taken, advice=changes)
+    return dict(stages=costs, workers=rates, threads=by_threads, first=first, step=step, taken=taken, advice=changes)
 
 
 if __name__ == '__main__':

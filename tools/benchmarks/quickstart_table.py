@@ -31,6 +31,7 @@ from unmix.models.algorithms import DeepClusterV2
 from unmix.registry import MODELS
 
 METHODS = ['moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc']
+METHODS += ['simsiam', 'vicreg', 'barlow-twins', 'moco-v3', 'nnclr', 'dino', 'lejepa']
 COLUMNS = {'knn': 'kNN', 'linear': 'linear', 'linear_10_per_class': 'linear, 10 labels a class'}
 CONTROLS = {'raw_pixels_top1': 'raw pixels', 'random_init_top1': 'random initialisation'}
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'

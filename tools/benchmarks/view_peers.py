@@ -9,6 +9,7 @@ draw other random numbers than ours.
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,20 @@ def albumentations(size: int, blur: bool) -> Peer:
     import cv2
     from albumentations.pytorch import ToTensorV2
 
+    def ranges(kind: Any, p: float, **values: Any) -> Any:
+        """Build a transform of albumentations 2.0, or of albumentationsx, which calls ``sigma_limit`` sigma_range."""
+        known = signature(kind.__init__).parameters
+        renamed = {key: key if key in known else f'{key.removesuffix("_limit")}_range' for key in values}
+        return kind(p=p, **{renamed[key]: value for key, value in values.items()})
+
     cv2.setNumThreads(1)
+    change = (0.6, 1.4)
     steps = [
         A.RandomResizedCrop(size=(size, size), scale=SCALE),
         A.HorizontalFlip(p=0.5),
-        A.ColorJitter(brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.6, 1.4), hue=(-0.1, 0.1), p=0.8),
+        ranges(A.ColorJitter, 0.8, brightness=change, contrast=change, saturation=change, hue=(-0.1, 0.1)),
         A.ToGray(p=0.2),
-        *([A.GaussianBlur(blur_limit=0, sigma_limit=SIGMA, p=0.5)] if blur else []),
+        *([ranges(A.GaussianBlur, 0.5, blur_limit=(0, 0), sigma_limit=SIGMA)] if blur else []),
         A.Normalize(MEAN, STD),
         ToTensorV2(),
     ]
@@ -140,9 +148,8 @@ def dali(files: Sequence[Path], size: int, blur: bool, batch_size: int, threads:
                 )  # fmt: skip
             if fn.random.coin_flip(probability=0.2, dtype=types.BOOL):
                 view = fn.hsv(view, saturation=0.0)
-            if blur:
-                if fn.random.coin_flip(probability=0.5, dtype=types.BOOL):
-                    view = fn.gaussian_blur(view, sigma=fn.random.uniform(range=SIGMA))
+            if fn.random.coin_flip(probability=0.5 if blur else 0.0, dtype=types.BOOL):
+                view = fn.gaussian_blur(view, sigma=fn.random.uniform(range=SIGMA))
             mean, std = ([255 * value for value in values] for values in (MEAN, STD))
             mirror = fn.random.coin_flip(probability=0.5)
             views.append(fn.crop_mirror_normalize(view, mean=mean, std=std, mirror=mirror, output_layout='CHW'))

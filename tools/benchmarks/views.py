@@ -5,39 +5,38 @@
   224 px, with blur.
 
 The recipe is MoCo v2's: crop, flip, colour jitter (0.8), grey (0.2), and blur (0.5) for photographs. Ours is a data
-set's ``__getitems__`` in one process, which is what a worker of a loader does. The others are torchvision on PIL
-images, as the released codes have it, and albumentations (``pip install -e '.[bench]'``). The goals are ratios of CPU
-time on one thread: ``GOAL <name> <ratio> <target> PASS|FAIL``.
+set's ``__getitems__`` in one process, which is what a worker of a loader does. The others are those of
+``view_peers.py``: torchvision on PIL images, as the released codes have it, torchvision v2 on tensors in 8 bits,
+albumentations (``pip install -e '.[bench]'``), and for files, with one thread each, ``spdl`` (which needs FFmpeg's
+libraries) and DALI on the CPU, as far as they are installed. The goals are ratios of CPU time on one thread:
+``GOAL <name> <ratio> <target> PASS|FAIL``.
 
 With ``--device`` all views end on the device, where ``unmix torch`` makes them of the images in 8 bits.
 """
 
 import io
-import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # it would ask the network for a newer version
-
 import numpy as np
 import torch
-import torchvision.transforms as tv
 from measure import Goal, argument_parser, interleave, print_goals
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
+from view_peers import ENGINES, MEAN, PEERS, SCALE, STD
 
 from unmix.datasets import ArrayDataset, BaseDataset, ImageFolder, SampleKey, collate
-from unmix.datasets.transforms import PILGaussianBlur
 from unmix.models import DataPreprocessor
 
-TARGETS = dict(cifar=dict(torchvision=60.0, albumentations=20.0), jpeg224=dict(torchvision=4.0, albumentations=1.25))
+TARGETS = dict(
+    cifar=dict(torchvision=60.0, albumentations=20.0),
+    jpeg224=dict(torchvision=4.0, torchvision_v2=2.0, albumentations=1.25, spdl=1.0, dali=1.0),
+)
 NUM_SMALL, NUM_FILES, FILE_SIZE = 256, 16, 110_000
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SCALE = (0.2, 1.0)
 Source = Sequence[np.ndarray] | Sequence[Path]  # (H, W, 3) uint8, or JPEG files
 Views = Callable[[], object]
 Pairs = Callable[[], list[Tensor]]
@@ -54,52 +53,6 @@ def twice(source: Source, transform: Callable[[Any], Tensor], read: Callable[[An
         return [torch.stack(view) for view in zip(*pairs, strict=True)]
 
     return views
-
-
-def torchvision(source: Source, size: int, blur: bool) -> Pairs:
-    """torchvision on PIL images."""
-    steps = [
-        tv.RandomResizedCrop(size, scale=SCALE),
-        tv.RandomHorizontalFlip(),
-        tv.RandomApply([tv.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
-        tv.RandomGrayscale(p=0.2),
-        *([tv.RandomApply([PILGaussianBlur((0.1, 2.0))], p=0.5)] if blur else []),
-        tv.ToTensor(),
-        tv.Normalize(MEAN, STD),
-    ]
-
-    def read(item: Any) -> Any:
-        return Image.fromarray(item) if isinstance(item, np.ndarray) else Image.open(item).convert('RGB')
-
-    return twice(source, tv.Compose(steps), read)
-
-
-def albumentations(source: Source, size: int, blur: bool) -> Pairs:
-    """albumentations on arrays that OpenCV has decoded; its crop does not smooth when it shrinks."""
-    import albumentations as A
-    import cv2
-    from albumentations.pytorch import ToTensorV2
-
-    cv2.setNumThreads(1)
-    steps = [
-        A.RandomResizedCrop(size=(size, size), scale=SCALE),
-        A.HorizontalFlip(p=0.5),
-        A.ColorJitter(brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.6, 1.4), hue=(-0.1, 0.1), p=0.8),
-        A.ToGray(p=0.2),
-        *([A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=0.5)] if blur else []),
-        A.Normalize(MEAN, STD),
-        ToTensorV2(),
-    ]
-    compose = A.Compose(steps)
-
-    def read(item: Any) -> Any:
-        pixels: Any = item if isinstance(item, np.ndarray) else cv2.imread(str(item))
-        return pixels if pixels is item else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-    return twice(source, lambda image: compose(image=image)['image'], read)
-
-
-PEERS = dict(torchvision=torchvision, albumentations=albumentations)
 
 
 def recipe(size: int, blur: bool, **kwargs: Any) -> dict[str, Any]:
@@ -159,6 +112,11 @@ def to_device(views: Pairs, device: str) -> Views:
     return lambda: [view.to(device) for view in views()]
 
 
+def all_to_device(epoch: Iterable[Sequence[Tensor]], device: str) -> Views:
+    """Move all batches of an epoch to the device."""
+    return lambda: [view.to(device) for batch in epoch for view in batch]
+
+
 def variants(setting: str, names: Sequence[str], folder: str, seed: int, device: str) -> dict[str, Views]:
     """Return our pipelines and those of the named libraries that are installed, by name; all views on the device."""
     found: dict[str, Views] = {}
@@ -176,10 +134,17 @@ def variants(setting: str, names: Sequence[str], folder: str, seed: int, device:
         dataset = ArrayDataset(images, None, pipeline) if small else ImageFolder(folder, pipeline=pipeline)
         found[f'unmix {backend}'] = ours(dataset, device)
     for name in names:
+        if name in ENGINES and setting == 'cifar':
+            continue  # they read files
         try:
-            found[name] = to_device(PEERS[name](source, size, blur), device)
-        except ImportError as error:
-            print(f"{name} is left out ({error}); pip install -e '.[bench]'")
+            if name in PEERS:
+                read, transform = PEERS[name](size, blur)
+                found[name] = to_device(twice(source, transform, read), device)
+            else:
+                epoch = ENGINES[name](source, size, blur, NUM_FILES, 1)
+                found[name] = all_to_device(epoch, device)
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a library of theirs is missing
+            print(f"{name} is left out ({' '.join(str(error).split())[:160]}); pip install -e '.[bench]'")
     return found
 
 
@@ -187,7 +152,8 @@ def main() -> None:
     """Measure, print the tables and the goals."""
     parser = argument_parser(__doc__, rounds=7)
     parser.add_argument('--only', choices=list(TARGETS), help='one of the two settings')
-    parser.add_argument('--peers', nargs='+', choices=list(PEERS), default=list(PEERS), help='of these (default all)')
+    every = [*PEERS, *ENGINES]
+    parser.add_argument('--peers', nargs='+', choices=every, default=every, help='of these (default all)')
     parser.add_argument('--min-seconds', type=float, default=1.0, help='length of a turn (default 1)')
     args = parser.parse_args()
     torch.manual_seed(args.seed)

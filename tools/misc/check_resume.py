@@ -2,6 +2,7 @@
 
 python tools/misc/check_resume.py --all
 python tools/misc/check_resume.py unmix::quickstart/unmix-moco_digits.py --filter amp
+python tools/misc/check_resume.py --data      # images in a folder, zips, tars, shards and Arrow tables, by each cache
 
 A case is a config with 0 or 2 data workers, with or without gradient accumulation, with or without mixed precision. It
 is trained once as a whole. A second training gets SIGKILL after a random iteration and is resumed from its work
@@ -32,11 +33,13 @@ from pathlib import Path
 from typing import Any
 
 from compare_checkpoints import differences, leaves, state
+from small_forms import FORMS, write
 from small_trainings import Case, method, train
 
 from unmix.apis.command import run_tool
 from unmix.config import config_root
 
+CONFIG_OF_FORMS = 'quickstart/unmix-moco_digits'
 PRELOAD = ['unmix.apis', 'sklearn.datasets', 'matplotlib.pyplot', 'matplotlib.backends.backend_agg']
 
 
@@ -97,6 +100,8 @@ def check(case: Case, seed: int, directory: Path) -> tuple[bool, str]:
     whole, parts = directory / 'whole', directory / 'parts'
     whole.mkdir(parents=True)
     try:
+        if case.data:
+            write(case.data, directory / 'data')
         finish(start(case, whole), whole)
         total = len(batches(whole))
         killed = False
@@ -111,7 +116,7 @@ def check(case: Case, seed: int, directory: Path) -> tuple[bool, str]:
         text = f'killed in {done:2} of {total}, resumed after {found[-1] if found else 0:>2}'
         if wrong:
             text += f': {len(wrong)} differ, {", ".join(wrong[:4])}'
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, ImportError) as error:
         wrong, text = ['error'], f'{type(error).__name__}: {error}'
     return not wrong, f'{"FAIL" if wrong else "ok  "} {case} {time.monotonic() - begin:5.1f} s  {text}'
 
@@ -132,6 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='*', help='configs; or --all')
     parser.add_argument('--all', action='store_true', help='all quickstart configs of the digits: every algorithm')
+    parser.add_argument(
+        '--data', nargs='*', metavar='FORM', help=f'images in these forms, with 2 workers (default: {", ".join(FORMS)})'
+    )
     parser.add_argument('--cover', action='store_true', help='one case of each method instead of all')
     parser.add_argument('--filter', default='', help='only cases whose line contains this text')
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, for accelerators')
@@ -140,9 +148,16 @@ def main() -> None:
     parser.add_argument('--keep', type=Path, help='directory for the work directories (default: temporary)')
     args = parser.parse_args()
     configs = sorted(map(str, config_root().glob('quickstart/*_digits.py'))) if args.all else args.configs
-    if not configs:
-        parser.error('give configs, or --all')
-    cases = [case for case in all_cases(configs) if args.filter in str(case)]
+    if args.data is not None:
+        forms = args.data or FORMS
+        if not {*forms} <= {*FORMS}:
+            parser.error(f'--data {" ".join(forms)}: expected some of {", ".join(FORMS)}')
+        cases = [Case(CONFIG_OF_FORMS, 2, 1, False, data=form) for form in forms]
+    elif not configs:
+        parser.error('give configs, --all, or --data')
+    else:
+        cases = all_cases(configs)
+    cases = [case for case in cases if args.filter in str(case)]
     cases = covering(cases, args.seed) if args.cover else cases
     cases = [case._replace(deterministic=args.deterministic) for case in cases]
     get_context('forkserver').set_forkserver_preload(PRELOAD)

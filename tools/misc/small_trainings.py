@@ -10,6 +10,7 @@ from compare_checkpoints import leaves
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from small_forms import dataset_of
 
 from unmix.apis import build_runner, load_config
 from unmix.config import use_amp
@@ -80,16 +81,18 @@ def digest(batch: Any) -> str:
 
 
 class Case(NamedTuple):
-    """A config and its options."""
+    """A config and its options; ``data`` is one of ``small_forms.FORMS``, or '' for the data of the config."""
 
     config: str
     workers: int
     accumulate: int
     amp: bool
     deterministic: bool = False
+    data: str = ''
 
     def __str__(self) -> str:
         options = f'workers={self.workers} accumulate={self.accumulate}' + (' amp' if self.amp else '')
+        options += f' data={self.data}' if self.data else ''
         return f'{Path(self.config).stem:32} {options:30}'
 
 
@@ -117,6 +120,12 @@ def train(case: Case, work_dir: str, resume: bool) -> None:
     if method(case) == 'pic' and case.accumulate > 1:
         options['model.head.num_recent'] = None  # recent classes do not work with accumulation
     cfg = load_config(case.config, options)
+    if case.data:
+        cfg.train_dataloader.dataset = dataset_of(case.data, Path(work_dir).parent / 'data')
+        cfg.model.backbone.in_channels = 3
+        cfg.default_hooks.checkpoint.save_best = None
+        for key in ('dataloader', 'cfg', 'evaluator'):
+            cfg[f'val_{key}'] = cfg[f'test_{key}'] = None
     cfg.default_hooks.batch_log = dict(type='BatchLogHook', path=f'{work_dir}/batches.txt')
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'ReportHook']  # draws pictures
     if case.amp:

@@ -111,16 +111,12 @@ def decode_image(
 ) -> Tensor:
     """Read an image file: (C, H, W), whose memory has the order of (H, W, C).
 
-    ==============  ================================================================================================
-    ``decoder``     reads
-    ==============  ================================================================================================
-    ``auto``        JPEG by simplejpeg, all else by PIL: RGB, uint8; of 16-bit grey values the upper 8 bits
-    ``pil``         all by PIL: the same pixels
-    ``turbojpeg``   JPEG by PyTurboJPEG, all else by PIL: the same pixels, if that is libjpeg-turbo
-    ``cv2``         all by OpenCV, as stored: uint8, uint16 or float32; RGB, RGBA, or 1 channel. JPEGs and grey images
-                    of 8 bits become RGB
-    ``tifffile``    TIFFs by tifffile, as stored: any number of channels; all else as by ``auto``
-    ==============  ================================================================================================
+    * ``'auto'``: JPEG by simplejpeg, all else by PIL: RGB, uint8; of 16-bit grey values the upper 8 bits.
+    * ``'pil'``: all by PIL, the same pixels.
+    * ``'turbojpeg'``: JPEG by PyTurboJPEG, all else by PIL, the same pixels.
+    * ``'cv2'``: all by OpenCV, as stored: uint8, uint16 or float32; RGB, RGBA, or 1 channel. JPEGs and grey images of 8
+      bits become RGB.
+    * ``'tifffile'``: TIFFs by tifffile, as stored, with any number of channels; all else as by ``'auto'``.
 
     Args:
         path: The file.

@@ -25,8 +25,8 @@ QUERIES, NEIGHBOURS = 8, 8
 IMAGES, CLASSES = 500, 10  # of an embedding
 _BATCH = 64  # images that are encoded at once
 _BANK = 2**15  # images that neighbours are looked for among
-_SECONDS = 0.005  # that t-SNE takes an image, on a slow core
-_SHARE = 0.01  # of the time of a run that t-SNE may take
+_START, _SECONDS = 0.2, 0.005  # that t-SNE takes to begin, and for an image, on a slow core
+_SHARE, _FEWEST = 0.01, 30  # of the time of a run that t-SNE may take, and images without which it is left out
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def embed_seen(seen: Seen, seed: int, seconds: float) -> dict[str, Any]:
     names = getattr(seen.test, 'classes', None)
     points = components(seen.features)
     placed = dict(pca=place(points, 'pca'))
-    most = min(len(points), int(seconds * _SHARE / _SECONDS))
-    if most >= 10 * LEAST:
+    most = max(0, min(len(points), int((seconds * _SHARE - _START) / _SECONDS)))
+    if most >= min(_FEWEST, len(points)) and most >= LEAST:
         placed['tsne'] = place(points[_evenly(len(points), most)], 'tsne', seed)
     labels = [0] * len(points) if seen.labels is None else seen.labels.tolist()
     classes = ['images'] if seen.labels is None else [_class(names, n) for n in range(max(labels, default=0) + 1)]

@@ -2,7 +2,8 @@
 
 import atexit
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,23 @@ def add_loggers(cfg: Config, names: Sequence[str]) -> None:
     check_combinations(cfg)
 
 
+def log_results(visualizer: Visualizer, metrics: Mapping[str, float], step: int) -> None:
+    """Give the results of a test, as ``test/NAME``, to the backends other than the local one."""
+    for backend in _others(visualizer):
+        backend.add_scalars({f'test/{name}': float(value) for name, value in metrics.items()}, step=step)
+
+
 def log_picture(visualizer: Visualizer, path: Path, step: int) -> None:
     """Give a picture of the work dir to the backends that show pictures; the local one has the file."""
-    backends = [one for one in visualizer._vis_backends.values() if not isinstance(one, LocalVisBackend)]
-    if backends:
+    if backends := _others(visualizer):
         with Image.open(path) as image:
             pixels = np.asarray(image.convert('RGB'))
         for backend in backends:
             backend.add_image(path.name, pixels, step=step)
+
+
+def _others(visualizer: Visualizer) -> list[Any]:
+    return [backend for backend in visualizer._vis_backends.values() if not isinstance(backend, LocalVisBackend)]
 
 
 def close_late(visualizer: Visualizer) -> None:
@@ -68,18 +78,15 @@ def close_late(visualizer: Visualizer) -> None:
         _open.pop()()
     for backend in visualizer._vis_backends.values():
         if isinstance(backend, MLflowVisBackend | WandbVisBackend):
-            backend.close = _when_all_is_done(backend.close)
+            backend.close = partial(_keep_open, backend.close)
 
 
-def _when_all_is_done(close: Callable[[], None]) -> Callable[[], None]:
-    def later() -> None:
-        if close not in _open:
-            _open.append(close)
-
-    return later
+def _keep_open(close: Callable[[], None]) -> None:
+    if close not in _open:
+        _open.append(close)
+        atexit.register(_close_all)  # now, since what is registered last is called first: before their own ends
 
 
-@atexit.register
 def _close_all() -> None:
     while _open:
         _open.pop()()

@@ -102,7 +102,7 @@ def command() -> str:
 def machine() -> str:
     """Return operating system, processor, cores and accelerators of this machine, and the number of processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    parts = [platform.platform(terse=True), f'{_processor()}, {cores} cores, {torch.get_num_threads()} threads']
+    parts = [platform.platform(terse=True), f'{_processor()}, {cores} cores, threads: {torch.get_num_threads()}']
     if torch.cuda.is_available():
         parts.append(f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}')
     if get_world_size() > 1:

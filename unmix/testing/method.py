@@ -116,22 +116,14 @@ class Recorded:
         mixture: The mixture of ``model.mix``; None without Un-Mix.
         lam: Its share.
         queries: Encodings by view, as ``model.encode_all`` returns them.
-        encoded_targets: What ``model.encode_target`` returns, call by call.
-        order: Views of the first of these calls; Un-Mix may add a call for the mixture.
+        targets: What ``model.encode_targets`` returns, and the target of the mixture, if it is one.
     """
 
-    order: list[int]
     views: Sequence[Any] = ()
     mixture: Any = None
     lam: float | Tensor = 1.0
     queries: Features = field(default_factory=dict)
-    encoded_targets: list[Tensor] = field(default_factory=list)
-
-    @property
-    def targets(self) -> dict[View, Tensor]:
-        """Targets by view, those of the mixture included, if it is a target."""
-        names: list[View] = [*self.order, MIXTURE]
-        return dict(zip(names, self.encoded_targets, strict=False))
+    targets: Features = field(default_factory=dict)
 
     def target_of_mixture(self, view: View) -> Tensor:
         """Return the target that the mixture meets: encoded beside it where BatchNorm joins the two."""
@@ -141,12 +133,12 @@ class Recorded:
 
 def record(model: BaseAlgorithm) -> Recorded:
     """Write down what the next calls of ``model.loss`` compute; the last call counts."""
-    seen = Recorded(list(dict.fromkeys(j for _, j in model.pairs)))
+    seen = Recorded()
     views, mix, encode_all, encode_target = model.views, model.mix, model.encode_all, model.encode_target
+    encode_targets = model.encode_targets
 
     def watch_views(inputs: Sequence[Tensor]) -> Sequence[Any]:
         seen.views = views(inputs)
-        seen.encoded_targets = []
         return seen.views
 
     def watch_mix(views: Sequence[Any]) -> tuple[Any, float | Tensor]:
@@ -157,12 +149,17 @@ def record(model: BaseAlgorithm) -> Recorded:
         seen.queries = encode_all(views)
         return dict(seen.queries)
 
-    def watch_targets(view: Any, query: Tensor | None, index: Tensor | None) -> Tensor:
-        target = encode_target(view, query, index)
-        seen.encoded_targets.append(target)
-        return target
+    def watch_target(view: Any, query: Tensor | None, index: Tensor | None) -> Tensor:
+        seen.targets[MIXTURE] = encode_target(view, query, index)  # the last call is the mixture's, if it is a target
+        return seen.targets[MIXTURE]
 
-    replace(model, views=watch_views, mix=watch_mix, encode_all=watch_queries, encode_target=watch_targets)
+    def watch_targets(views: Sequence[Any], queries: Mapping[View, Tensor], index: Tensor | None) -> Features:
+        targets = encode_targets(views, queries, index)
+        seen.targets = dict(targets)
+        return targets
+
+    replace(model, views=watch_views, mix=watch_mix, encode_all=watch_queries)
+    replace(model, encode_target=watch_target, encode_targets=watch_targets)
     return seen
 
 

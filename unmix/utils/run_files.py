@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _records(file: Path) -> Iterator[Record]:
 
 
 class RunFiles:
-    """A run, by its work directory. Files are read when they are asked for, and none has to be there.
+    """A run, by its work directory. Each file is read once, when it is asked for, and none has to be there.
 
     Args:
         work_dir: The directory, or a log folder in it.
@@ -117,21 +118,21 @@ class RunFiles:
         self.path = path
         self.starts = current_run(path)
 
-    @property
+    @cached_property
     def logs(self) -> list[Path]:
         """``scalars.json`` of each start of this run, oldest first; those of earlier runs in the directory are not."""
         begin = first_day(self.starts)
         files = sorted(self.path.glob(LOGS))
         return [file for file in files if file.parents[1].name >= begin and file.stat().st_size]
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What the run has noted about itself; {} for a run of another program, or of an earlier version."""
         facts = read_json(self.path / FACTS)
         same = self.starts is None or facts.get('run') in (None, self.starts[0][0])
         return facts if same else {}
 
-    @property
+    @cached_property
     def results(self) -> dict[str, Any]:
         """``results.json``; {} if it is of an earlier run in the directory."""
         path = self.path / RESULTS
@@ -140,7 +141,7 @@ class RunFiles:
         written = datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime(STAMP)
         return read_json(path) if written >= first_day(self.starts) else {}
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The config in plain containers, from the copy of the newest start; {} if there is none."""
         copies = sorted(self.path.glob('*/vis_data/config.py')) or sorted(
@@ -194,7 +195,7 @@ class RunFiles:
 
 def is_run(path: Path) -> bool:
     """Return whether a directory is the work directory of a run."""
-    return any((path / name).is_file() for name in (NOTE, RESULTS)) or next(path.glob(LOGS), None) is not None
+    return any((path / name).is_file() for name in (NOTE, RESULTS, FACTS)) or next(path.glob(LOGS), None) is not None
 
 
 def find_runs(folder: str | Path, depth: int = 4) -> Iterator[Path]:

@@ -18,7 +18,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torchvision.transforms as tv
-from mmengine.registry import Registry
+from mmengine.registry import TRANSFORMS as mmengine_transforms
+from mmengine.registry import DefaultScope, Registry
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
@@ -115,6 +116,12 @@ def build_transform(cfg: dict[str, Any] | Transform) -> Transform:
     for name in ('transformation_matrix', 'mean_vector'):
         if isinstance(cfg.get(name), Sequence):
             cfg[name] = torch.tensor(cfg[name])
+    base = getattr(sys.modules.get('mmcv.transforms.base'), 'BaseTransform', None)
+    if base is not None and isinstance(kind, type) and issubclass(kind, base):
+        scope = str(cfg.pop('type')).partition('.')[0]
+        known = scope != TRANSFORMS.scope and scope in mmengine_transforms.children  # a toolbox around mmcv
+        with DefaultScope.overwrite_default_scope(scope if known else mmengine_transforms.scope):
+            return cast(Transform, kind(**cfg))  # whose own configs name its neighbours
     return cast(Transform, TRANSFORMS.build(cfg))
 
 

@@ -10,6 +10,7 @@ blur, and the loop over the images.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -98,7 +99,7 @@ def _mix_rows(source, starts, weights, n, out, o, add):
         out[o + i] = total + out[o + i] if add else total
 
 
-def _mixer(taps):
+def _mixer(taps: int) -> Any:
     """Return the function that mixes 2, 3 or 4 pixels of a row."""
 
     @fast

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmix.engine.feature_pictures import Seen, draw_seen, embed_seen, look, look_at_training
-from unmix.engine.loggers import log_picture
+from unmix.engine.loggers import log_picture, log_results
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
 from unmix.engine.run_facts import RunFacts
@@ -133,6 +133,7 @@ class ReportHook(Hook):
         skipped = self._all_skipped(runner)
         run = self._circumstances(runner) | ({INFO: skipped} if skipped else {})
         write_results(Path(runner.work_dir, 'results.json'), results, run, card)
+        log_results(runner.visualizer, metrics, runner.iter)
         if logs := RunFiles(runner.work_dir).logs:
             train, validation = read_scalars(logs)
             plots = [*loss_plots(train), *accuracy_plots(validation, results)]

@@ -6,6 +6,7 @@ from unmix.models.algorithms.classifier import Classifier
 from unmix.models.algorithms.deepcluster import DeepClusterV2
 from unmix.models.algorithms.dino import DINO
 from unmix.models.algorithms.instances import CMC, PIC, InstDisc
+from unmix.models.algorithms.lejepa import LeJEPA
 from unmix.models.algorithms.moco import MoCo
 from unmix.models.algorithms.multi_crop import MultiCropAlgorithm
 from unmix.models.algorithms.simclr import SimCLR
@@ -22,6 +23,7 @@ __all__ = [
     'Classifier',
     'DeepClusterV2',
     'InstDisc',
+    'LeJEPA',
     'MoCo',
     'MultiCropAlgorithm',
     'SimCLR',

@@ -141,6 +141,10 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         """
         return self.encode(view) if query is None else query
 
+    def encode_targets(self, views: Sequence[Any], queries: Mapping[View, Tensor], index: Tensor | None) -> Features:
+        """Return the targets by view, in the order in which the pairs ask for them: :meth:`encode_target` of each."""
+        return {j: self.encode_target(views[j], queries.get(j), index) for j in self._target_order()}
+
     def encode_all(self, views: Mapping[View, Any]) -> Features:
         """Encode the query views and the mixture, in order; BatchNorm sees each view on its own."""
         queries: Features = {}
@@ -216,7 +220,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
             mixture, lam = self.mix(views)
             query_views = {0: views[0], MIXTURE: mixture} | query_views
         queries = self.encode_all(query_views)
-        targets: Features = {j: self.encode_target(views[j], queries.get(j), index) for j in self._target_order()}
+        targets = self.encode_targets(views, queries, index)
         losses = self._losses(mixture, lam, queries, targets)
         if self.training and torch.is_grad_enabled():
             self._features = _detached(queries), _detached(targets)

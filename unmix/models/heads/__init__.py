@@ -10,6 +10,7 @@ from unmix.models.heads.cosine import CosineHead
 from unmix.models.heads.deepcluster import DeepClusterV2Head
 from unmix.models.heads.dino import DINOHead
 from unmix.models.heads.info_nce import InfoNCEHead
+from unmix.models.heads.lejepa import LeJEPAHead
 from unmix.models.heads.moco_v3 import MoCoV3Head
 from unmix.models.heads.nce import CMCHead, NCEHead
 from unmix.models.heads.nnclr import NNCLRHead
@@ -31,6 +32,7 @@ __all__ = [
     'DINOHead',
     'DeepClusterV2Head',
     'InfoNCEHead',
+    'LeJEPAHead',
     'MoCoV3Head',
     'NCEHead',
     'NNCLRHead',

@@ -1,18 +1,20 @@
-"""Operations of a training step per image, and an estimate of the images a second that an accelerator would take.
+"""Parameters, encodings and operations of a training step, and the images a second that an accelerator would take.
 
-python tools/benchmarks/flops.py CONFIG ...
+python tools/analysis_tools/get_flops.py CONFIG ...
 
-Counted are convolutions and matrix products of the whole step of the recipe's batch, forward and backward, with all
-encoders, views and mixtures, on tensors without values. A multiplication and an addition are 2 operations. Nothing is
-timed: images a second are ``--tflops`` over the count. Networks for small images reach less than that, because their
-kernels are short.
+Encodings are the forward passes of a step through the backbone + those through the momentum encoder; views that are
+encoded together, as in SwAV, are one. Parameters are those that learn, and all. Operations are convolutions and matrix
+products of the whole step of the recipe's batch, forward and backward, with all encoders, views and mixtures, on
+tensors without values. A multiplication and an addition are 2 operations. Nothing is timed: images a second are
+``--tflops`` over the count. Networks for small images reach less than that, because their kernels are short.
 """
 
 import argparse
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -42,8 +44,26 @@ def view_shapes(cfg: Any) -> list[tuple[int, ...]]:
     return [tuple(view.shape) for view in views]
 
 
-def flops_per_image(cfg: Any) -> float:
-    """Return the operations of a training step of a recipe over its batch."""
+class Cost(NamedTuple):
+    """What a training step of a recipe costs.
+
+    Attributes:
+        flops: Operations over the number of images.
+        trained: Parameters that learn.
+        parameters: All parameters, those of the momentum encoder too.
+        encodings: Forward passes through the backbone.
+        momentum_encodings: Those through the momentum encoder.
+    """
+
+    flops: float
+    trained: int
+    parameters: int
+    encodings: int
+    momentum_encodings: int
+
+
+def cost_of_a_step(cfg: Any) -> Cost:
+    """Return what a training step of a recipe costs, on its batch."""
     head = cfg.model.head
     if 'num_instances' in head:
         head.num_instances = min(head.num_instances, MOST_INSTANCES)
@@ -57,9 +77,19 @@ def flops_per_image(cfg: Any) -> float:
     model.head.follow(optimizer)
     views = [torch.empty((number, *shape), dtype=torch.uint8, device='meta') for shape in shapes]
     batch = dict(inputs=views, index=torch.arange(number, device='meta'))
+    passes = dict.fromkeys(('backbone', 'momentum_encoder.backbone'), 0)
+    for name, module in model.named_modules():
+        if name in passes:
+            module.register_forward_hook(partial(_count, passes, name))
     with patch.object(torch, 'autocast', lambda *_, **__: nullcontext()), FlopCounterMode(display=False) as counter:
         model.train_step(batch, OptimWrapper(optimizer))
-    return counter.get_total_flops() / number
+    sizes = {parameter: parameter.numel() for parameter in model.parameters()}
+    trained = sum(size for parameter, size in sizes.items() if parameter.requires_grad)
+    return Cost(counter.get_total_flops() / number, trained, sum(sizes.values()), *passes.values())
+
+
+def _count(passes: dict[str, int], name: str, *_: Any) -> None:
+    passes[name] += 1
 
 
 def main() -> None:
@@ -73,11 +103,19 @@ def main() -> None:
     args = parser.parse_args()
     init_default_scope('unmix')
     rows = {}
-    print(f'{"GFLOP an image":>14s} {"images a second":>16s}  recipe')
+    print(
+        f'{"GFLOP an image":>14s} {"images a second":>16s} '
+        f'{"trained":>12s} {"parameters":>12s} {"encodings":>10s}  recipe'
+    )
     for name in args.configs:
-        flops = flops_per_image(load_config(name))
-        rows[name] = dict(flops=flops, images_per_second=args.tflops * 1e12 / flops)
-        print(f'{flops / 1e9:14.3f} {rows[name]["images_per_second"]:16.0f}  {name}', flush=True)
+        cost = cost_of_a_step(load_config(name))
+        speed = args.tflops * 1e12 / cost.flops
+        rows[name] = cost._asdict() | dict(images_per_second=speed)
+        encodings = f'{cost.encodings} + {cost.momentum_encodings}'
+        print(
+            f'{cost.flops / 1e9:14.3f} {speed:16.0f} {cost.trained:12,} {cost.parameters:12,} {encodings:>10s}  {name}',
+            flush=True,
+        )
     if args.json:
         args.json.write_text(json.dumps(dict(tflops=args.tflops, recipes=rows), indent=2) + '\n', encoding='utf-8')
 
