@@ -200,7 +200,7 @@ def test_a_training_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.slow
 @pytest.mark.parametrize('method', [method for method in folder.METHODS if method != 'simclr'])
 def test_every_method_trains(method: str, tmp_path: Path) -> None:
-    data, out = make(tmp_path / 'images', 2, 30), tmp_path / 'out'
+    data, out = make(tmp_path / 'images', 1, 48), tmp_path / 'out'
     run('--data', data, '--out', out, '--method', method, '--minutes', 2, *SMALL)
     assert (out / 'epoch_2.pth').is_file()
 
@@ -209,7 +209,7 @@ def test_every_method_trains(method: str, tmp_path: Path) -> None:
 @pytest.mark.ranks
 def test_two_processes_follow_one_plan(tmp_path: Path) -> None:
     """The first one measures and plans; both train on batches of half the size, with one learning rate, and go on."""
-    data, out = make(tmp_path / 'images', 2, 30), tmp_path / 'out'
+    data, out = make(tmp_path / 'images', 1, 48), tmp_path / 'out'
 
     def launch(place: Path, *arguments: str) -> str:
         command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(TRAIN)]

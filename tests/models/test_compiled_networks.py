@@ -95,10 +95,15 @@ def check(key: str, unmix: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('unmix', FORMS, ids=['plain', 'unmix'])
 @pytest.mark.parametrize('key', METHODS)
-def test_steps_find_everything_compiled(key: str, unmix: Any) -> None:
-    check(key, unmix)
+def test_steps_with_unmix_find_everything_compiled(key: str) -> None:
+    check(key, FORMS[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('key', ['swav', 'moco-symmetric', 'wmse'])
+def test_plain_steps_find_everything_compiled(key: str) -> None:
+    check(key, FORMS[0])
 
 
 @pytest.mark.slow
