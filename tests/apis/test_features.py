@@ -229,7 +229,7 @@ def test_a_damaged_image_is_named_and_the_old_file_stays(work, tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['last.pth', 'val', '--out', 'x.npz'], r'Which config last.pth is of .*\(--config\): small.py'),
+    (['last.pth', 'val', '--out', 'x.npz'], 'The config of last.pth is not beside it; beside it are small.py'),
     (['lost.pth', 'val', '--out', 'x.npz'], 'The checkpoint lost.pth does not exist'),
     (['moco_digitz', 'val', '--out', 'x.npz'], 'Did you mean moco_digits'),
     (['moco_digits', 'lost', '--out', 'x.npz'], 'there is no folder lost'),

@@ -15,6 +15,7 @@ import torch
 from mmengine import runner as mmengine_runner
 from mmengine.runner import CheckpointLoader
 
+from unmix import compat
 from unmix.checkpoint.identity import name_latest
 from unmix.checkpoint.latest import find_latest_checkpoint
 from unmix.checkpoint.save import save_checkpoint
@@ -102,7 +103,7 @@ def kill_while_saving(work_dir: Path) -> None:
 
 
 def test_mmengine_saves_and_finds_by_these_functions():
-    for function in (save_checkpoint, find_latest_checkpoint):
+    for function in (compat.save_checkpoint, compat.find_latest_checkpoint):
         for module in (mmengine_runner, mmengine_runner.runner, mmengine_runner.checkpoint):
             assert getattr(module, function.__name__) is function
 

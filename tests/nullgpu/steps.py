@@ -37,9 +37,9 @@ OWN_SIZES = {'digits': 16, 'fashion-mnist': 28}  # of images that no transform s
 
 
 def recipes() -> list[str]:
-    """Return the names of all recipes that pre-train."""
+    """Return the names of all recipes that pre-train, but those for a folder, whose models others have."""
     names = [path.relative_to(config_root()).with_suffix('').as_posix() for path in config_files()]
-    return [name for name in names if not name.startswith('benchmarks/')]
+    return [name for name in names if not name.startswith('benchmarks/') and not name.endswith('_folder')]
 
 
 def sizes_of(transforms: Any) -> Iterator[int]:

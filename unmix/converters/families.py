@@ -20,6 +20,7 @@ OURS = (
     'backbone.ab_to_l.*',
     'neck.fc.*',
     'neck.layers.#.*',
+    'neck.last.*',
     'neck.necks.#.*',
     'predictor.*',
     'head.*',

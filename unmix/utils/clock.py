@@ -60,3 +60,8 @@ def read_clock() -> Clock:
 def is_trained(runner: Any) -> bool:
     """Whether the Runner has trained its model. Reading ``runner.iter`` alone would build the training loop."""
     return not isinstance(runner._train_loop, dict | None) and runner.iter > 0
+
+
+def iterations_done(runner: Any) -> int:
+    """Return the iterations that the Runner has trained, without building the training loop."""
+    return int(runner.iter) if is_trained(runner) else 0

@@ -22,7 +22,7 @@ from unmix.engine.skipped import INFO
 from unmix.evaluation.shard import Shard
 from unmix.models import BaseAlgorithm, Classifier, DataPreprocessor
 from unmix.registry import HOOKS
-from unmix.utils.clock import is_trained
+from unmix.utils.clock import is_trained, iterations_done
 from unmix.utils.dist import unwrap
 from unmix.utils.run_files import RunFiles, read_scalars
 from unmix.visualization import draw_curves, draw_views, draws_of_a_run
@@ -133,7 +133,7 @@ class ReportHook(Hook):
         skipped = self._all_skipped(runner)
         run = self._circumstances(runner) | ({INFO: skipped} if skipped else {})
         write_results(Path(runner.work_dir, 'results.json'), results, run, card)
-        log_results(runner.visualizer, metrics, runner.iter)
+        log_results(runner.visualizer, metrics, iterations_done(runner))
         if logs := RunFiles(runner.work_dir).logs:
             train, validation = read_scalars(logs)
             plots = [*loss_plots(train), *accuracy_plots(validation, results)]
@@ -175,7 +175,7 @@ class ReportHook(Hook):
         try:
             draw(path)
             if shown:
-                log_picture(runner.visualizer, path, runner.iter)
+                log_picture(runner.visualizer, path, iterations_done(runner))
         except Exception as error:
             if name not in self._failed:
                 self._failed.add(name)
