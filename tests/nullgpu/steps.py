@@ -90,15 +90,16 @@ def images_of_several_sizes(pipeline: Any, number: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def no_random_numbers() -> Iterator[None]:
     """Leave weights as they are allocated: drawing them takes longer than a step, and no kernel reads them."""
-    names = ('uniform_', 'normal_')
-    kept = {name: getattr(Tensor, name) for name in names}
-    for name in names:
-        setattr(Tensor, name, lambda self, *_, **__: self)
+    places: list[tuple[Any, str]] = [(Tensor, 'uniform_'), (Tensor, 'normal_')]
+    places += [(torch.nn.init, 'trunc_normal_')]  # it may draw until all numbers are in range
+    kept = [(place, name, getattr(place, name)) for place, name in places]
+    for place, name in places:
+        setattr(place, name, lambda tensor, *_, **__: tensor)
     try:
         yield
     finally:
-        for name, method in kept.items():
-            setattr(Tensor, name, method)
+        for place, name, function in kept:
+            setattr(place, name, function)
 
 
 def train(name: str, variant: str, folder: str) -> dict[str, Any]:
