@@ -311,7 +311,7 @@ def _multiples(size: int, patch: int) -> str:
 
 
 def sine_positions(number: int, dim: int, extra: int = 0) -> Tensor:
-    """Return position embeddings (1, extra + number, dim): sines and cosines of column, then of row; 0 for the extra.
+    """Return position embeddings (1, extra + number, dim): sines and cosines of row, then of column; 0 for the extra.
 
     Frequencies are ``10000^(-4 i / dim)``, i = 0 ... dim / 4 - 1, as in MoCo v3's released code.
 
@@ -326,7 +326,7 @@ def sine_positions(number: int, dim: int, extra: int = 0) -> Tensor:
         )
     omega = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing='ij')
-    parts = [angle for axis in (column, row) for angle in _waves(axis.flatten().double()[:, None] * omega)]
+    parts = [angle for axis in (row, column) for angle in _waves(axis.flatten().double()[:, None] * omega)]
     return torch.cat([torch.zeros(extra, dim), torch.cat(parts, 1).float()])[None]
 
 
