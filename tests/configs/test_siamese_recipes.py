@@ -27,7 +27,7 @@ def load(name: str) -> tuple[Config, nn.Module, OptimWrapper]:
 
 
 def rates(cfg: Config, wrapper: OptimWrapper, at: list[int], which: int = 0) -> list[list[float]]:
-    """Learning rates of the groups at some iterations, by the closed form of the schedule; or what another one moves."""
+    """Rates of the groups at some iterations, by the closed form of the schedule, or what another one moves."""
     steps = IMAGES // cfg.auto_scale_lr.base_batch_size
     schedule = cfg.param_scheduler[which]
     options: dict[str, Any] = dict(schedule, optimizer=wrapper, end=cfg.train_cfg.max_epochs)

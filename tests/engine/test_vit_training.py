@@ -148,7 +148,7 @@ class FewRandomImages(ArrayDataset):
 
 
 def run(work_dir: Path, vit: dict, resume: str | None = None) -> Runner:
-    """DINO with Un-Mix on crops of 16 and 8 px, with drop path, bfloat16, clipping and schedules; 2 epochs of 3 steps."""
+    """DINO with Un-Mix on crops of 16 and 8 px, drop path, bfloat16, clipping, schedules; 2 epochs of 3 steps."""
     cfg = load_config('unmix::quickstart/unmix-dino_digits.py')
     cfg.model.backbone = dict(vit, drop_path=0.5, dynamic_img_size=True)
     cfg.model.neck = dict(type='DINONeck', in_dim=16, hidden_dim=16, bottleneck_dim=8, out_dim=12)

@@ -63,7 +63,9 @@ def test_features_of_patches_lie_beside_the_pooled_ones(vit: dict) -> None:
     x = torch.randn(2, 3, 16, 16)
     own, mean = build(vit), build(vit, pool='mean')
     token, patches = own.with_patches(x)
-    assert token.shape == (2, own.out_dim) and patches.shape == (2, 32, 4, 4) and own.layer_dims == (32, 32)
+    assert token.shape == (2, own.out_dim)
+    assert patches.shape == (2, 32, 4, 4)
+    assert own.layer_dims == (32, 32)
     torch.testing.assert_close(mean(x), patches.mean((2, 3)))
     torch.testing.assert_close(own(x), token)
     assert own(x, layer=1).shape == (2, 32, 4, 4)
@@ -166,8 +168,8 @@ def test_classifier_takes_a_layer_of_a_vit() -> None:
 def test_settings_of_the_training_do_not_tell_networks_apart() -> None:
     checkpoint = dict(meta=dict(model=dict(backbone=dict(VIT, drop_path=0.1, freeze_patch_embed=True))))
     check_backbone(dict(VIT, drop_path=0.0, freeze_patch_embed=False), checkpoint, 'it')
-    with pytest.raises(ValueError, match='backbone.pool is None there and mean here'):
-        checkpoint['meta']['model']['backbone']['pool'] = None
+    checkpoint['meta']['model']['backbone']['pool'] = None
+    with pytest.raises(ValueError, match=r'backbone\.pool is None there and mean here'):
         check_backbone(dict(VIT, pool='mean'), checkpoint, 'it')
 
 
@@ -178,7 +180,7 @@ TORCHVISION_VIT = dict(type='TorchVisionBackbone', model_name='vit_b_32')
 @pytest.mark.parametrize(('cfg', 'message'), [
     (VIT | dict(img_size=18), 'backbone.img_size is 18.*patches.*4 px.*16 or 20'),
     (TORCHVISION_VIT | dict(img_size=100), 'backbone.img_size is 100.*32 px.*96 or 128'),
-    (RESNET | dict(model_name='resnt18'), "model_name is 'resnt18'; torchvision has no such network. Did you mean resnet18"),
+    (RESNET | dict(model_name='resnt18'), "'resnt18'; torchvision has no such network. Did you mean resnet18"),
     (RESNET | dict(model_name='qqq'), r'All names: torchvision.models.list_models'),
     (RESNET | dict(model_name='squeezenet1_1'), 'no pooled features.*pool=.mean'),
     (RESNET | dict(img_size=32), 'backbone.img_size is given, but resnet18 .* no such argument. Leave it out'),
@@ -207,7 +209,7 @@ def test_bad_images_get_one_message(vit: dict) -> None:
         backbone(torch.zeros(1, 3, 8, 8))
     build(vit, dynamic_img_size=True)(torch.zeros(1, 3, 8, 8))  # the advice works
     build(vit, img_size=8)(torch.zeros(1, 3, 8, 8))
-    with pytest.raises(ValueError, match='images have 1 channels, model.backbone.in_channels is 3'):
+    with pytest.raises(ValueError, match=r'images have 1 channels, model\.backbone\.in_channels is 3'):
         backbone(torch.zeros(1, 1, 16, 16))
     with pytest.raises(ValueError, match=r'18x18 px.*4 px.*16 or 20'):
         build(vit, dynamic_img_size=True)(torch.zeros(1, 3, 18, 18))

@@ -135,7 +135,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def without_cudnn() -> None:
-    """Replace the convolution of ``Conv2d``: cuDNN needs a driver. BatchNorm and attention take PyTorch's own kernels."""
+    """Replace the convolution of ``Conv2d``: cuDNN needs a driver. BatchNorm and attention have kernels of PyTorch."""
 
     others = nn.Conv2d._conv_forward
 

@@ -22,7 +22,7 @@ PARAMWISE = {  # MMEngine's keys, and those of our constructor
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
     *('dcn_offset_lr_mult', 'bypass_duplicate', 'no_decay', 'layer_decay'),
 }
-TRANSFORMER = re.compile('vit|deit|swin|VisionTransformer|eva|beit|cait|former', re.IGNORECASE)  # names of networks
+TRANSFORMER = re.compile('vit|deit|swin|VisionTransformer|eva|beit|cait|former', re.IGNORECASE)  # in names
 OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
 
