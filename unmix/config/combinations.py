@@ -122,8 +122,8 @@ def _warn_of_lars(wrapper: Mapping[str, Any], backbone: Mapping[str, Any]) -> No
     name = str(backbone.get('model_name', ''))
     if optimizer in ('LARS', 'LARC') and TRANSFORMER.search(name):
         warnings.warn(
-            f'optim_wrapper.optimizer.type is {optimizer}, and model.backbone.model_name is {name!r}: with such an '
-            'optimiser the features of a ViT usually collapse. Take AdamW, as the recipes of ViTs do: docs/backbones.md.',
+            f'optim_wrapper.optimizer.type is {optimizer}, and model.backbone.model_name is {name!r}: with '
+            'it the features of a ViT usually collapse. Take AdamW, as the recipes of ViTs do (docs/backbones.md).',
             stacklevel=2,
         )
 
