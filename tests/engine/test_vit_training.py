@@ -1,6 +1,7 @@
 """Training of ViTs: groups of AdamW, schedules in closed form, and a run that is resumed bit for bit."""
 
 import importlib.util
+import logging
 import math
 import warnings
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 
 from unmix.apis import build_runner, load_config
 from unmix.datasets import ArrayDataset
+from unmix.engine.runner import _for_console
 from unmix.engine.schedulers import CosineWeightDecay
 from unmix.models import Classifier
 from unmix.registry import DATASETS, MODELS
@@ -197,3 +199,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(vit: dict, tmp_path: Path) -> No
     start = MODELS.build(whole.cfg.model)
     assert any(not torch.equal(p, q.cpu()) for p, q in zip(start.parameters(), whole.model.parameters(), strict=True))
     assert whole.message_hub.log_scalars['train/grad_norm'].data[0].max() > 0.3  # so clipping is at work
+
+
+def test_the_terminal_has_no_line_of_each_parameter() -> None:
+    lines = ['paramwise_options -- neck.bias:lr=0.1', 'momentum_encoder.x is skipped since its requires_grad=False']
+    for line in [*lines, 'another one']:
+        record = logging.LogRecord('mmengine', logging.WARNING, 'x', 1, line, None, None)
+        assert _for_console(record) is (line not in lines)
