@@ -18,6 +18,7 @@ from unmix.apis.command import argument_parser, configure, picture_file, run_too
 from unmix.engine.loader import build_dataloader
 from unmix.registry import PARAM_SCHEDULERS
 from unmix.utils.files import atomic_path
+from unmix.visualization.figure import new_figure
 
 
 def learning_rates(
@@ -70,9 +71,7 @@ def main() -> None:
 
 
 def _draw(epochs: Sequence[float], rates: Sequence[float], name: str, out: str) -> None:
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(6, 3.5), layout='constrained')
+    figure = new_figure(figsize=(6, 3.5), layout='constrained')
     axes = figure.add_subplot(title=name, xlabel='epoch', ylabel='learning rate')
     axes.plot(epochs, rates)
     axes.grid(alpha=0.3)

@@ -11,6 +11,7 @@ from torch import Tensor
 from unmix.models import BaseAlgorithm
 from unmix.utils.clock import Step
 from unmix.utils.files import atomic_path
+from unmix.visualization.figure import new_figure
 
 _STEPS = 100  # of a run that are looked at for mixtures of both kinds
 
@@ -94,10 +95,9 @@ def draw_views(views: Sequence[Tensor], out: str | Path, mixtures: Sequence[Mixt
         rows.append(('partner\n(of view 1)', views[0].flip(0), None))
     rows += [(f'{m.kind}, λ = {m.lam:.2f}\nstep {m.iteration + 1}', m.images, m) for m in mixtures]
     columns = len(views[0])
-    from matplotlib.figure import Figure  # slow to import
+    figure = new_figure(figsize=(1.1 * columns + 1.3, 1.1 * len(rows) + (0.4 if title else 0)), layout='constrained')
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(1.1 * columns + 1.3, 1.1 * len(rows) + (0.4 if title else 0)), layout='constrained')
     figure.suptitle(title, parse_math=False)
     sheet = figure.subplots(len(rows), columns, squeeze=False)
     for axes_row, (label, images, mixture) in zip(sheet, rows, strict=True):
