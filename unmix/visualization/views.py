@@ -12,6 +12,7 @@ from unmix.models import BaseAlgorithm
 from unmix.utils.clock import Step
 from unmix.utils.files import atomic_path
 
+_LONGEST = 18  # characters of a name over an image
 _STEPS = 100  # of a run that are looked at for mixtures of both kinds
 
 
@@ -78,7 +79,13 @@ def draws_of_a_run(model: BaseAlgorithm, inputs: Sequence[Tensor], seed: int, ea
     return sorted(found, key=lambda mixture: mixture.kind)
 
 
-def draw_views(views: Sequence[Tensor], out: str | Path, mixtures: Sequence[Mixture] = (), title: str = '') -> None:
+def draw_views(
+    views: Sequence[Tensor],
+    out: str | Path,
+    mixtures: Sequence[Mixture] = (),
+    title: str = '',
+    names: Sequence[str] | None = None,
+) -> None:
     """Draw a sheet: one column per image, one row per view, and below the partners and mixtures.
 
     The box of a region mixture has an outline.
@@ -88,6 +95,7 @@ def draw_views(views: Sequence[Tensor], out: str | Path, mixtures: Sequence[Mixt
         out: The PNG.
         mixtures: Of view 0, in [0, 1].
         title: What was run.
+        names: Of the images (default: their numbers). They are over the views, and over the partners.
     """
     rows: list[tuple[str, Tensor, Mixture | None]] = [(f'view {i + 1}', view, None) for i, view in enumerate(views)]
     if mixtures:
@@ -100,6 +108,12 @@ def draw_views(views: Sequence[Tensor], out: str | Path, mixtures: Sequence[Mixt
     figure = Figure(figsize=(1.1 * columns + 1.3, 1.1 * len(rows) + (0.4 if title else 0)), layout='constrained')
     figure.suptitle(title, parse_math=False)
     sheet = figure.subplots(len(rows), columns, squeeze=False)
+    names = [f'image {number}' for number in range(1, columns + 1)] if names is None else names
+    for axes, name in zip(sheet[0], names, strict=True):
+        axes.set_title(_short(name), fontsize=7, parse_math=False)
+    if mixtures:
+        for axes, name in zip(sheet[len(views)], reversed(names), strict=True):
+            axes.set_title(_short(name), fontsize=7, parse_math=False)
     for axes_row, (label, images, mixture) in zip(sheet, rows, strict=True):
         for axes, image in zip(axes_row, images, strict=True):
             axes.imshow(_pixels(image), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
@@ -111,6 +125,10 @@ def draw_views(views: Sequence[Tensor], out: str | Path, mixtures: Sequence[Mixt
         axes_row[0].set_ylabel(label, rotation=0, ha='right', va='center')
     with atomic_path(out) as path:
         figure.savefig(path, dpi=120)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f'…{name[1 - _LONGEST :]}'
 
 
 def _pixels(image: Tensor) -> np.ndarray:
