@@ -17,7 +17,10 @@ from unmix.registry import MODELS
 from unmix.utils.names import few, shown
 from unmix.utils.sizes import LEAST_STEPS, SMALL, Sizes, batch_sizes, epochs_for
 
-METHODS = ('moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc')
+METHODS = (
+    *('moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc'),
+    *('simsiam', 'vicreg', 'barlow-twins', 'moco-v3', 'nnclr', 'dino', 'lejepa'),
+)
 MIXTURES = {'none': None, 'global': 1.0, 'region': 0.0, 'both': 0.5}  # share of global mixtures
 START = 30  # seconds that a run takes beside its steps: imports, pictures, linear classifiers
 EVALUATIONS = 4  # during the training, in about equal parts
