@@ -62,6 +62,16 @@ def recipe_of(converted: Converted, to: str) -> Recipe | None:
     return Recipe(to, config, converted.networks['']['backbone'])
 
 
+def fits(converted: Converted, to: str) -> bool:
+    """Return whether a family has a network for the backbone."""
+    try:
+        if recipe_of(converted, to) is None:
+            _check_backbone(converted.model['backbone'], find_family(to))
+    except ValueError:
+        return False
+    return True
+
+
 def _no_place(name: str, tensors: list[str]) -> str:
     parts = ', '.join(dict.fromkeys(tensor.partition('.')[0] for tensor in tensors))
     return (
@@ -157,11 +167,11 @@ def _prove(result: Converted, written: Mapping[str, Tensor], file: Path, target:
         backbone: Any = networks['backbone']
         subject = f'backbone.network here, and {target} in {name}'
         side = side_of(config, backbone)
-        return (compare(_own_pool(backbone), theirs, backbone.in_channels, subject, str(target), size=side),)
+        return (compare(own_pool(backbone), theirs, backbone.in_channels, subject, str(target), size=side),)
     return (compare(nn.Sequential(*networks.values()), theirs, 3, subject, str(target)),)
 
 
-def _own_pool(backbone: Any) -> nn.Module:
+def own_pool(backbone: Any) -> nn.Module:
     """Return a copy of a library's network as a backbone, with the features that the library itself pools."""
     copied = copy.deepcopy(backbone)
     copied.pool = None
