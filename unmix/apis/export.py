@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def write_folder(converted: Converted, target: Path, preprocessor: Mapping[str, 
         (folder / 'config.json').write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
         proof = _prove_folder(folder, result, target)
         shutil.move(folder, target)
-    return Converted(**{**vars(result), 'proofs': (*result.proofs, proof)})
+    return replace(result, proofs=(*converted.proofs, proof))
 
 
 def _prove_folder(folder: Path, result: Converted, target: Path) -> Proof:

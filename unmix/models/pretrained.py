@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 
 # Settings of a backbone that do not change what trained weights compute.
-_OF_THE_TRAINING = {'init_cfg', 'num_splits', 'zero_init_residual'}
+_OF_THE_TRAINING = {'init_cfg', 'num_splits', 'zero_init_residual', 'drop_path', 'freeze_patch_embed', 'channels_last'}
 
 
 def check_backbone(own: Mapping[str, Any], checkpoint: Any, source: str) -> None:
