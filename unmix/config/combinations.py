@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unmix.config.check import arguments, find_type
+from unmix.config.check import arguments, find_type, suggest
 
 # Packages of MMEngine's backends, which are imported only when the training begins.
 PACKAGES = {
@@ -16,6 +16,10 @@ PACKAGES = {
     'NeptuneVisBackend': 'neptune',
     'TensorboardVisBackend': 'tensorboard',
     'WandbVisBackend': 'wandb',
+}
+PARAMWISE = {  # MMEngine's keys, and those of our constructor
+    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
+    *('dcn_offset_lr_mult', 'bypass_duplicate', 'no_decay', 'layer_decay'),
 }
 OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
@@ -88,7 +92,15 @@ def _check_multipliers(wrapper: Mapping[str, Any]) -> None:
     optimizer, paramwise = wrapper.get('optimizer'), wrapper.get('paramwise_cfg') or {}
     if not isinstance(optimizer, Mapping) or not isinstance(paramwise, Mapping):
         return
-    for ending, key in (('decay_mult', 'weight_decay'), ('lr_mult', 'lr')):
+    if wrapper.get('constructor') in (None, 'DefaultOptimWrapperConstructor'):
+        for name in paramwise.keys() - PARAMWISE - {'_delete_'}:
+            raise ValueError(
+                f'optim_wrapper.paramwise_cfg.{name}: the config has no such key. {suggest(str(name), PARAMWISE)}'
+            )
+    for ending, key in (
+        *(('decay_mult', 'weight_decay'), ('no_decay', 'weight_decay')),
+        *(('lr_mult', 'lr'), ('layer_decay', 'lr')),
+    ):
         places = [place for place in _keys(paramwise) if place.endswith(ending)]
         if places and optimizer.get(key) is None:
             function, _ = find_type(optimizer.get('type'))

@@ -3,8 +3,8 @@
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from mmengine.model import BaseModule
@@ -57,10 +57,10 @@ class LibraryBackbone(Guarded, BaseModule):
             or its patches do not divide the images.
     """
 
-    library: str
-    size_key: str
-    drop_path_key: str
-    keys: dict[str, str]  # of the library that model_args cannot have -> what to set instead
+    library: ClassVar[str]
+    listing: ClassVar[str]  # expression that lists the names
+    size_key: ClassVar[str]
+    keys: ClassVar[dict[str, str]]  # of the library that model_args cannot have -> what to set instead
 
     def __init__(
         self,
@@ -111,13 +111,12 @@ class LibraryBackbone(Guarded, BaseModule):
         self._layers: list[nn.Module] | None = None
         self._prepare_patches(freeze_patch_embed, fixed_positions)
         if channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.channels_last)
         self._probe = side or self.native_size()
         self.out_dim = self._width()
+        self._freeze_unused()
 
     # What a library defines.
-
-    listing: str = ''
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -142,6 +141,14 @@ class LibraryBackbone(Guarded, BaseModule):
     @abstractmethod
     def native_size(self) -> int:
         """Return a side of images that the network takes."""
+
+    @abstractmethod
+    def depths(self) -> dict[str, int]:
+        """Return the layer of each parameter of ``network``, from 0, the stem, for layer-wise decay."""
+
+    @abstractmethod
+    def unregularised(self) -> set[str]:
+        """Return the names of tokens, position embeddings and the like in ``network``, which have no weight decay."""
 
     @abstractmethod
     def pooled(self, x: Tensor) -> Tensor:
@@ -193,13 +200,31 @@ class LibraryBackbone(Guarded, BaseModule):
             )
         return int(features.shape[1])
 
-    def _without_values(self, layer: int | None) -> Any:
-        training = self.network.training
-        tensors = {name: x.to('meta') for name, x in [*self.named_parameters(), *self.named_buffers()]}
+    def _freeze_unused(self) -> None:
+        """Freeze parameters on which the features do not depend, such as a norm after another pooling.
+
+        DistributedDataParallel would wait for their gradients.
+        """
+        tensors = {name: p.detach().to('meta').requires_grad_() for name, p in self.named_parameters()}
+        with torch.enable_grad():
+            features = self._without_values(None, tensors)
+            gradients = torch.autograd.grad(features.sum(), list(tensors.values()), allow_unused=True)
+        for parameter, gradient in zip(self.parameters(), gradients, strict=True):
+            if gradient is None:
+                parameter.requires_grad_(False)
+
+    @torch.no_grad()
+    def _meta(self) -> dict[str, Tensor]:
+        return {name: p.to('meta') for name, p in self.named_parameters()}
+
+    def _without_values(self, layer: int | None, parameters: Mapping[str, Tensor] | None = None) -> Any:
+        """Return the result of a forward pass in evaluation mode, of an image without values."""
+        training = self.training
+        tensors = dict(self._meta() if parameters is None else parameters)
+        tensors |= {name: x.to('meta') for name, x in self.named_buffers()}
         image = torch.empty(1, self.in_channels, self._probe, self._probe, device='meta')
         try:
-            with torch.no_grad():
-                return functional_call(self.eval(), tensors, (image,) if layer is None else (image, layer))
+            return functional_call(self.eval(), tensors, (image,) if layer is None else (image, layer))
         finally:
             self.train(training)
 
@@ -286,7 +311,7 @@ def _multiples(size: int, patch: int) -> str:
 
 
 def sine_positions(number: int, dim: int, extra: int = 0) -> Tensor:
-    """Return position embeddings (1, extra + number, dim): sines and cosines of column, then of row; 0 for the extra.
+    """Return position embeddings (1, extra + number, dim): sines and cosines of row, then of column; 0 for the extra.
 
     Frequencies are ``10000^(-4 i / dim)``, i = 0 ... dim / 4 - 1, as in MoCo v3's released code.
 
@@ -296,12 +321,12 @@ def sine_positions(number: int, dim: int, extra: int = 0) -> Tensor:
     side = math.isqrt(number)
     if dim % 4 or side**2 != number:
         raise ValueError(
-            f'backbone.fixed_positions needs a width that 4 divides and as many rows as columns of patches; the network '
-            f'has width {dim} and {number} patches.'
+            'backbone.fixed_positions needs a width that 4 divides, and as many rows as columns of patches; the '
+            f'network has width {dim} and {number} patches.'
         )
     omega = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing='ij')
-    parts = [angle for axis in (column, row) for angle in _waves(axis.flatten().double()[:, None] * omega)]
+    parts = [angle for axis in (row, column) for angle in _waves(axis.flatten().double()[:, None] * omega)]
     return torch.cat([torch.zeros(extra, dim), torch.cat(parts, 1).float()])[None]
 
 

@@ -48,8 +48,8 @@ class TIMMBackbone(LibraryBackbone):
 
     library = 'timm'
     listing = 'timm.list_models()'
-    size_key, drop_path_key = 'img_size', 'drop_path_rate'
-    keys: ClassVar = dict(
+    size_key = 'img_size'
+    keys: ClassVar[dict[str, str]] = dict(
         in_chans='in_channels',
         img_size='img_size',
         dynamic_img_size='dynamic_img_size',
@@ -71,7 +71,7 @@ class TIMMBackbone(LibraryBackbone):
     def build(self, args: dict[str, Any], dynamic: bool, drop_path: float) -> nn.Module:
         """Build the network by ``timm.create_model``."""
         args = args | ({'dynamic_img_size': True} if dynamic else {})
-        args |= {self.drop_path_key: drop_path} if drop_path else {}
+        args |= dict(drop_path_rate=drop_path) if drop_path else {}
         network: nn.Module = import_timm().create_model(
             self.model_name, pretrained=False, num_classes=0, in_chans=self.in_channels, **args
         )
@@ -100,6 +100,18 @@ class TIMMBackbone(LibraryBackbone):
         """Return the side of the images of timm's own weights."""
         config: dict[str, Any] = getattr(self.network, 'pretrained_cfg', None) or {}
         return int((config.get('input_size') or (3, 224, 224))[-1])
+
+    def depths(self) -> dict[str, int]:
+        """Return timm's groups."""
+        from timm.models import group_parameters
+
+        network: Any = self.network
+        return dict(group_parameters(network, network.group_matcher(coarse=False), reverse=True))
+
+    def unregularised(self) -> set[str]:
+        """Return what timm's network lists."""
+        listed = getattr(self.network, 'no_weight_decay', None)
+        return set(listed()) if listed is not None else set()
 
     @property
     def num_layers(self) -> int:

@@ -33,10 +33,10 @@ class TorchVisionBackbone(LibraryBackbone):
              model_args=dict(patch_size=4, num_layers=4, num_heads=4, hidden_dim=64, mlp_dim=256))
 
     The network is built with random weights. torchvision's ViT has neither drop path nor images of several sizes;
-    here it has both: stochastic depth on both branches of a block, at rates that rise in a line from 0 to ``drop_path``,
-    and position embeddings resized by bicubic interpolation, as in timm. Where ``in_channels`` is not 3, the first
-    convolution is drawn anew, normal with variance 1 / fan-in. All other arguments, the attributes and errors:
-    :class:`LibraryBackbone`.
+    here it has both: stochastic depth on both branches of a block, at rates that rise in a line from 0 to
+    ``drop_path``, and position embeddings resized by bicubic interpolation, as in timm. Where ``in_channels`` is not 3,
+    the first convolution is drawn anew, normal with variance 1 / fan-in. All other arguments, the attributes and
+    errors: :class:`LibraryBackbone`.
 
     Args:
         model_name: As for ``torchvision.models.get_model``, whose further arguments are in ``model_args``, or
@@ -45,8 +45,8 @@ class TorchVisionBackbone(LibraryBackbone):
 
     library = 'torchvision'
     listing = 'torchvision.models.list_models(module=torchvision.models)'
-    size_key, drop_path_key = 'image_size', 'stochastic_depth_prob'
-    keys: ClassVar = dict(
+    size_key = 'image_size'
+    keys: ClassVar[dict[str, str]] = dict(
         image_size='img_size',
         dynamic_img_size='dynamic_img_size',
         stochastic_depth_prob='drop_path',
@@ -67,7 +67,7 @@ class TorchVisionBackbone(LibraryBackbone):
         if self.model_name.startswith('vit_'):
             check_patches(args.get('image_size', 224), int(self.model_name.rpartition('_')[2]), self.model_name)
         elif self.model_name != 'VisionTransformer':
-            args = args | ({self.drop_path_key: drop_path} if drop_path else {})
+            args = args | (dict(stochastic_depth_prob=drop_path) if drop_path else {})
             args |= {'dynamic_img_size': True} if dynamic else {}  # torchvision refuses it
         if self.model_name == 'VisionTransformer':
             args = VIT | args
@@ -79,14 +79,14 @@ class TorchVisionBackbone(LibraryBackbone):
         if self.in_channels != 3:
             _replace_stem(network, self.in_channels)
         if isinstance(network, VisionTransformer):
-            network.heads = nn.Identity()  # type: ignore[assignment]
+            network.heads = nn.Identity()
             _add_drop_path(network, drop_path)
             return network
         *_, last = ['', *(name for name, module in network.named_modules() if isinstance(module, nn.Linear))]
         if not last and self.pool is None:
             raise ValueError(
-                f'backbone.model_name is {self.model_name!r}, which has no pooled features (N, D) before its classifier. '
-                "Set backbone.pool='mean', or take another network."
+                f'backbone.model_name is {self.model_name!r}, which has no pooled features (N, D) before its '
+                "classifier. Set backbone.pool='mean', or take another network."
             )
         if last:
             parent, _, name = last.rpartition('.')
@@ -108,6 +108,21 @@ class TorchVisionBackbone(LibraryBackbone):
     def native_size(self) -> int:
         """Return 224, which all networks take."""
         return 224
+
+    def depths(self) -> dict[str, int]:
+        """Return the number of the stage of each parameter; the stem is 0, a norm after the last stage part of it."""
+        numbers = {id(p): i for i, stage in enumerate(self._maps(), start=1) for p in stage.parameters()}
+        found, last = {}, 0
+        for name, parameter in self.network.named_parameters():
+            last = numbers.get(id(parameter), last)
+            found[name] = last
+        order = sorted(set(found.values()))
+        return {name: order.index(number) for name, number in found.items()}
+
+    def unregularised(self) -> set[str]:
+        """Return class token, position embeddings and tables of relative positions."""
+        ends = ('class_token', 'pos_embedding', 'relative_position_bias_table')
+        return {name for name, _ in self.network.named_parameters() if name.endswith(ends)}
 
     def _stages(self) -> list[nn.Module]:
         """Return the modules whose outputs are maps, in their order."""
@@ -173,7 +188,7 @@ class TorchVisionBackbone(LibraryBackbone):
 
 
 def resized_positions(positions: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
-    """Return position embeddings (1, T, D) for a ``grid`` of patches, by bicubic interpolation; ``extra`` come first."""
+    """Return position embeddings (1, T, D) for a ``grid`` of patches, by bicubic interpolation; the ``extra`` stay."""
     old = round((positions.shape[1] - extra) ** 0.5)
     if grid == (old, old):
         return positions
