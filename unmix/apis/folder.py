@@ -202,7 +202,7 @@ def _with_start(plan: Plan, start: Start, work_dir: str, dry_run: bool) -> Plan:
     if not dry_run:
         write_start(start, model.backbone.to_dict(), start_path(work_dir))
     options = plan.options | {f'model.backbone.init_cfg.{k}': v for k, v in init_cfg(work_dir).items()}
-    notes = (*(f'{start.source}: {proof}.' for proof in start.proofs), *plan.notes)
+    notes = (*(f'{proof}.' for proof in start.proofs), *plan.notes)
     return replace(plan, options=options, notes=notes)
 
 

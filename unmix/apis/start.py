@@ -10,11 +10,10 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.runner import FlexibleRunner, Runner
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from unmix.checkpoint.data import Items
 from unmix.converters.start import is_library, read_start, write_start
 from unmix.engine.feature_pictures import draw_seen, look_at_training
 from unmix.registry import MODELS
@@ -23,6 +22,7 @@ from unmix.utils.feature_statistics import effective_rank
 from unmix.utils.files import atomic_path
 from unmix.utils.rng import seeded
 from unmix.visualization.results import CONTROLS
+from unmix.zoo.preparation import image_transform
 
 FILE = Path('start', 'backbone.pth')  # in the work dir, where no checkpoint of the run is looked for
 
@@ -82,7 +82,7 @@ def compare_with_start(runner: Runner | FlexibleRunner) -> None:
     if start is None or not Path(start).is_file() or not is_main_process():
         return
     dataset = runner.train_dataloader.dataset
-    view = _first_view(dataset)
+    view = image_transform(runner.cfg)(Image.new('RGB', (512, 512)))[None].to(torch.uint8)  # for its shape
     ranks: dict[str, float] = {}
     preprocessor = runner.cfg.get('data_preprocessor') or {}
     cfg.setdefault('data_preprocessor', preprocessor)
@@ -123,12 +123,3 @@ def compare_with_start(runner: Runner | FlexibleRunner) -> None:
 def _source(path: str) -> str:
     content = torch.load(path, map_location='cpu', weights_only=True)
     return str(content['meta']['source'])
-
-
-def _first_view(dataset: Any) -> Tensor:
-    """Return the first view of the first image of a training (1, C, H, W)."""
-    item = dataset[Items(dataset).key(0)] if hasattr(Items, 'key') else dataset[0]
-    inputs = item['inputs']
-    while not isinstance(inputs, Tensor):
-        inputs = inputs[0]
-    return inputs[None]

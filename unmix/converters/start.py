@@ -122,20 +122,32 @@ def fetch(library: str, name: str) -> Fetched:
 
     Raises:
         ConnectionError: If it cannot download them.
-        ImportError: If timm is missing.
-        ValueError: If it has no such network, or no weights of it.
     """
     return _fetch_timm(name) if library == 'timm' else _fetch_torchvision(name)
 
 
+def check_name(library: str, name: str) -> None:
+    """Check that a library has a network, and weights of it.
+
+    Raises:
+        ImportError: If timm is missing.
+        ValueError: If it has not.
+    """
+    if library == 'timm':
+        timm = import_timm()
+        listed, weights = timm.list_models(), timm.list_models(pretrained=True)
+        found = name in weights or name in {model.partition('.')[0] for model in weights}
+    else:
+        listed = weights = torchvision.models.list_models(module=torchvision.models)
+        found = name in listed
+    if not found and name.partition('.')[0] not in listed:
+        raise ValueError(f'{library}:{name}: {library} has no such network. {suggest(name, listed)}')
+    if not found:
+        raise ValueError(f'{library}:{name}: {library} has no such weights. timm.list_models(pretrained=True) lists them.')
+
+
 def _fetch_timm(name: str) -> Fetched:
     timm = import_timm()
-    if name.partition('.')[0] not in timm.list_models():
-        raise ValueError(f'--from timm:{name}: timm has no such network. {suggest(name, timm.list_models())}')
-    if name not in timm.list_models(pretrained=True) and name.partition('.')[0] not in {
-        model.partition('.')[0] for model in timm.list_models(pretrained=True)
-    }:
-        raise ValueError(f'--from timm:{name}: timm has no weights of it. timm.list_models(pretrained=True) lists them.')
     cfg = timm.get_pretrained_cfg(name)
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0)
@@ -151,9 +163,6 @@ def _fetch_timm(name: str) -> Fetched:
 
 
 def _fetch_torchvision(name: str) -> Fetched:
-    listed = torchvision.models.list_models(module=torchvision.models)
-    if name not in listed:
-        raise ValueError(f'--from torchvision:{name}: torchvision has no such network. {suggest(name, listed)}')
     weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
         network: nn.Module = torchvision.models.get_model(name, weights=weights)
@@ -171,6 +180,7 @@ def _fetch_torchvision(name: str) -> Fetched:
 
 def _of_library(source: str) -> Start:
     library, _, name = source.partition(':')
+    check_name(library, name)
     fetched = fetch(library, name)
     config, state, proof = _ours(library, name.partition('.')[0], fetched.network, source)
     return Start(source, config, state, fetched.statistics, (proof,))
@@ -186,7 +196,7 @@ def _ours(library: str, name: str, theirs: nn.Module, source: str) -> tuple[dict
     try:
         config = resnet_config(found, ('imagenet',))
         network = build(config, found, source)
-        return config, found, compare(network, copied, config.get('in_channels', 3), f'{source} here and there', source)
+        return config, found, compare(network, copied, config.get('in_channels', 3), f'the network of {source} there, and here', source)
     except ValueError:
         config = library_config(f'{library}:{name}')
     backbone = _built(config, found)
@@ -194,7 +204,7 @@ def _ours(library: str, name: str, theirs: nn.Module, source: str) -> tuple[dict
     check_match(backbone.state_dict(), state, source)
     backbone.load_state_dict(state)
     side = side_of(config, backbone)
-    proof = compare(backbone, copied, backbone.in_channels, f'{source} here and there', source, size=side)
+    proof = compare(backbone, copied, backbone.in_channels, f'the network of {source} there, and here', source, size=side)
     return config, state, proof
 
 
@@ -265,8 +275,8 @@ def check_network(start: Start, config: Mapping[str, Any], key: str = 'model.bac
         given, own = start.backbone.get(name, default), config.get(name, default)
         if given != own and None not in (given, own):
             raise ValueError(
-                f'--from {start.source} has the weights of another network: {name} is {given} there, and {key}.{name} is '
-                f'{own}. Leave {key} to the weights, or give weights of that network.'
+                f'--from {start.source} has the weights of another network: its {name} is {given}, and that of {key} is '
+                f'{own}. Leave out {key}, or give weights of that network.'
             )
         if given != own and name in ('depth', 'model_name'):
             raise ValueError(f'--from {start.source} has the weights of a {start.backbone["type"]}, not of {own}.')
