@@ -33,7 +33,8 @@ SUFFIXES = {
     'mmdet-c4': '.pth',
     'detectron2': '.pkl',
 }
-DESCRIPTION = """Write the backbone of a run for another library. The file is loaded there, and must give the same outputs.
+DESCRIPTION = """Write the backbone of a run for another library. The file is loaded there, and must give the same
+outputs.
 
 %(prog)s work_dirs/NAME --to torchvision
 %(prog)s work_dirs/NAME --to onnx --out backbone.onnx

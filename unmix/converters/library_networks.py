@@ -101,13 +101,15 @@ class Recipe:
             self.args |= dict(dynamic_img_size=True) if config.get('dynamic_img_size') and self.own else {}
         elif channels != 3:
             raise ValueError(
-                f'torchvision has no network for this backbone: in_channels is {channels}, not 3. Write it as .onnx, or '
-                'for timm. Nothing was written.'
+                f'torchvision has no network for this backbone: in_channels is {channels}, not 3. Write it as .onnx, '
+                'or for timm. Nothing was written.'
             )
 
     def _vit(self, network: Any, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         state = network.state_dict()
-        timm_names = state if self.library == 'torchvision' else rename_in(state, VIT, ())[0] if _is_vit(network) else {}
+        timm_names = (
+            state if self.library == 'torchvision' else rename_in(state, VIT, ())[0] if _is_vit(network) else {}
+        )
         vit = vit_config(timm_names)
         if vit is None:
             raise ValueError(

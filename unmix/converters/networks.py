@@ -77,7 +77,7 @@ def backbone_config(
     if any(name.startswith('network.') for name in state):
         if written is None or library_of(written) is None:
             raise ValueError(
-                f"{source} has a network of timm or torchvision, and no meta.model that says which. Give a checkpoint "
+                f'{source} has a network of timm or torchvision, and no meta.model that says which. Give a checkpoint '
                 'of a training, which has it.'
             )
         return {key: value for key, value in written.items() if key not in ('init_cfg', 'drop_path')}

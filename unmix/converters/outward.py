@@ -99,7 +99,8 @@ def _check_backbone(config: Mapping[str, Any], family: Family) -> None:
     if wrong:
         raise ValueError(
             f'{family.name} has no network for this backbone: {"; ".join(wrong)}. Write it as .onnx, or keep the names '
-            'of this package by --to unmix (unmix export: --to safetensors): both hold every backbone. Nothing was written.'
+            'of this package by --to unmix (unmix export: --to safetensors): both hold every backbone. Nothing was '
+            'written.'
         )
 
 

@@ -143,7 +143,9 @@ def check_name(library: str, name: str) -> None:
     if not found and name.partition('.')[0] not in listed:
         raise ValueError(f'{library}:{name}: {library} has no such network. {suggest(name, listed)}')
     if not found:
-        raise ValueError(f'{library}:{name}: {library} has no such weights. timm.list_models(pretrained=True) lists them.')
+        raise ValueError(
+            f'{library}:{name}: {library} has no such weights. timm.list_models(pretrained=True) lists them.'
+        )
 
 
 def _fetch_timm(name: str) -> Fetched:
@@ -169,8 +171,8 @@ def _fetch_torchvision(name: str) -> Fetched:
     except Exception as error:
         folder = Path(torch.hub.get_dir(), 'checkpoints')
         raise ConnectionError(
-            f'--from torchvision:{name}: torchvision cannot load its weights ({type(error).__name__}: {error}). Without '
-            f'a network: download {weights.url} elsewhere, and put the file into {folder}, or give --from FILE '
+            f'--from torchvision:{name}: torchvision cannot load its weights ({type(error).__name__}: {error}). '
+            f'Without a network: download {weights.url} elsewhere, and put the file into {folder}, or give --from FILE '
             f'--backbone torchvision:{name}.'
         ) from error
     remove_classifier(network)
@@ -196,7 +198,11 @@ def _ours(library: str, name: str, theirs: nn.Module, source: str) -> tuple[dict
     try:
         config = resnet_config(found, ('imagenet',))
         network = build(config, found, source)
-        return config, found, compare(network, copied, config.get('in_channels', 3), f'the network of {source} there, and here', source)
+        return (
+            config,
+            found,
+            compare(network, copied, config.get('in_channels', 3), f'the network of {source} there, and here', source),
+        )
     except ValueError:
         config = library_config(f'{library}:{name}')
     backbone = _built(config, found)
@@ -204,7 +210,9 @@ def _ours(library: str, name: str, theirs: nn.Module, source: str) -> tuple[dict
     check_match(backbone.state_dict(), state, source)
     backbone.load_state_dict(state)
     side = side_of(config, backbone)
-    proof = compare(backbone, copied, backbone.in_channels, f'the network of {source} there, and here', source, size=side)
+    proof = compare(
+        backbone, copied, backbone.in_channels, f'the network of {source} there, and here', source, size=side
+    )
     return config, state, proof
 
 
@@ -240,12 +248,14 @@ def _of_named(content: Any, source: str, network: str) -> Start:
 
 
 def _of_vit(content: Any, source: str) -> Start | None:
-    """Read a plain Vision Transformer by timm's names, as in the files of DeiT, DINO and MoCo v3; None if it is none."""
+    """Read a plain Vision Transformer by timm's names, as in files of DeiT, DINO and MoCo v3; None if it is none."""
     tensors, mark = flat_tensors(content), 'patch_embed.proj.weight'
     places = [name.removesuffix(mark) for name in tensors if name.endswith(mark)]
     if not places:
         return None
-    place = min(places, key=lambda place: min([i for i, x in enumerate(PREFERRED) if x in place], default=len(PREFERRED)))
+    place = min(
+        places, key=lambda place: min([i for i, x in enumerate(PREFERRED) if x in place], default=len(PREFERRED))
+    )
     found = {name: x for name, x in below(tensors, place).items() if not name.startswith(CLASSIFIERS)}
     config = vit_config(found)
     if config is None:
@@ -261,7 +271,9 @@ def _of_vit(content: Any, source: str) -> Start | None:
         theirs: nn.Module = import_timm().create_model(recipe.name, num_classes=0, **recipe.args)
         theirs.load_state_dict(found)
         subject = f'{source} in {recipe} and here'
-        proof = compare(backbone, theirs.double().eval(), backbone.in_channels, subject, source, size=side_of(config, backbone))
+        proof = compare(
+            backbone, theirs.double().eval(), backbone.in_channels, subject, source, size=side_of(config, backbone)
+        )
     return Start(source, config, state, {}, (proof,))
 
 
@@ -275,8 +287,8 @@ def check_network(start: Start, config: Mapping[str, Any], key: str = 'model.bac
         given, own = start.backbone.get(name, default), config.get(name, default)
         if given != own and None not in (given, own):
             raise ValueError(
-                f'--from {start.source} has the weights of another network: its {name} is {given}, and that of {key} is '
-                f'{own}. Leave out {key}, or give weights of that network.'
+                f'--from {start.source} has the weights of another network: its {name} is {given}, and that of {key} '
+                f'is {own}. Leave out {key}, or give weights of that network.'
             )
         if given != own and name in ('depth', 'model_name'):
             raise ValueError(f'--from {start.source} has the weights of a {start.backbone["type"]}, not of {own}.')

@@ -235,7 +235,7 @@ class _Planner:
 
     def view_size(self, images: int) -> int:
         """Return the side of the views."""
-        side, key = self.facts.side, VIEWS
+        side = self.facts.side
         fitting_side = min(max(-(-side // 32) * 32, 32), 224)
         if self.accelerated:
             size = 224 if side >= 160 else fitting_side
@@ -280,9 +280,10 @@ class _Planner:
             return None
         two = 'branch' in self.cfg.model.backbone
         if two != (config['type'] == 'TwoBranch'):
+            given = f'--backbone {name}' if start is None else f'--from {start.source}'
             raise ValueError(
-                f'--method {self.method} has {"two networks, of lightness and of colour" if two else "one network"}, and '
-                f'{name if start is None else f"--from {start.source}"} is {"one" if two else "two"}. Take another method.'
+                f'--method {self.method} has {"two networks, of lightness and of colour" if two else "one network"}, '
+                f'and {given} is {"one" if two else "two"}. Take another method.'
             )
         return MODELS.build(dict(config)) if library_of(config) is not None else None
 
@@ -327,7 +328,11 @@ class _Planner:
             found = start.backbone.get('branch', start.backbone)
             value, reason = found['depth'], f'that of {start.source}'
             place = key.removesuffix('depth')
-            self.options |= {f'{place}{k}': found[k] for k in SETTINGS if k in found and k not in ('type', 'depth') and not (two and k == 'in_channels')}
+            self.options |= {
+                f'{place}{k}': found[k]
+                for k in SETTINGS
+                if k in found and k not in ('type', 'depth') and not (two and k == 'in_channels')
+            }
         elif self.wishes.backbone is not None:
             value, reason = backbone_depth(self.wishes.backbone), 'given'
         depth = int(self.put('network, ResNet-', key, value, reason, '--backbone'))
@@ -354,7 +359,9 @@ class _Planner:
         start, own = self.wishes.start, self.cfg.get('data_preprocessor') or {}
         for key, value in ({} if start is None else start.statistics).items():
             if len(value) == len(own.get(key) or ()):
-                self.put(f'{key} of the images', f'data_preprocessor.{key}', value, f'that of {start.source}')
+                self.put(
+                    f'{key} of the images', f'data_preprocessor.{key}', value, 'that of the weights it starts from'
+                )
 
     def head(self) -> Any:
         """Build the head, without memory, with the sizes that it has on many images."""
@@ -424,14 +431,15 @@ class _Planner:
         optimizer = self.cfg.optim_wrapper.optimizer
         own, at = self.base.optim_wrapper.optimizer.lr, self.base.train_dataloader.batch_size
         place = 'optim_wrapper.optimizer'
-        if self.network is not None and not any(isinstance(x, nn.BatchNorm2d) for x in self.network.modules()):
-            if place not in self.given and f'{place}.type' not in self.given:
-                optimizer, own, at = ConfigDict(TRANSFORMER), TRANSFORMER['lr'], 256
-                self.options[f'{place}._delete_'] = True
-                self.options |= {f'{place}.{key}': value for key, value in TRANSFORMER.items()}
-                self.options['optim_wrapper.paramwise_cfg'] = dict(flat_decay_mult=0.0)
-                reason = 'a network without BatchNorm; no decay of norms and biases'
-                self.rows.append(Row('optimiser', optimizer.type, reason, f'{place}.type'))
+        layers = [] if self.network is None else self.network.modules()
+        plain = self.network is not None and not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+        if plain and not {place, f'{place}.type'} & self.given.keys():
+            optimizer, own, at = ConfigDict(TRANSFORMER), TRANSFORMER['lr'], 256
+            self.options[f'{place}._delete_'] = True
+            self.options |= {f'{place}.{key}': value for key, value in TRANSFORMER.items()}
+            self.options['optim_wrapper.paramwise_cfg'] = dict(flat_decay_mult=0.0)
+            reason = 'a network without BatchNorm; no decay of norms and biases'
+            self.rows.append(Row('optimiser', optimizer.type, reason, f'{place}.type'))
         share = 1.0 if self.wishes.start is None else CONTINUED
         lr, reason = float(f'{share * own * total / at:.6g}'), f'{own:g} for a batch of {at}, in proportion'
         if share < 1:

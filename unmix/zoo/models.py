@@ -20,7 +20,6 @@ from unmix.zoo.index import find_model
 from unmix.zoo.preparation import image_transform
 from unmix.zoo.weights import download
 
-
 OTHERS = ('.safetensors', '.pkl')  # files that no training here writes
 # Mean and std of torchvision's networks, in units of 0 to 255.
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
