@@ -199,7 +199,7 @@ def test_a_training_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.slow
 def test_a_training_that_starts_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are one more control of the test, and are compared by RankMe and neighbours; the work dir has all it needs."""
+    """They are one more control, and are compared by RankMe and neighbours; the work dir has all it needs."""
     data, out, start = make(tmp_path / 'images'), tmp_path / 'out', tmp_path / 'a.pth'
     torch.save(torchvision.models.resnet18().state_dict(), start)
     run('--data', data, '--from', start, '--out', out, '--minutes', 2, *SMALL)

@@ -250,12 +250,12 @@ def test_a_training_that_starts_from_weights_is_slower() -> None:
     assert plan.options[lr] == pytest.approx(plain.options[lr] / 10)
     model = plan.config().model
     assert (model.backbone.depth, model.backbone.num_splits, model.neck.in_dim) == (34, 4, 512)
-    assert plan.config().data_preprocessor.mean == [127.5] * 3
+    assert model.data_preprocessor.mean == [127.5] * 3
     reasons = {row.name: row.reason for row in plan.rows}
     assert 'so that the weights it starts from are kept' in reasons['learning rate']
     assert 'as many as from random weights' in reasons['epochs']
+    wishes = Wishes(backbone='resnet18', start=start(type='ResNet', depth=34))
     with pytest.raises(ValueError, match='its depth is 34, and that of --backbone resnet18 is 18'):
-        wishes = Wishes(backbone='resnet18', start=start(type='ResNet', depth=34))
         make_plan(facts(500), MACHINES['1 CPU'], wishes)
     with pytest.raises(ValueError, match=r'--method cmc has two networks, .* and --from weights\.pth is one'):
         make_plan(facts(500), MACHINES['1 CPU'], Wishes('cmc', start=start(type='ResNet', depth=18)))

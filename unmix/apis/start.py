@@ -84,8 +84,6 @@ def compare_with_start(runner: Runner | FlexibleRunner) -> None:
     dataset = runner.train_dataloader.dataset
     view = image_transform(runner.cfg)(Image.new('RGB', (512, 512)))[None].to(torch.uint8)  # for its shape
     ranks: dict[str, float] = {}
-    preprocessor = runner.cfg.get('data_preprocessor') or {}
-    cfg.setdefault('data_preprocessor', preprocessor)
 
     def build(without: bool) -> Any:
         part = copy.deepcopy(cfg)

@@ -356,12 +356,12 @@ class _Planner:
 
     def statistics(self) -> None:
         """Set mean and std of the images to those of the weights that the training starts from, if they are known."""
-        start, own = self.wishes.start, self.cfg.get('data_preprocessor') or {}
-        for key, value in ({} if start is None else start.statistics).items():
+        start, own = self.wishes.start, self.cfg.model.get('data_preprocessor') or {}
+        if start is None:
+            return
+        for key, value in start.statistics.items():
             if len(value) == len(own.get(key) or ()):
-                self.put(
-                    f'{key} of the images', f'data_preprocessor.{key}', value, 'that of the weights it starts from'
-                )
+                self.put(f'{key} of the images', f'model.data_preprocessor.{key}', value, f'that of {start.source}')
 
     def head(self) -> Any:
         """Build the head, without memory, with the sizes that it has on many images."""
