@@ -2,7 +2,8 @@
 
 unmix train quickstart/unmix-dino_digits --cfg-options _base_=unmix::_base_/vit_digits.py
 
-Not for CMC, which has two networks, and PIC, whose recent rows need SGD. Images of 16 px, patches of 4 px, four blocks of width 64: 0.2 million weights.
+Not for CMC, which has two networks, and PIC, whose recent rows need SGD.
+Images of 16 px, patches of 4 px, four blocks of width 64: 0.2 million weights.
 """
 
 # Merged into the config when all is read, as in accelerator.py.

@@ -47,7 +47,7 @@ train_dataloader = dict(
     ),
 )
 
-# bfloat16, where the release has float16. 0.0005 for 256 images; no decay of biases and norms, the others' rises tenfold.
+# bfloat16, where the release has float16. 0.0005 for 256 images; biases and norms have no decay.
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.04),

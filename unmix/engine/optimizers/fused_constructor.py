@@ -1,11 +1,13 @@
 """Fused optimisers where PyTorch has them."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor as MMEngineConstructor
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import SGD, Adam, AdamW
 from torch.utils import _foreach_utils
 
@@ -36,8 +38,8 @@ class FusedConstructor(MMEngineConstructor):
     Parameters of equal settings are then one group.
 
     Raises:
-        ValueError: If ``fused=True`` is given for such an SGD, or ``layer_decay`` for a backbone that does not tell its
-            layers.
+        ValueError: If ``fused=True`` is given for such an SGD, ``layer_decay`` for a backbone that does not tell its
+            layers, or one of these keys with FSDP.
     """
 
     optimizer_cfg: dict[str, Any]
@@ -51,6 +53,8 @@ class FusedConstructor(MMEngineConstructor):
         is_dcn_module: int | float | None = None,
     ) -> None:
         """Add the groups of a module's parameters to ``params``."""
+        if not prefix:
+            _refuse_flat(self.paramwise_cfg, module)
         super().add_params(params, module, prefix, is_dcn_module)
         no_decay, layer_decay = self.paramwise_cfg.get('no_decay'), self.paramwise_cfg.get('layer_decay')
         if prefix or not (no_decay or layer_decay):
@@ -91,6 +95,20 @@ def fused_argument(optimizer: str | type, model: nn.Module) -> dict[str, Any]:
     devices = _foreach_utils._get_fused_kernels_supported_devices()
     fits = all(p.device.type in devices and p.is_floating_point() for p in model.parameters())
     return dict(fused=True) if fits else {}
+
+
+def _refuse_flat(paramwise: Mapping[str, Any], model: nn.Module) -> None:
+    """Refuse settings by the shapes of parameters where FSDP has made all of them flat.
+
+    Raises:
+        ValueError: It names the keys.
+    """
+    keys = [key for key in ('no_decay', 'layer_decay', 'flat_decay_mult') if paramwise.get(key) is not None]
+    if keys and any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
+        raise ValueError(
+            f'optim_wrapper.paramwise_cfg.{keys[0]} needs parameters in their shapes, and strategy.type is '
+            'ShardedStrategy, which makes them flat. Train without strategy, or leave the key out.'
+        )
 
 
 def _tokens(backbone: Any) -> set[int]:
