@@ -210,7 +210,7 @@ def test_labels_are_for_the_evaluation_only() -> None:
 
 
 @pytest.mark.parametrize(('images', 'wishes', 'message'), [
-    (facts(500), Wishes('mocco'), "--method is 'mocco'. Did you mean moco or cmc?"),
+    (facts(500), Wishes('mocco'), "--method is 'mocco'. Did you mean moco or moco-v3 or cmc?"),
     (facts(500), Wishes(mixture='both sides'), '--mixture is'),
     (facts(500), Wishes(backbone='vit'), "--backbone is 'vit'; expected one of resnet8, resnet18"),
     (facts(500, modes=(('L', 5),)), Wishes('cmc'), 'the images are grey'),
@@ -261,25 +261,24 @@ def test_a_training_that_starts_from_weights_is_slower() -> None:
         make_plan(facts(500), MACHINES['1 CPU'], Wishes('cmc', start=start(type='ResNet', depth=18)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('by', ['backbone', 'start'])
-def test_a_network_of_a_library(by: str) -> None:
+def test_a_network_of_a_library() -> None:
     """Views in whole patches, AdamW, no groups of BatchNorm; what the user gives stays."""
-    config = dict(type='TorchVisionBackbone', model_name='vit_b_16')
-    wishes = (
-        Wishes('moco', backbone='torchvision:vit_b_16') if by == 'backbone' else Wishes('moco', start=start(**config))
-    )
+    args = dict(patch_size=16, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=32)
+    config = dict(type='TorchVisionBackbone', model_name='VisionTransformer', model_args=args)
+    wishes = Wishes('moco', start=start(**config))
     plan = make_plan(facts(500, side=40), MACHINES['1 CPU'], wishes)
     cfg = plan.config()
     assert cfg.model.backbone.to_dict() == dict(config, img_size=64)
-    assert cfg.model.neck.in_dim == 768
+    assert cfg.model.neck.in_dim == 32
     assert cfg.optim_wrapper.optimizer.type == 'AdamW'
     assert 'momentum' not in cfg.optim_wrapper.optimizer
-    share = 1.0 if by == 'backbone' else 0.1
-    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(share * 5e-4 * plan.batch / 256)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.1 * 5e-4 * plan.batch / 256)
     given = {'optim_wrapper.optimizer.lr': 0.5, 'train_dataloader.dataset.pipeline.transforms.0.size': 96}
     cfg = make_plan(facts(500), MACHINES['1 CPU'], replace(wishes, given=given)).config()
     assert (cfg.optim_wrapper.optimizer.lr, cfg.model.backbone.img_size) == (0.5, 96)
+    cfg = make_plan(facts(500), MACHINES['1 CPU'], Wishes('byol', backbone='torchvision:shufflenet_v2_x0_5')).config()
+    assert cfg.model.backbone.to_dict() == dict(type='TorchVisionBackbone', model_name='shufflenet_v2_x0_5')
+    assert (cfg.model.neck.in_dim, cfg.optim_wrapper.optimizer.type) == (1024, 'SGD')
 
 
 def test_the_method_follows_the_machine() -> None:
