@@ -100,7 +100,7 @@ def test_the_plan_is_printed(form: str, tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.usefixtures('known_pace')
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--data', 'lost'], 'there is no folder'),
-    (['--data', 'images', '--method', 'simcrl'], "--method is 'simcrl'. Did you mean simclr?"),
+    (['--data', 'images', '--method', 'simcrl'], "--method is 'simcrl'. Did you mean simclr or vicreg?"),
     (['--data', 'images', '--minutes', '0'], '--minutes is 0; expected a time above 0'),
     (['moco_digits', '--data', 'images'], '--data goes with --method, or with the recipe of a folder'),
     (['moco_digits', '--method', 'byol', '--minutes', '3'], '--method and --minutes: only for a training on a folder'),
