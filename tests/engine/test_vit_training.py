@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from unmix.apis import build_runner, load_config
+from unmix.config import config_root
 from unmix.datasets import ArrayDataset
 from unmix.engine.runner import _for_console
 from unmix.engine.schedulers import CosineWeightDecay
@@ -206,3 +207,22 @@ def test_the_terminal_has_no_line_of_each_parameter() -> None:
     for line in [*lines, 'another one']:
         record = logging.LogRecord('mmengine', logging.WARNING, 'x', 1, line, None, None)
         assert _for_console(record) is (line not in lines)
+
+
+DIGITS = sorted(path.stem for path in config_root().glob('quickstart/*_digits.py'))
+
+
+@pytest.mark.slow
+def test_the_small_vit_takes_the_place_of_the_resnet() -> None:
+    """The dimension of the necks fits; the option and a file with two bases give one config."""
+    for name in DIGITS:
+        if 'cmc' in name or 'pic' in name:
+            continue
+        cfg = load_config(f'quickstart/{name}', {'_base_': 'unmix::_base_/vit_digits.py'})
+        with torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        assert model.backbone.out_dim == 64, name
+        assert model.backbone.model_name == 'VisionTransformer'
+        assert cfg.model.neck.in_dim == 64, name
+        assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+        assert 'overlay' not in cfg
