@@ -47,6 +47,7 @@ class NCEHead(InstanceHead):
         ValueError: If an argument is out of its range.
     """
 
+    remembers_queries = True
     num_banks = 1
     num_instances: int
 

@@ -34,6 +34,7 @@ class NNCLRHead(InfoNCEHead):
         temperature: As in :class:`InfoNCEHead`.
     """
 
+    remembers_queries = True
     method = 'NNCLR'
     unit_length = False  # the predictor gets projections as they are
     chance_loss = None  # ln(G), of the G images of a batch, which the head does not know

@@ -26,6 +26,8 @@ class QueueNCEHead(InfoNCEHead):
         **kwargs: As in :class:`InfoNCEHead`.
     """
 
+    remembers_queries = True  # for Z
+
     def __init__(self, num_instances: int, truncate: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.contrast = build_contrast('nce', num_instances, truncate)
