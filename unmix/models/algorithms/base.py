@@ -210,8 +210,11 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         """
         query, partners = queries[MIXTURE], self.partners
         shared = self.head.shared(query)
-        turned, shared_turned = partners.turn(query), None if shared is None else partners.turn(shared)
-        return [self.both_terms((query, own, shared), (turned, others, shared_turned)) for own, others in targets]
+        turned = partners.turn(query)
+        return [
+            self.both_terms((query, own, shared), (turned, others, None if shared is None else partners.turn(shared)))
+            for own, others in targets
+        ]
 
     def both_terms(self, straight: tuple[Any, ...], turned: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """Return the terms of a mixture against its own target and its partner's, as :class:`UnMix` weights them.
