@@ -211,22 +211,24 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         query, partners = queries[MIXTURE], self.partners
         shared = self.head.shared(query)
         turned = partners.turn(query)
-        return [
-            self.both_terms((query, own, shared), (turned, others, None if shared is None else partners.turn(shared)))
-            for own, others in targets
-        ]
+        return [self.both_terms((query, own), (turned, others), shared) for own, others in targets]
 
-    def both_terms(self, straight: tuple[Any, ...], turned: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        """Return the terms of a mixture against its own target and its partner's, as :class:`UnMix` weights them.
+    def both_terms(
+        self, straight: tuple[Tensor, Any], turned: tuple[Tensor, Any], shared: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the terms of mixtures against their own targets and their partners', as :class:`UnMix` weights them.
 
         Args:
-            straight: Arguments of ``head.terms``, with the mixtures in their order.
-            turned: The same with the mixtures in the order of ``self.partners.turn``.
+            straight: Query and target, with the mixtures in their order.
+            turned: Query and target, with the mixtures in the order of ``self.partners.turn``.
+            shared: Of the first query, if that is of the mixtures; None: not computed.
         """
         assert self.unmix is not None
-        if self.unmix.shares == 'batch':
-            return self.head.terms(*straight), self.head.terms(*turned)
-        return self.head.each(*straight), self.partners.back(self.head.each(*turned))
+        each, partners = self.unmix.shares == 'sample', self.partners
+        loss = self.head.each if each else self.head.terms
+        first = loss(*straight, shared)
+        second = loss(*turned, None if shared is None else partners.turn(shared))
+        return first, partners.back(second) if each else second
 
     # The step.
 
