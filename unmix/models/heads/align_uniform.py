@@ -123,7 +123,8 @@ class AlignUniformHead(InfoNCEHead):
         negatives, far = (self.shared(query) if shared is None else shared).unbind(1)
         terms = {}
         if self.weights['contrast']:
-            terms['contrast'] = contrast(negatives, (query * target).sum(1) / read_temperature(self.temperature))
+            positive = (query * target).sum(1) / read_temperature(self.temperature)
+            terms['contrast'] = contrast(negatives, positive).mean()
         if self.weights['align']:
             terms['align'] = align(query, target, self.alpha)
         if self.weights['uniform']:

@@ -101,7 +101,7 @@ class WMSEHead(CosineHead):
         if size % self.sub_batch:
             raise ValueError(
                 f'A batch of {size} (all ranks) cannot be cut into sub-batches of head.sub_batch={self.sub_batch}. '
-                'Set train_dataloader.batch_size to a multiple of it.'
+                "Set train_dataloader.batch_size to a multiple of it, with model.unmix.pairs='once' of twice as much."
             )
         permutations = to_device(self.permutations(size), query.device)
         return super().forward(self.whiten(queries, permutations), self.whiten(targets, permutations))
