@@ -148,12 +148,13 @@ class UnMix(BaseModule):
         shares: list[float] = []
         for crop in crops:
             size = (int(crop.shape[-2]), int(crop.shape[-1]))
+            images, others = partners.first(crop), partners.second(crop)
             if params is None:
                 params = self.mixing.draw(rng, size)
             else:
                 wanted = shares[-1] if self.lam_policy == 'chained' else None
                 params = self.mixing.draw_again(rng, size, params, wanted)
-            mixture, share = self.mixing.apply(partners.first(crop), partners.second(crop), params)
+            mixture, share = self.mixing.apply(images, others, params)
             mixed.append(self._scaled(mixture))
             shares.append(share)
         if isinstance(view, Tensor):

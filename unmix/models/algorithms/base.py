@@ -275,9 +275,10 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         query_views: dict[View, Any] = {i: views[i] for i in self.query_views}
         if self.unmix is not None and self.unmix.due(self.step.count):
             mixture, lam = self.mix(views)
-            query_views = {0: views[0], MIXTURE: mixture} | query_views
             if self.unmix.replace:
-                del query_views[0]
+                query_views = {i: view for i, view in query_views.items() if i != 0} | {MIXTURE: mixture}
+            else:
+                query_views = {0: views[0], MIXTURE: mixture} | query_views
         queries = self.encode_all(query_views)
         targets = self.encode_targets(views, queries, index)
         losses = self._losses(mixture, lam, queries, targets)

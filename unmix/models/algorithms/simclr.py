@@ -68,7 +68,7 @@ class SimCLR(BaseAlgorithm):
         if not self.joint_neck:
             return super().encode_all(views)
         features = {name: self.backbone(view) for name, view in views.items()}
-        if 0 not in features:
+        if 0 not in views:
             return self.project_jointly(features)  # the mixture is in the place of view 0
         mixture = features.pop(MIXTURE, None)
         queries = self.project_jointly(features)

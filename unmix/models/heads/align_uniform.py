@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unmix.models.functional import bank_lse
 from unmix.models.functional.precision import full_precision
+from unmix.models.heads.base import BaseHead
 from unmix.models.heads.info_nce import InfoNCEHead, contrast
 from unmix.models.layers import Temperature, read_temperature
 from unmix.registry import MODELS
@@ -66,6 +67,7 @@ class AlignUniformHead(InfoNCEHead):
     """
 
     method = 'MoCo align-uniform'
+    each = BaseHead.each  # uniformity is of all pairs of samples
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unmix.models.functional.precision import full_precision
+from unmix.models.heads.base import BaseHead
 from unmix.models.heads.cosine import CosineHead
 from unmix.models.layers.whitening import covariance, whiten
 from unmix.registry import MODELS
@@ -37,6 +38,7 @@ class WMSEHead(CosineHead):
 
     unit_length = False  # whitening needs the length
     pools_ranks = True
+    each = BaseHead.each  # sub-batches are whitened together
 
     def __init__(
         self,
