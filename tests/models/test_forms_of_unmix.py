@@ -1,4 +1,7 @@
-"""i-Mix and MoCoMix are configs of Un-Mix: each against its published step, written as loops over samples."""
+"""Forms of Un-Mix: i-Mix and MoCoMix against their published steps, as loops over samples; steps, sizes, refusals.
+
+The contract test holds the forms of every method to their equation.
+"""
 
 from functools import partial
 
@@ -9,6 +12,7 @@ from algorithms_under_test import METHODS
 from unmix.config import load_config
 from unmix.mixing import CutMix, Mixup, UnMix
 from unmix.testing.method import MethodUnderTest, record
+from unmix.utils.clock import Clock
 from unmix.utils.rng import generator
 
 
@@ -63,11 +67,21 @@ def test_mocomix_is_its_published_step():
         return softmax_loss(query, [key, *model.head.queue.features], 0, 0.2) / 6
 
     expected = [
-        lam * loss(m, keys[n]) + (1 - lam) * loss(m, keys[k]) for n, (m, k) in enumerate(zip(mixed, partners, strict=True))
+        lam * loss(m, keys[n]) + (1 - lam) * loss(m, keys[k])
+        for n, (m, k) in enumerate(zip(mixed, partners, strict=True))
     ]
     torch.testing.assert_close(losses['loss_unmix'], sum(expected), rtol=0, atol=1e-10)
     base = sum(loss(q, k) for q, k in zip(queries, keys, strict=True))
     torch.testing.assert_close(losses['loss_base'], base, rtol=0, atol=1e-10)
+
+
+def test_every_kth_step_is_that_of_the_clock(monkeypatch):
+    """A resumed run, whose model has counted no steps, mixes where the uninterrupted one does."""
+    method = METHODS['moco-v2']
+    for iteration in range(6, 10):
+        monkeypatch.setattr('unmix.models.algorithms.base.read_clock', lambda i=iteration: Clock(0, i, 20, 2, 0))
+        losses = method.build(dict(type='UnMix', every=3)).loss(method.views())
+        assert ('loss_unmix' in losses) == (iteration in (6, 9))
 
 
 def test_folded_shares_are_the_larger_ones():
