@@ -2,8 +2,8 @@
 
 bash tools/dist_train.sh configs/relatives/mocomix_resnet50_8xb32-coslr-200e_in1k.py 8
 
-Source: https://github.com/Westlake-AI/openmixup (MoCoMix with cross_view_ssl=True, alpha 2). There the permutation is of
-the images of all GPUs and leaves none in its place; here each GPU permutes its own. Nothing is published; ours not
+Source: https://github.com/Westlake-AI/openmixup (MoCoMix with cross_view_ssl=True, alpha 2). There the permutation is
+of the images of all GPUs and leaves none in its place; here each GPU permutes its own. Nothing is published; ours not
 measured.
 """
 
