@@ -437,8 +437,8 @@ class _Planner:
             optimizer, own, at = ConfigDict(TRANSFORMER), TRANSFORMER['lr'], 256
             self.options[f'{place}._delete_'] = True
             self.options |= {f'{place}.{key}': value for key, value in TRANSFORMER.items()}
-            self.options['optim_wrapper.paramwise_cfg'] = dict(flat_decay_mult=0.0)
-            reason = 'a network without BatchNorm; no decay of norms and biases'
+            self.options['optim_wrapper.paramwise_cfg'] = dict(no_decay=True)
+            reason = 'a network without BatchNorm; no decay of norms, biases and tokens'
             self.rows.append(Row('optimiser', optimizer.type, reason, f'{place}.type'))
         share = 1.0 if self.wishes.start is None else CONTINUED
         lr, reason = float(f'{share * own * total / at:.6g}'), f'{own:g} for a batch of {at}, in proportion'

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from functools import reduce
 from itertools import chain
 from operator import add
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,7 +27,6 @@ from unmix.utils.rng import generator
 View = int | str  # views are counted from 0; the mixture, and what is encoded beside it, have names
 Features = dict[View, Tensor]
 MIXTURE: View = 'mixture'
-EMPTY: Mapping[View, Tensor] = MappingProxyType({})
 
 
 def beside_mixture(view: int) -> View:
@@ -315,7 +313,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         lam: float | Tensor,
         queries: Mapping[View, Tensor],
         prepared: Mapping[View, Any],
-        targets: Mapping[View, Tensor] = EMPTY,
+        targets: Mapping[View, Tensor],
     ) -> Tensor:
         """Un-Mix over :attr:`mixture_pairs`: the mixture as query of targets, in some methods also as target.
 
