@@ -35,7 +35,7 @@ NAMES = {'moco': 'MoCo', 'moco-align-uniform': 'MoCo, alignment and uniformity',
          'dino': 'DINO', 'lejepa': 'LeJEPA', 'simsiam': 'SimSiam'}  # fmt: skip
 COLUMNS = {'plain': 'plain', 'equal': 'plain, equal compute', 'full': 'Un-Mix', 'once': "`pairs='once'`",
            'every': '`every=2`', 'replace': '`replace=True`', 'size': '`size`'}  # fmt: skip
-OPEN = {'.md': r'<!-- results: (?P<name>[^>\n]*?) -->', '.yml': r'(?P<indent> *)# results: (?P<name>.*)\n'}
+OPEN = {'.md': r'<!-- results: (?P<name>[^>\n]*?) -->', '.yml': r'(?P<indent> *)# results: (?P<name>[^\n]*)\n'}
 CLOSE = {'.md': '<!-- /results -->', '.yml': ' *# /results'}
 Json = dict[str, Any]
 
@@ -109,10 +109,7 @@ class Estimate:
 
 
 def estimate(arm: Json, metric: str) -> Estimate:
-    """Return mean and interval of a cell; of old tables only these are known, not the values."""
-    if 'summary' in arm:
-        mean, half = arm['summary'][metric]
-        return Estimate(mean, half, arm['n'])
+    """Return mean and interval of a cell."""
     return Estimate.of(arm['top1'].get(metric, []))
 
 
@@ -263,17 +260,28 @@ def minus(content: Json, row: str, column: str, other: str, metric: str) -> str:
 
 def rows(content: Json) -> str:
     """Table of a file that is one already: ``head`` and ``rows``."""
-    return markdown(
-        content['head'], [[cell if isinstance(cell, str) else f'{cell:.1f}' for cell in row] for row in content['rows']]
-    )
+    return markdown(content['head'], [[cell(item) for item in row] for row in content['rows']])
 
 
-def metrics(content: Json, row: str) -> str:
+def cell(item: str | float | list[Any]) -> str:
+    """Return a text as it is, a number, [mean, half of the interval, '+' for a difference] or [mean, [values]]."""
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, list):
+        return f'{item:.1f}'
+    mean, spread, *sign = item
+    if isinstance(spread, list):
+        return f'{mean:.1f} ({", ".join(f"{value:.1f}" for value in spread)})'
+    text = f'{mean:+.1f}' if sign else f'{mean:.1f}'
+    return text if spread is None else f'{text} ± {spread:.1f}'
+
+
+def metrics(content: Json, row: str, column: str) -> str:
     """Lines of a metafile: accuracies of a cell, one seed, with two decimals."""
     names = {'knn': 'kNN Top 1 Accuracy', 'linear': 'Linear Top 1 Accuracy',
              'classifier': 'Linear Classifier Top 1 Accuracy'}  # fmt: skip
-    arm = arm_of(content, row, 'published weights')
-    return '\n'.join(f'{names[metric]}: {found[0]:.2f}' for metric, found in arm['top1'].items())
+    arm = arm_of(content, row, column)
+    return '\n'.join(f'{names[metric]}: {found[0]:.2f}' for metric, found in arm['top1'].items() if metric in names)
 
 
 REGIONS: dict[str, Callable[..., str]] = {
