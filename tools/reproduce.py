@@ -50,8 +50,13 @@ RATES = {'moco': 0.05, 'moco-align-uniform': 0.05, 'simclr': 0.1, 'byol': 0.1, '
          'moco-v3': 0.1, 'nnclr': 0.1, 'dino': 0.002, 'lejepa': 0.002, 'simsiam': 0.1}  # fmt: skip
 FACTORS = (1.0, 0.5, 2.0)
 PROBS = (0.0, 0.5, 1.0)  # of the global mixture; chosen for MoCo, used for all
-# Forms of Un-Mix that cost less, as changes of its config.
-CHEAPER: dict[str, dict[str, Any]] = {}
+SIZES = (0.75, 0.5, 0.875)  # of mixtures at lower resolution; chosen for MoCo, used for all
+# Forms of Un-Mix that cost less, as changes of its config; besides mixtures at the best of SIZES.
+CHEAPER: dict[str, dict[str, Any]] = {
+    'once': {'model.unmix.pairs': 'once'},
+    'every': {'model.unmix.every': 2},
+    'replace': {'model.unmix.replace': True},
+}
 DECIDING = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'num_threads',
             'test_dataloader', 'test_cfg', 'test_evaluator')  # fmt: skip
 
@@ -94,19 +99,16 @@ def digits(method: str, mixed: bool = False) -> str:
 
 
 def tune(score: Callable[[Arm], float | None]) -> Iterator[Arm]:
-    """Learning rates of the plain methods, and MoCo's probability of global mixtures, on the validation writers.
+    """Learning rates of the plain methods, and MoCo's kind and size of mixtures, on the validation writers.
 
-    Nothing is tuned for Un-Mix but this probability; it takes the learning rate of the plain method.
+    Nothing is tuned for Un-Mix but the probability of global mixtures, and the size where mixtures are smaller. It
+    takes the learning rate of the plain method.
     """
     for method in NEW + OLD:
-        cfg = load_config(digits(method))
-        options = {'_base_': 'unmix::_base_/digits_val.py', 'train_cfg.val_interval': cfg.train_cfg.max_epochs}
-        if 'num_instances' in cfg.model.head:
-            options['model.head.num_instances'] = 776
 
-        def rated(factor: float, method: str = method, options: dict[str, Any] = options) -> Arm:
+        def rated(factor: float, method: str = method) -> Arm:
             rate = RATES[method] * factor
-            return Arm(method, f'lr {rate:g}', digits(method), options | {'optim_wrapper.optimizer.lr': rate})
+            return on_val(f'lr {rate:g}', method, False, {'optim_wrapper.optimizer.lr': rate})
 
         found = {factor: rated(factor) for factor in FACTORS}
         yield from found.values()
@@ -114,8 +116,18 @@ def tune(score: Callable[[Arm], float | None]) -> Iterator[Arm]:
         if method in NEW and best in (0.5, 2.0):
             yield rated(best * best)
         if method == 'moco':
-            for prob in PROBS:
-                yield Arm(method, f'prob {prob:g}', digits(method, True), options | {'model.unmix.mixing.prob': prob})
+            for key, values in {'mixing.prob': PROBS, 'size': SIZES}.items():
+                for value in values:
+                    yield on_val(f'{key.rpartition(".")[2]} {value:g}', method, True, {f'model.unmix.{key}': value})
+
+
+def on_val(column: str, method: str, mixed: bool, options: Mapping[str, Any]) -> Arm:
+    """Return a method that is trained and evaluated on other writers than those of the tables."""
+    cfg = load_config(digits(method))
+    given = {'_base_': 'unmix::_base_/digits_val.py', 'train_cfg.val_interval': cfg.train_cfg.max_epochs}
+    if 'num_instances' in cfg.model.head:
+        given['model.head.num_instances'] = 776
+    return Arm(method, column, digits(method, mixed), given | dict(options))
 
 
 def best_of(scores: Mapping[Any, float | None]) -> Any:
@@ -132,13 +144,15 @@ def methods() -> Iterator[Arm]:
         yield Arm(method, 'full', digits(method, True), planned=planned)
 
 
-def cost() -> Iterator[Arm]:
+def cost(score: Callable[[Arm], float | None]) -> Iterator[Arm]:
     """Un-Mix and its cheaper forms, and the plain method with as much computation as with Un-Mix."""
+    size = best_of({size: score(on_val(f'size {size:g}', 'moco', True, {'model.unmix.size': size})) for size in SIZES})
+    cheaper = CHEAPER if size is None else CHEAPER | {'size': {'model.unmix.size': size}}
     for method in ('moco', 'simclr', 'byol'):
         yield Arm(method, 'plain', digits(method), planned=16)
         yield equal_compute(method, digits(method), digits(method, True), 16)
         yield Arm(method, 'full', digits(method, True), planned=16)
-        for name, options in CHEAPER.items():
+        for name, options in cheaper.items():
             yield Arm(method, name, digits(method, True), options, planned=16)
 
 
@@ -147,8 +161,7 @@ def fashion() -> Iterator[Arm]:
     plain, mixed = (f'unmix::quickstart/{prefix}moco_fashion-mnist.py' for prefix in ('', 'unmix-'))
     yield equal_compute('moco', plain, mixed, 5)
     yield Arm('moco', 'full', mixed, planned=5)
-    if 'once' in CHEAPER:
-        yield Arm('moco', 'once', mixed, CHEAPER['once'], planned=5)
+    yield Arm('moco', 'once', mixed, CHEAPER['once'], planned=5)
 
 
 def equal_compute(method: str, plain: str, mixed: str, planned: int) -> Arm:
@@ -294,8 +307,8 @@ def collect(table: str, arms: list[Arm], place: Place) -> dict[str, Any]:
 
 def choices_of(arms: list[Arm], place: Place) -> dict[str, Any]:
     """Return what the search has chosen: the value with the highest kNN, of several the one tried first."""
-    before = {'lr': RATES, 'prob': dict(moco=0.0)}
-    names = {'lr': 'learning rate', 'prob': 'share of global mixtures'}
+    before = {'lr': RATES, 'prob': dict(moco=0.0), 'size': dict(moco=1.0)}
+    names = {'lr': 'learning rate', 'prob': 'share of global mixtures', 'size': 'size of smaller mixtures'}
     found: dict[str, Any] = {}
     for arm in arms:
         kind, value = arm.column.split()
@@ -324,7 +337,7 @@ def main() -> None:
     place = Place(args.work_dir, args.threads, args.device)
     failed: set[tuple[str, str, int]] = set()
     while True:  # the values that a search tries last depend on the first ones
-        arms = list(TABLES[args.table](*[place.score][: args.table == 'tune']))
+        arms = list(TABLES[args.table](*[place.score][: args.table in ('tune', 'cost')]))
         chosen = arms
         for key in ('row', 'column'):
             wanted, known = getattr(args, f'{key}s'), list(dict.fromkeys(getattr(arm, key) for arm in arms))

@@ -277,11 +277,13 @@ def cell(item: str | float | list[Any]) -> str:
 
 
 def metrics(content: Json, row: str, column: str) -> str:
-    """Lines of a metafile: accuracies of a cell, one seed, with two decimals."""
+    """Lines of a metafile: accuracies of a cell of one seed, with at most two decimals."""
     names = {'knn': 'kNN Top 1 Accuracy', 'linear': 'Linear Top 1 Accuracy',
              'classifier': 'Linear Classifier Top 1 Accuracy'}  # fmt: skip
     arm = arm_of(content, row, column)
-    return '\n'.join(f'{names[metric]}: {found[0]:.2f}' for metric, found in arm['top1'].items() if metric in names)
+    return '\n'.join(
+        f'{names[metric]}: {round(found[0], 2):g}' for metric, found in arm['top1'].items() if metric in names
+    )
 
 
 REGIONS: dict[str, Callable[..., str]] = {
