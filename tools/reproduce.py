@@ -98,6 +98,12 @@ def digits(method: str, mixed: bool = False) -> str:
     return f'unmix::quickstart/{"unmix-" if mixed else ""}{method}_digits.py'
 
 
+@cache
+def recipe(method: str) -> Any:
+    """Return the config of a plain method on the digits."""
+    return load_config(digits(method))
+
+
 def tune(score: Callable[[Arm], float | None]) -> Iterator[Arm]:
     """Learning rates of the plain methods, and MoCo's kind and size of mixtures, on the validation writers.
 
@@ -123,7 +129,7 @@ def tune(score: Callable[[Arm], float | None]) -> Iterator[Arm]:
 
 def on_val(column: str, method: str, mixed: bool, options: Mapping[str, Any]) -> Arm:
     """Return a method that is trained and evaluated on other writers than those of the tables."""
-    cfg = load_config(digits(method))
+    cfg = recipe(method)
     given = {'_base_': 'unmix::_base_/digits_val.py', 'train_cfg.val_interval': cfg.train_cfg.max_epochs}
     if 'num_instances' in cfg.model.head:
         given['model.head.num_instances'] = 776
