@@ -32,15 +32,15 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch.utils.flop_counter import FlopCounterMode
 
-from results import METRICS, draw, to_csv, to_json, to_markdown
 from unmix.apis import load_config
 from unmix.models.algorithms import DeepClusterV2
 from unmix.registry import MODELS
 
-sys.path.insert(1, str(Path(__file__).resolve().parent / 'benchmarks'))
-from measure import visible
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from tools.benchmarks.measure import visible  # noqa: E402
+from tools.results import METRICS, draw, to_csv, to_json, to_markdown  # noqa: E402
+
 OLD = ['moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc']
 NEW = ['vicreg', 'barlow-twins', 'moco-v3', 'nnclr', 'dino', 'lejepa', 'simsiam']
 # Learning rates before the search, which was fixed before it ran. Twice and half of it are tried; for methods whose
@@ -356,7 +356,7 @@ def main() -> None:
         if args.no_train or not todo:
             break
         with ThreadPoolExecutor(args.jobs) as pool:
-            ended = list(pool.map(lambda run: train(*run, place), todo))
+            ended = list(pool.map(lambda run: train(run[0], run[1], place), todo))
         failed |= {(arm.row, arm.column, seed) for (arm, seed), good in zip(todo, ended, strict=True) if not good}
     content = collect(args.table, arms, place)
     args.results.mkdir(parents=True, exist_ok=True)

@@ -162,7 +162,7 @@ def comparisons(content: Json) -> list[tuple[str, str, str, Estimate, float | No
     ]
     tested = [index for index, (*_, value) in enumerate(found) if value.p is not None]
     # All planned comparisons count, also those without runs: the others do not become more certain by it.
-    raw = [value if (value := found[index][3].p) is not None else 1.0 for index in tested]
+    raw = [1.0 if (p := found[index][3].p) is None else p for index in tested]
     adjusted = dict(zip(tested, holm([*raw, *[1.0] * (len(found) - len(tested))]), strict=False))
     return [(*cell, adjusted.get(index)) for index, cell in enumerate(found)]
 
@@ -170,7 +170,7 @@ def comparisons(content: Json) -> list[tuple[str, str, str, Estimate, float | No
 def accuracies(content: Json) -> str:
     """Table of all cells: seeds and accuracies, raw pixels and random weights first."""
     rows = []
-    for arm in content['arms']:
+    for arm in (arm for arm in content['arms'] if arm['seeds']):
         epochs = '' if arm.get('epochs') is None else f'{arm["epochs"]}'
         cells = [str(estimate(arm, metric)) for metric in METRICS]
         name, column = NAMES.get(arm['row'], arm['row']), COLUMNS.get(arm['column'], arm['column'])
@@ -184,6 +184,8 @@ def methods(content: Json) -> str:
     rows = []
     for row in dict.fromkeys(arm['row'] for arm in content['arms']):
         plain, full = (arm_of(content, row, column) for column in ('plain', 'full'))
+        if not plain['seeds'] and not full['seeds']:
+            continue
         n = seeds_of(plain) if seeds_of(plain) == seeds_of(full) else f'{seeds_of(plain)}, {seeds_of(full)}'
         cells = [str(estimate(arm, metric)) for metric in METRICS for arm in (plain, full)]
         found, p = compared[row]
@@ -197,7 +199,7 @@ def verdicts(content: Json) -> str:
     rows = [
         [NAMES[row], f'{COLUMNS[column]} minus {COLUMNS[minus]}', str(found.n), found.signed,
          'missing' if p is None else f'{p:.2g}', verdict(found, p)]
-        for row, column, minus, found, p in comparisons(content)
+        for row, column, minus, found, p in comparisons(content) if found.n
     ]  # fmt: skip
     return markdown(['method', 'comparison', 'n', 'difference in kNN', 'p, Holm', 'verdict'], rows)
 
@@ -220,26 +222,30 @@ def controls(content: Json) -> str:
 
 
 def missing(content: Json) -> str:
-    """Say which cells of a table have fewer seeds than planned."""
-    lacking = [arm for arm in content['arms'] if len(arm['seeds']) < arm['planned']]
-    if not lacking:
-        return 'No cell is missing.'
-    cells = [
-        f'{NAMES.get(arm["row"], arm["row"])} {COLUMNS.get(arm["column"], arm["column"])} ({seeds_of(arm)})'
-        for arm in lacking
-    ]
-    return f'Missing: {", ".join(cells)}.'
+    """Say which cells of a table have fewer seeds than planned; they are not in the other tables if they have none."""
+    rows: dict[str, dict[str, str]] = {}
+    for arm in content['arms']:
+        rows.setdefault(NAMES.get(arm['row'], arm['row']), {})[COLUMNS.get(arm['column'], arm['column'])] = seeds_of(
+            arm
+        )
+    texts = []
+    for row, cells in rows.items():
+        lacking = {column: seeds for column, seeds in cells.items() if ' of ' in seeds}
+        if len(lacking) == len(cells) > 1 and len(set(lacking.values())) == 1:
+            texts.append(f'{row} ({next(iter(lacking.values()))} each)')
+        elif lacking:
+            texts.append(f'{row} ({", ".join(f"{column} {seeds}" for column, seeds in lacking.items())})')
+    return f'Seeds are missing: {"; ".join(texts)}.' if texts else 'No seed is missing.'
 
 
 def choices(content: Json) -> str:
     """Table of a search: kNN on the validation writers for each value, the chosen one in bold."""
     rows = []
     for row, found in content['choices'].items():
-        cells = []
-        for value, score in found['scores'].items():
-            cell = f'{value}: {"missing" if score is None else f"{score:.1f}"}'
-            cells.append(f'**{cell}**' if value == found['chosen'] else cell)
-        rows.append([found['name'], NAMES[row.partition(' ')[0]], found['before'], ', '.join(cells)])
+        known = {value: f'{value}: {score:.1f}' for value, score in found['scores'].items() if score is not None}
+        cells = [f'**{text}**' if value == found['chosen'] else text for value, text in known.items()]
+        if cells:
+            rows.append([found['name'], NAMES[row.partition(' ')[0]], found['before'], ', '.join(cells)])
     return markdown(['what', 'method', 'before', 'kNN of each value'], rows)
 
 

@@ -18,12 +18,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='module')
 def tools() -> Any:
-    """The modules ``reproduce`` and ``results``; the folder of their scripts is on no path otherwise."""
-    sys.path.insert(0, str(ROOT / 'tools'))
+    """The modules ``reproduce`` and ``results``; their folder is on no path otherwise."""
+    before = list(sys.path)
+    sys.path.insert(0, str(ROOT))
     try:
-        yield importlib.import_module('reproduce'), importlib.import_module('results')
+        yield importlib.import_module('tools.reproduce'), importlib.import_module('tools.results')
     finally:
-        sys.path.remove(str(ROOT / 'tools'))
+        sys.path[:] = before
 
 
 def finished(folder: Path, knn: float) -> None:
@@ -79,7 +80,7 @@ def test_a_table_of_finished_and_missing_runs(
     text = (tmp_path / 'work' / 'methods.md').read_text()
     assert '| MoCo | plain | 150 | 2 of 3 | 92.0 ± 25.4 |' in text
     assert '| MoCo | Un-Mix minus plain | 2 | +2.5 ± 6.4 | 0.13 | not decided |' in text
-    assert 'Missing: MoCo plain (2 of 3), MoCo Un-Mix (2 of 3).' in text
+    assert 'Seeds are missing: MoCo (2 of 3 each).' in text
     lines = list(csv.DictReader((tmp_path / 'work' / 'methods.csv').open()))
     assert [(line['column'], line['seed'], line['knn'], line['commit']) for line in lines[:2]] == [
         ('plain', '0', '90.0', 'c0ffee'), ('plain', '1', '94.0', 'c0ffee')]  # fmt: skip
@@ -175,7 +176,7 @@ def test_estimates_holm_and_verdicts(tools: Any) -> None:
     assert results.holm([0.03, 0.04]) == pytest.approx([0.06, 0.06])
     assert results.verdict(results.Estimate(0.1, 0.19, 9, 0.3), 0.3) == 'equivalent'
     assert results.verdict(results.Estimate(0.1, 0.21, 9, 0.3), 0.3) == 'not decided'
-    assert results.verdict(results.Estimate(-0.2, 0.1, 9, 0.001), 0.01) == 'lower, equivalent'
+    assert results.verdict(results.Estimate(-0.2, 0.09, 9, 0.001), 0.01) == 'lower, equivalent'
     assert results.verdict(results.Estimate(2.0, 0.5, 9, 0.001), 0.001) == 'higher'
     assert results.verdict(results.Estimate(2.0, None, 1), None) == 'not known'
     cells = [dict(seeds=[0, 1, 3], top1=dict(knn=[1.0, 2.0, 9.0])), dict(seeds=[1, 0], top1=dict(knn=[1.0, 1.0]))]
