@@ -43,7 +43,18 @@ CASES = {
     for name, method in UNDER_TEST.items()
 }
 # Heads that see the samples of all ranks, and the mixture as a target; the others are means over samples.
-ONCE = ('moco-align-uniform', 'simclr', 'byol', 'barlow-twins', 'moco-v3', 'nnclr', 'wmse', 'swav', 'pic-sharded')
+ONCE = (
+    'moco-batch',
+    'moco-align-uniform',
+    'simclr',
+    'byol',
+    'barlow-twins',
+    'moco-v3',
+    'nnclr',
+    'wmse',
+    'swav',
+    'pic-sharded',
+)
 CASES |= {f'{name}-once': (UNDER_TEST[name], dict(type='UnMix', pairs='once')) for name in ONCE}
 CASES['simclr-random'] = (UNDER_TEST['simclr'], dict(type='UnMix', partner='random'))
 

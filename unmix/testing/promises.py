@@ -354,7 +354,10 @@ def encoder_commutes_with_reversal(method: MethodUnderTest, unmix: Unmix) -> Non
 
 @promise('unmix')
 def unmix_leaves_the_base_loss_alone(method: MethodUnderTest, unmix: Unmix) -> None:
-    """Un-Mix changes neither loss_base, nor a regulariser, nor the keys of the state dict, nor the head's state."""
+    """Un-Mix changes neither loss_base, nor a regulariser, nor the keys of the state dict, nor the head's state.
+
+    With ``every=2`` it changes nothing at all in the second step.
+    """
     plain, mixed = method.build(), method.build(unmix)
     keys = sorted(plain.state_dict().keys() ^ mixed.state_dict().keys())
     require(not keys, f'{keys} are in one of the state dicts only', 'the same keys', 'Add no state for Un-Mix.')
@@ -380,41 +383,13 @@ def unmix_leaves_the_base_loss_alone(method: MethodUnderTest, unmix: Unmix) -> N
         not moved, f'with Un-Mix head.{", head.".join(moved)} is another one after a step', 'the state as without',
         'Move the head by the clean features only, not by the mixture.',
     )  # fmt: skip
-
-
-@promise('unmix')
-def unmix_is_the_equation(method: MethodUnderTest, unmix: Unmix) -> None:
-    """loss_unmix is the sum over the targets t of lam * head(q, t) + (1 - lam) * head(flip(q), t)."""
-    model = method.build(unmix)
-    assert model.unmix is not None
-    seen, head = record(model), model.head
-    losses = model.loss(method.views(), method.index)
-    lam, query = seen.lam, seen.queries[MIXTURE]
-    # A share for each crop weights the terms of that crop.
-    loss = head if isinstance(lam, float) else lambda q, t: head.terms(q, head.prepare(t))
-    terms = []
-    for i, j in model.mixture_pairs:
-        if i == MIXTURE:
-            target = seen.target_of_mixture(j)
-            terms.append((lam * loss(query, target) + (1 - lam) * loss(query.flip(0), target)).sum())
-        else:
-            target = seen.targets[MIXTURE]
-            terms.append(
-                (lam * loss(seen.queries[i], target) + (1 - lam) * loss(seen.queries[i], target.flip(0))).sum()
-            )
-    expected = model.mixture_weight * model.unmix.loss_weight * torch.stack(terms).sum()
-    off = distance(losses['loss_unmix'], expected)
-    if method.literal_unmix:
-        require(
-            off <= ROUNDING, f'loss_unmix is {losses["loss_unmix"].item()!r}, with lam = {lam}', f'{expected.item()!r}',
-            'Override match_mixture only to save work, and weight the terms in order by lam. If the method departs '
-            'from the equation by design, pass literal_unmix=False.',
-        )  # fmt: skip
-    else:
-        require(
-            off > ROUNDING, 'loss_unmix is the equation', 'another value, since literal_unmix=False',
-            'Leave out literal_unmix.',
-        )  # fmt: skip
+    plain, mixed = method.build(), method.build(dict(unmix or {}, every=2))
+    plain._steps_done = mixed._steps_done = 1  # noqa: SLF001  a Runner tells the number
+    different = differing(method.step(plain), method.step(mixed))
+    require(
+        not different, f'with every=2 {", ".join(different)} of the second step is another one', 'the plain step',
+        'Let nothing but the mixture depend on Un-Mix.',
+    )  # fmt: skip
 
 
 FORMS: tuple[dict[str, Any], ...] = (
@@ -422,8 +397,7 @@ FORMS: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 
 
-@promise('unmix')
-def forms_of_unmix_are_their_equation(method: MethodUnderTest, unmix: Unmix) -> None:
+def _forms_are_the_equation(method: MethodUnderTest, unmix: Unmix) -> None:
     """Un-Mix with other pairs, partners or shares, or in the place of a query, is its equation, or refused by name."""
     for form in FORMS:
         named = ', '.join(f'{key}={value!r}' for key, value in form.items())
@@ -496,20 +470,42 @@ def _literal(model: BaseAlgorithm, seen: Recorded) -> dict[str, Tensor]:
 
 
 @promise('unmix')
-def every_second_step_is_plain(method: MethodUnderTest, unmix: Unmix) -> None:
-    """With every=2 the first step has a mixture, the second one is that of the plain method, bit for bit."""
-    plain, mixed = method.build(), method.build(dict(unmix or {}, every=2))
-    first = method.step(mixed)
-    require('loss_unmix' in first, f'the terms {sorted(first)} in the first step', 'loss_unmix too', ADVICE_COMMIT)
-    mixed.load_state_dict(plain.state_dict())
-    second = method.step(mixed)
-    plain._steps_done = 1  # noqa: SLF001  a Runner tells the number
-    expected = method.step(plain)
-    different = differing(second, expected)
-    require(
-        not different, f'{", ".join(different)} of the second step is another one', 'that of the plain method',
-        'Let nothing but the mixture depend on Un-Mix.',
-    )  # fmt: skip
+def unmix_is_the_equation(method: MethodUnderTest, unmix: Unmix) -> None:
+    """loss_unmix is the sum over the targets t of lam * head(q, t) + (1 - lam) * head(flip(q), t).
+
+    With other forms of Un-Mix, where the method does not refuse them, it is the equation of that form.
+    """
+    _forms_are_the_equation(method, unmix)
+    model = method.build(unmix)
+    assert model.unmix is not None
+    seen, head = record(model), model.head
+    losses = model.loss(method.views(), method.index)
+    lam, query = seen.lam, seen.queries[MIXTURE]
+    # A share for each crop weights the terms of that crop.
+    loss = head if isinstance(lam, float) else lambda q, t: head.terms(q, head.prepare(t))
+    terms = []
+    for i, j in model.mixture_pairs:
+        if i == MIXTURE:
+            target = seen.target_of_mixture(j)
+            terms.append((lam * loss(query, target) + (1 - lam) * loss(query.flip(0), target)).sum())
+        else:
+            target = seen.targets[MIXTURE]
+            terms.append(
+                (lam * loss(seen.queries[i], target) + (1 - lam) * loss(seen.queries[i], target.flip(0))).sum()
+            )
+    expected = model.mixture_weight * model.unmix.loss_weight * torch.stack(terms).sum()
+    off = distance(losses['loss_unmix'], expected)
+    if method.literal_unmix:
+        require(
+            off <= ROUNDING, f'loss_unmix is {losses["loss_unmix"].item()!r}, with lam = {lam}', f'{expected.item()!r}',
+            'Override match_mixture only to save work, and weight the terms in order by lam. If the method departs '
+            'from the equation by design, pass literal_unmix=False.',
+        )  # fmt: skip
+    else:
+        require(
+            off > ROUNDING, 'loss_unmix is the equation', 'another value, since literal_unmix=False',
+            'Leave out literal_unmix.',
+        )  # fmt: skip
 
 
 @promise('unmix')

@@ -79,7 +79,7 @@ def draws_of_a_run(model: BaseAlgorithm, inputs: Sequence[Tensor], seed: int, ea
             apart = (others - own).view(-1, 1, 1)
             shares = torch.where(apart == 0, 0.0, (blend[:, 0] - own.view(-1, 1, 1)) / apart).cpu()
             if unmix.shares == 'batch':
-                shares = shares[0]
+                shares = shares[int((others != own).int().argmax())]  # an image that is its own partner shows none
                 lam = float(lam if isinstance(lam, float) else lam.flatten()[0])
             order = others.cpu() if unmix.partner == 'random' else None
             mixture = Mixture(mixed, shares, lam, iteration, order)

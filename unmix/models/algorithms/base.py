@@ -211,20 +211,25 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         query, partners = queries[MIXTURE], self.partners
         shared = self.head.shared(query)
         turned = partners.turn(query)
-        return [self.both_terms((query, own), (turned, others), shared) for own, others in targets]
+        return [self.both_terms(partners, (query, own), (turned, others), shared) for own, others in targets]
 
     def both_terms(
-        self, straight: tuple[Tensor, Any], turned: tuple[Tensor, Any], shared: Tensor | None = None
+        self,
+        partners: Partners,
+        straight: tuple[Tensor, Any],
+        turned: tuple[Tensor, Any],
+        shared: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the terms of mixtures against their own targets and their partners', as :class:`UnMix` weights them.
 
         Args:
+            partners: Who is mixed with whom.
             straight: Query and target, with the mixtures in their order.
-            turned: Query and target, with the mixtures in the order of ``self.partners.turn``.
+            turned: Query and target, with the mixtures in the order of ``partners.turn``.
             shared: Of the first query, if that is of the mixtures; None: not computed.
         """
         assert self.unmix is not None
-        each, partners = self.unmix.shares == 'sample', self.partners
+        each = self.unmix.shares == 'sample'
         loss = self.head.each if each else self.head.terms
         first = loss(*straight, shared)
         second = loss(*turned, None if shared is None else partners.turn(shared))
@@ -336,7 +341,8 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         if learners:
             target = self.encode_target(mixture, queries[MIXTURE], None)
             straight, turned = head.prepare(target), head.prepare(partners.turn(target))
-            both = [self.both_terms((own, straight), (others, turned)) for own, others in map(partners.met, learners)]
+            met_twice = map(partners.met, learners)
+            both = [self.both_terms(partners, (own, straight), (others, turned)) for own, others in met_twice]
             loss = loss + self.unmix(lam, both)
         return weight * loss
 
