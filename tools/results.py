@@ -191,7 +191,7 @@ def methods(content: Json) -> str:
         found, p = compared[row]
         rows.append([NAMES[row], n, *cells, found.signed, 'missing' if p is None else f'{p:.2g}'])
     head = [name for label in ('kNN', 'linear', '10 labels a class') for name in (label, '+ Un-Mix')]
-    return markdown(['method', 'n', *head, 'difference in kNN', 'p, Holm'], rows)
+    return markdown(['method', 'n', *head, 'difference in kNN', f'p, Holm of {len(content["comparisons"])}'], rows)
 
 
 def verdicts(content: Json) -> str:
@@ -201,7 +201,22 @@ def verdicts(content: Json) -> str:
          'missing' if p is None else f'{p:.2g}', verdict(found, p)]
         for row, column, minus, found, p in comparisons(content) if found.n
     ]  # fmt: skip
-    return markdown(['method', 'comparison', 'n', 'difference in kNN', 'p, Holm', 'verdict'], rows)
+    return markdown(
+        ['method', 'comparison', 'n', 'difference in kNN', f'p, Holm of {len(content["comparisons"])}', 'verdict'], rows
+    )
+
+
+def half_price(content: Json) -> str:
+    """Say of each method whether each pair once, at half of the extra cost, is equivalent to all mixtures in kNN."""
+    texts = []
+    for row in dict.fromkeys(row for row, column, *_ in content['comparisons'] if column == 'once'):
+        found = difference(arm_of(content, row, 'once'), arm_of(content, row, 'full'))
+        if found.half is None:
+            texts.append(f'{NAMES[row]}: not known, there are fewer than two seeds')
+            continue
+        word = 'equivalent' if abs(found.mean) + found.half <= MARGIN else 'equivalence is not shown'
+        texts.append(f'{NAMES[row]}: {word}, {found.signed} points, n = {found.n}')
+    return f'{"; ".join(texts)}.'
 
 
 def controls(content: Json) -> str:
@@ -294,7 +309,20 @@ def metrics(content: Json, row: str, column: str) -> str:
 
 REGIONS: dict[str, Callable[..., str]] = {
     function.__name__: function
-    for function in (accuracies, methods, verdicts, controls, missing, choices, value, values, minus, rows, metrics)
+    for function in (
+        accuracies,
+        methods,
+        verdicts,
+        half_price,
+        controls,
+        missing,
+        choices,
+        value,
+        values,
+        minus,
+        rows,
+        metrics,
+    )
 }
 
 

@@ -192,6 +192,12 @@ def test_missing_runs_count_as_comparisons(tools: Any) -> None:
     (*_, found, p), (*_, lacking, none) = results.comparisons(content)
     assert p == pytest.approx(2 * found.p)
     assert (lacking.n, none) == (0, None)
+    assert results.half_price(content) == 'MoCo: not known, there are fewer than two seeds.'
+    arms[2].update(seeds=[0, 1, 2], top1=dict(knn=[3.1, 4.1, 5.1]))
+    content['comparisons'].append(('moco', 'once', 'full'))
+    assert results.half_price(content) == 'MoCo: equivalent, +0.1 ± 0.1 points, n = 3.'
+    arms[2]['top1']['knn'] = [3.4, 4.1, 5.1]
+    assert results.half_price(content) == 'MoCo: equivalence is not shown, +0.2 ± 0.5 points, n = 3.'
 
 
 def test_pages_have_the_numbers_of_the_results(tools: Any) -> None:
