@@ -135,6 +135,7 @@ setup(
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],
         'datasets': ['datasets>=2.19'],  # HuggingFaceDataset
+        'timm': ['timm>=1.0.16'],  # TIMMBackbone
         'export': ['safetensors>=0.4', 'onnx>=1.17', 'onnxscript>=0.2'],
     },
     cmdclass={'build_py': BuildPyWithMim, 'sdist': SdistWithMim},

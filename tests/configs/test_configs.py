@@ -37,7 +37,7 @@ def costs(backbone: dict, side: int) -> tuple[int, int]:
     with torch.device('meta'), torch.no_grad():
         net = MODELS.build(backbone).eval()
         with FlopCounterMode(display=False) as counter:
-            channels = sum(net.channels) if hasattr(net, 'channels') else net.conv1.in_channels
+            channels = sum(net.channels) if hasattr(net, 'channels') else backbone.get('in_channels', 3)
             net(torch.empty(1, channels, side, side))
     return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in net.parameters())
 

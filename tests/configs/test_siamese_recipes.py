@@ -26,10 +26,10 @@ def load(name: str) -> tuple[Config, nn.Module, OptimWrapper]:
         return cfg, model, build_optim_wrapper(model, cfg.optim_wrapper)
 
 
-def rates(cfg: Config, wrapper: OptimWrapper, at: list[int]) -> list[list[float]]:
-    """Learning rates of the groups at some iterations, by the closed form of the schedule."""
+def rates(cfg: Config, wrapper: OptimWrapper, at: list[int], which: int = 0) -> list[list[float]]:
+    """Rates of the groups at some iterations, by the closed form of the schedule, or what another one moves."""
     steps = IMAGES // cfg.auto_scale_lr.base_batch_size
-    (schedule,) = cfg.param_scheduler
+    schedule = cfg.param_scheduler[which]
     options: dict[str, Any] = dict(schedule, optimizer=wrapper, end=cfg.train_cfg.max_epochs)
     cls = PARAM_SCHEDULERS.get(options.pop('type'))
     by_iteration = options.pop('convert_to_iter_based', False)
@@ -66,11 +66,11 @@ def test_simsiam() -> None:
     check_rates('simsiam/simsiam_resnet50_8xb64-coslr-100e_in1k', released)
 
 
-def ramp(iteration: int, steps: int, epochs: int, floor: float = 0.0) -> float:
-    """The released schedule: a line from 0 over 10 epochs, then a cosine to ``floor``; by iteration."""
-    if iteration < 10 * steps:
-        return iteration / (10 * steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * (iteration - 10 * steps) / ((epochs - 10) * steps)))
+def ramp(iteration: int, steps: int, epochs: int, floor: float = 0.0, warmup: int = 10) -> float:
+    """The released schedule: a line from 0 over the warm-up, then a cosine to ``floor``; by iteration."""
+    if iteration < warmup * steps:
+        return iteration / (warmup * steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * (iteration - warmup * steps) / ((epochs - warmup) * steps)))
     return cosine + floor * (1 - cosine)
 
 
@@ -119,3 +119,33 @@ def test_dino() -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             assert decays[parameter] == (1e-4 if parameter.ndim > 1 else 0)
+
+
+@pytest.mark.slow
+def test_moco_v3_of_a_vit() -> None:
+    """1.5e-4 for 256 images, 40 epochs of warm-up; the patch embedding and the positions do not learn."""
+    name = 'moco-v3/moco-v3_vit-small_8xb128-coslr-300e_in1k'
+    check_rates(name, lambda iteration, steps, *_: 1.5e-4 * 1024 / 256 * ramp(iteration, steps, 300, warmup=40))
+    _, model, wrapper = load(name)
+    assert {group['weight_decay'] for group in wrapper.param_groups} == {0.1}
+    still = {name for name, p in model.backbone.named_parameters() if not p.requires_grad}
+    assert still == {f'network.{x}' for x in ('conv_proj.weight', 'conv_proj.bias', 'encoder.pos_embedding')}
+
+
+@pytest.mark.slow
+def test_dino_of_a_vit() -> None:
+    """0.0005 for 256 images; weight decay from 0.04 to 0.4 of all but biases and norms."""
+    name, full = 'dino/dino_vit-small_8xb64-mcrop-coslr-100e_in1k', 0.0005 * 512 / 256
+    cfg, model, wrapper = load(name)
+    steps = IMAGES // cfg.auto_scale_lr.base_batch_size
+    for iteration in (0, 7 * steps + 1, 100 * steps - 1):
+        (rate,) = {round(x, 15) for x in rates(cfg, wrapper, [iteration])[0]}
+        want = full * iteration / (10 * steps - 1)
+        if iteration >= 10 * steps:
+            want = 1e-6 + 0.5 * (full - 1e-6) * (1 + math.cos(math.pi * (iteration - 10 * steps) / (90 * steps)))
+        assert rate == pytest.approx(want, rel=1e-9, abs=1e-12)
+        decay = 0.4 + 0.5 * (0.04 - 0.4) * (1 + math.cos(math.pi * iteration / (100 * steps)))
+        for group, found in zip(wrapper.param_groups, rates(cfg, wrapper, [iteration], which=1)[0], strict=True):
+            flat = all(p.ndim <= 1 for p in group['params'])
+            assert found == pytest.approx(0.0 if flat and group['params'] else decay, rel=1e-12)
+    assert model.momentum_encoder is not None

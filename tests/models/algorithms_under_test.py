@@ -11,6 +11,10 @@ from unmix.models import DeepClusterV2
 from unmix.testing import MethodUnderTest
 
 BACKBONE = dict(type='ResNet', depth=8, in_channels=3, width=4, stem='cifar')
+VIT = dict(
+    type='TorchVisionBackbone', model_name='VisionTransformer', img_size=8,
+    model_args=dict(patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=16),
+)  # fmt: skip
 NECK = dict(type='MLPNeck', in_dim=16, hidden_dim=12, out_dim=8)
 INFO_NCE = dict(type='InfoNCEHead', dim=8, queue_size=20, temperature=0.2)
 NORM_NECK = dict(NECK, norm=True)
@@ -74,6 +78,11 @@ ALGORITHMS = {
         neck=dict(type='DINONeck', in_dim=16, hidden_dim=12, bottleneck_dim=8, out_dim=9),
         head=dict(type='DINOHead', dim=9), freeze_epochs=0, num_views=3,
     ),
+    'dino-vit': dict(
+        type='DINO', backbone=VIT,
+        neck=dict(type='DINONeck', in_dim=16, hidden_dim=12, bottleneck_dim=8, out_dim=9),
+        head=dict(type='DINOHead', dim=9), freeze_epochs=0, num_views=3,
+    ),
     'lejepa': dict(
         type='LeJEPA', backbone=BACKBONE, neck=NORM_NECK, head=dict(type='LeJEPAHead', directions=5), num_views=3,
     ),
@@ -120,12 +129,13 @@ ENCODINGS |= {
     'moco-v3': (3, 3),
     'nnclr': (3, 0),
     'dino': (4, 3),
+    'dino-vit': (4, 3),
     'lejepa': (4, 0),
 }
 ENCODINGS |= {'swav': (1, 0), 'swav-released': (1, 0), 'deepclusterv2': (1, 0)}  # all crops of a resolution in one pass
 
 # Views, or crops, of an image, where they are not two.
-NUM_VIEWS = {'wmse-4': 4, 'dino': 3, 'lejepa': 3}
+NUM_VIEWS = {'wmse-4': 4, 'dino': 3, 'dino-vit': 3, 'lejepa': 3}
 
 
 def cluster(model: DeepClusterV2, views: Sequence[Tensor], index: Tensor, epoch: int) -> None:

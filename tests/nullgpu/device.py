@@ -135,9 +135,13 @@ class _Convolution(torch.autograd.Function):
 
 
 def without_cudnn() -> None:
-    """Replace the convolution of ``Conv2d``: cuDNN needs a driver. BatchNorm takes PyTorch's own kernels."""
+    """Replace the convolution of ``Conv2d``: cuDNN needs a driver. BatchNorm and attention have kernels of PyTorch."""
+
+    others = nn.Conv2d._conv_forward
 
     def convolve(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not x.is_cuda:
+            return others(self, x, weight, bias)
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
@@ -145,6 +149,7 @@ def without_cudnn() -> None:
         return y if bias is None else y + bias.view(1, -1, 1, 1).to(y.dtype)
 
     torch.backends.cudnn.enabled = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
     nn.Conv2d._conv_forward = convolve  # type: ignore[method-assign]
 
 

@@ -1,11 +1,12 @@
 """Checks of values that do not go together, which MMEngine and PyTorch refuse without naming the key, or late."""
 
 import importlib.util
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unmix.config.check import arguments, find_type
+from unmix.config.check import arguments, find_type, suggest
 
 # Packages of MMEngine's backends, which are imported only when the training begins.
 PACKAGES = {
@@ -17,6 +18,11 @@ PACKAGES = {
     'TensorboardVisBackend': 'tensorboard',
     'WandbVisBackend': 'wandb',
 }
+PARAMWISE = {  # MMEngine's keys, and those of our constructor
+    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
+    *('dcn_offset_lr_mult', 'bypass_duplicate', 'no_decay', 'layer_decay'),
+}
+TRANSFORMER = re.compile('vit|deit|swin|VisionTransformer|eva|beit|cait|former', re.IGNORECASE)  # in names
 OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
 
@@ -32,6 +38,7 @@ def check_combinations(cfg: Mapping[str, Any]) -> None:
     _check_backends((cfg.get('visualizer') or {}).get('vis_backends') or [])
     _check_scaling(cfg.get('auto_scale_lr') or {}, cfg.get('train_dataloader') or {})
     _check_multipliers(cfg.get('optim_wrapper') or {})
+    _warn_of_lars(cfg.get('optim_wrapper') or {}, (cfg.get('model') or {}).get('backbone') or {})
     check_precision((cfg.get('env_cfg') or {}).get('matmul_precision'))
     compiled = cfg.get('compile')
     if compiled is not None and not isinstance(compiled, bool | Mapping):
@@ -88,7 +95,15 @@ def _check_multipliers(wrapper: Mapping[str, Any]) -> None:
     optimizer, paramwise = wrapper.get('optimizer'), wrapper.get('paramwise_cfg') or {}
     if not isinstance(optimizer, Mapping) or not isinstance(paramwise, Mapping):
         return
-    for ending, key in (('decay_mult', 'weight_decay'), ('lr_mult', 'lr')):
+    if wrapper.get('constructor') in (None, 'DefaultOptimWrapperConstructor'):
+        for name in paramwise.keys() - PARAMWISE - {'_delete_'}:
+            raise ValueError(
+                f'optim_wrapper.paramwise_cfg.{name}: the config has no such key. {suggest(str(name), PARAMWISE)}'
+            )
+    for ending, key in (
+        *(('decay_mult', 'weight_decay'), ('no_decay', 'weight_decay')),
+        *(('lr_mult', 'lr'), ('layer_decay', 'lr')),
+    ):
         places = [place for place in _keys(paramwise) if place.endswith(ending)]
         if places and optimizer.get(key) is None:
             function, _ = find_type(optimizer.get('type'))
@@ -100,6 +115,17 @@ def _check_multipliers(wrapper: Mapping[str, Any]) -> None:
                 f'optim_wrapper.optimizer.{key} is missing. Give it, e.g. the default of '
                 f'{optimizer.get("type")}: optim_wrapper.optimizer.{key}={value}.'
             )
+
+
+def _warn_of_lars(wrapper: Mapping[str, Any], backbone: Mapping[str, Any]) -> None:
+    optimizer = (wrapper.get('optimizer') or {}).get('type')
+    name = str(backbone.get('model_name', ''))
+    if optimizer in ('LARS', 'LARC') and TRANSFORMER.search(name):
+        warnings.warn(
+            f'optim_wrapper.optimizer.type is {optimizer}, and model.backbone.model_name is {name!r}: with '
+            'it the features of a ViT usually collapse. Take AdamW, as the recipes of ViTs do (docs/backbones.md).',
+            stacklevel=2,
+        )
 
 
 def _keys(node: Mapping[str, Any], path: str = '') -> Iterator[str]:

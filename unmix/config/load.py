@@ -82,8 +82,9 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, merge ``--cfg-options`` into it, and check it.
 
     A top-level ``data_root`` option reaches every data set that used the old value, and a top-level
-    ``data_preprocessor`` becomes the model's. The key ``accelerator`` of ``_base_/accelerator.py`` is merged into the
-    config, before all options. The option ``_base_`` adds a base, or several, to the config.
+    ``data_preprocessor`` becomes the model's. The keys of ``OVERLAYS``, such as ``accelerator`` of
+    ``_base_/accelerator.py``, are merged into the config, before all options. The option ``_base_`` adds a base, or
+    several, to the config.
 
     Raises:
         FileNotFoundError: If the config does not exist.
@@ -132,6 +133,8 @@ class Reading(NamedTuple):
     values: dict[str, Any]
 
 
+# Keys whose dicts are merged into a config at the end, the first one first, and a base that has it.
+OVERLAYS = {'overlay': '_base_/vit_digits.py', 'accelerator': '_base_/accelerator.py'}
 _READING = '_unmix_reading'  # attribute of a config, which copies of it keep
 
 
@@ -162,16 +165,16 @@ def option_bases(value: Any) -> list[str]:
 
 
 def _add_bases(cfg: Config, names: list[str]) -> None:
-    """Merge bases into a config, and then its key ``accelerator``."""
+    """Merge bases into a config, and then its :data:`OVERLAYS`."""
     for name in names:
         cfg.merge_from_dict(_read(find_config(name))._cfg_dict)
-    accelerator = cfg.pop('accelerator', {})
-    if not isinstance(accelerator, Mapping):
-        raise ValueError(
-            f'accelerator is {accelerator!r}; expected a dict, which is merged into the config, as in '
-            'configs/_base_/accelerator.py.'
-        )
-    cfg.merge_from_dict(accelerator)
+    for key, example in OVERLAYS.items():
+        overlay = cfg.pop(key, {})
+        if not isinstance(overlay, Mapping):
+            raise ValueError(
+                f'{key} is {overlay!r}; expected a dict, which is merged into the config, as in configs/{example}.'
+            )
+        cfg.merge_from_dict(overlay)
 
 
 def _read(file: Path) -> Config:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from unmix.config.load import find_config, option_bases, reading
+from unmix.config.load import OVERLAYS, find_config, option_bases, reading
 from unmix.utils.run_files import leaves
 
 _NESTED = ast.List | ast.Tuple | ast.Dict | ast.Call
@@ -44,7 +44,7 @@ def origins(cfg: Config) -> dict[str, tuple[Any, list[Place | str]]]:
         names = [key, key.removeprefix('model.')] if key.startswith('model.data_preprocessor.') else [key]
         places: list[Place | str] = [
             place
-            for group in ([f'accelerator.{key}'], names)  # which is merged into the config at the end
+            for group in (*([f'{overlay}.{key}'] for overlay in reversed(OVERLAYS)), names)
             for file in written
             for name in group
             if (place := _place(file, name)) is not None

@@ -412,6 +412,7 @@ def backbone_depth(name: str) -> int:
     names = {f'resnet{depth}': depth for depth in ARCHITECTURES}
     if name not in names:
         raise ValueError(
-            f'--backbone is {name!r}; expected one of {", ".join(names)}. Others: write a config of yours.'
+            f'--backbone is {name!r}; expected one of {", ".join(names)}. Other networks, such as ViTs: a config of '
+            'yours, see docs/backbones.md.'
         )
     return names[name]

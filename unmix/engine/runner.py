@@ -183,8 +183,10 @@ def quiet(logger: logging.Logger) -> None:
 
 
 def _for_console(record: logging.LogRecord) -> bool:
-    """Refuse environment, config and order of hooks, LoggerHook's lines, and MMEngine's own deprecations."""
+    """Refuse environment, config and order of hooks, LoggerHook's lines, lines of single parameters, and MMEngine's own
+    deprecations."""
     message = record.getMessage()
     banner = record.levelno <= logging.INFO and message.count('\n') > 3
     own = record.module == 'logger_hook' or message.startswith(_OWN)
-    return not banner and not own
+    parameter = message.startswith('paramwise_options -- ') or message.endswith('since its requires_grad=False')
+    return not banner and not own and not parameter

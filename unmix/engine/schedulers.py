@@ -1,4 +1,4 @@
-"""Learning-rate schedules in closed form."""
+"""Schedules of learning rate and weight decay in closed form."""
 
 import math
 from abc import abstractmethod
@@ -29,6 +29,7 @@ class ClosedFormLR(_ParamScheduler):
     """
 
     in_epochs: ClassVar[tuple[str, ...]] = ('begin', 'end')
+    of: ClassVar[str] = 'lr'  # the setting of the optimiser that moves
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class ClosedFormLR(_ParamScheduler):
         **kwargs: Any,
     ) -> None:
         self.epoch_length = epoch_length
-        super().__init__(optimizer, 'lr', begin, end, **kwargs)
+        super().__init__(optimizer, self.of, begin, end, **kwargs)
 
     @classmethod
     def build_iter_from_epoch(cls, *args: Any, epoch_length: int, **kwargs: Any) -> 'ClosedFormLR':
@@ -50,7 +51,8 @@ class ClosedFormLR(_ParamScheduler):
 
     def _get_value(self) -> list[float]:
         groups = zip(self.optimizer.param_groups, self.base_values, strict=True)
-        return [base if group.get('constant_lr') else self._rate(self.last_step, base) for group, base in groups]
+        constant = f'constant_{self.of}'
+        return [base if group.get(constant) else self._rate(self.last_step, base) for group, base in groups]
 
     @abstractmethod
     def _rate(self, t: int, base: float) -> float:
@@ -103,6 +105,35 @@ class CosineLR(ClosedFormLR):
 
     def _rate(self, t: int, base: float) -> float:
         return half_cosine(base, self.eta_min, t + self.first_epoch, self.T_max or self.end - self.begin)
+
+
+@PARAM_SCHEDULERS.register_module()
+class CosineWeightDecay(ClosedFormLR):
+    """Let the weight decay move along half a cosine to a multiple of itself, as `DINO
+    <https://arxiv.org/abs/2104.14294>`_ does.
+
+    ``decay(t) = decay0 (end_factor + (1 - end_factor) (1 + cos(pi t / T)) / 2)`` for t = 0, 1, ... of T, so groups of
+    parameters without decay stay without.
+
+    Args:
+        optimizer: Optimiser or wrapper; the Runner passes it.
+        end_factor: Final decay over the first one, which is the optimiser's ``weight_decay``; 10 in DINO, 0.04 to 0.4.
+        **kwargs: Of :class:`ClosedFormLR`.
+
+    Raises:
+        ValueError: If the factor is negative.
+    """
+
+    of = 'weight_decay'
+
+    def __init__(self, optimizer: OptimizerType, end_factor: float = 10.0, **kwargs: Any) -> None:
+        if end_factor < 0:
+            raise ValueError(f'param_scheduler.end_factor is {end_factor}; it must not be negative.')
+        self.end_factor = end_factor
+        super().__init__(optimizer, **kwargs)
+
+    def _rate(self, t: int, base: float) -> float:
+        return half_cosine(base, self.end_factor * base, t, self.end - self.begin)
 
 
 @PARAM_SCHEDULERS.register_module()

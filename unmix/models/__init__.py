@@ -15,7 +15,7 @@ from unmix.models.algorithms import (
     SimCLR,
     SwAV,
 )
-from unmix.models.backbones import ResNet, TwoBranch
+from unmix.models.backbones import ResNet, TIMMBackbone, TorchVisionBackbone, TwoBranch
 from unmix.models.color import ColorPreprocessor
 from unmix.models.data_preprocessor import DataPreprocessor
 from unmix.models.heads import (
@@ -85,6 +85,8 @@ __all__ = [
     'SplitBatchNorm',
     'SwAV',
     'SwAVHead',
+    'TIMMBackbone',
+    'TorchVisionBackbone',
     'TwoBranch',
     'TwoBranchNeck',
     'VICRegHead',

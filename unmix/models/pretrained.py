@@ -72,7 +72,10 @@ def _plain(value: Any) -> Any:
 
 
 # Settings of a backbone that do not change what trained weights compute.
-_OF_THE_TRAINING = {'init_cfg', 'num_splits', 'zero_init_residual'}
+_OF_THE_TRAINING = {
+    *('init_cfg', 'num_splits', 'zero_init_residual'),
+    *('drop_path', 'freeze_patch_embed', 'fixed_positions', 'dynamic_img_size'),
+}
 
 
 def check_backbone(own: Mapping[str, Any], checkpoint: Any, source: str) -> None:

@@ -4,10 +4,13 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 
 class MomentumEncoder(nn.Module):
     """An exponential moving average of backbone and neck: ``theta <- momentum * theta + (1 - momentum) * online``.
+
+    Stochastic depth and dropout are off in it, as in DINO's teacher: they would make noise of the targets.
 
     Only parameters are averaged; BatchNorm buffers follow from its own forward passes, as in the released code.
 
@@ -30,6 +33,14 @@ class MomentumEncoder(nn.Module):
         self.momentum = momentum
         self.backbone, self.neck = copy.deepcopy(backbone), copy.deepcopy(neck)
         self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'MomentumEncoder':
+        """Set the mode; what drops features at random stays in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _DropoutNd) or type(module).__name__ in ('DropPath', 'StochasticDepth'):
+                module.eval()
+        return self
 
     def forward(self, view: Tensor) -> Tensor:
         """Return projections (N, D), of unit length, of a view (N, C, H, W)."""

@@ -103,6 +103,11 @@ class ResNet(Guarded, BaseModule):
             for layer, module in enumerate([self.conv1, *self._stages()], start=1):
                 module.to(memory_format=self._memory_format(layer))
 
+    def depths(self) -> dict[str, int]:
+        """Return the layer of each parameter, from 0, the stem, for layer-wise decay."""
+        names = (name for name, _ in self.named_parameters())
+        return {name: int(name[5 : name.index('.')]) if name.startswith('layer') else 0 for name in names}
+
     def _stages(self) -> list[nn.Module]:
         return [getattr(self, f'layer{i}') for i in range(1, self.num_stages + 1)]
 
