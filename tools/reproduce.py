@@ -2,6 +2,7 @@
 
     python tools/reproduce.py tune                    # learning rates, chosen on writers that are not tested on
     python tools/reproduce.py methods --seeds 5       # all methods without and with Un-Mix, on the digits
+    python tools/reproduce.py vit --seeds 3           # the newer methods on a small ViT
     python tools/reproduce.py cost --seeds 16         # cheaper forms of the mixture, on the digits
     python tools/reproduce.py fashion-mnist --seeds 5
 
@@ -150,6 +151,13 @@ def methods() -> Iterator[Arm]:
         yield Arm(method, 'full', digits(method, True), planned=planned)
 
 
+def vit() -> Iterator[Arm]:
+    """The seven methods of today on a small ViT, with the rate and schedule of its base: nothing is searched."""
+    for method in NEW:
+        for column, mixed in (('plain', False), ('full', True)):
+            yield Arm(method, column, digits(method, mixed), {'_base_': 'unmix::_base_/vit_digits.py'}, 3)
+
+
 def cost(score: Callable[[Arm], float | None]) -> Iterator[Arm]:
     """Un-Mix and its cheaper forms, and the plain method with as much computation as with Un-Mix."""
     size = best_of({size: score(on_val(f'size {size:g}', 'moco', True, {'model.unmix.size': size})) for size in SIZES})
@@ -179,6 +187,7 @@ def equal_compute(method: str, plain: str, mixed: str, planned: int) -> Arm:
 TABLES: dict[str, Callable[..., Iterator[Arm]]] = {
     'tune': tune,
     'methods': methods,
+    'vit': vit,
     'cost': cost,
     'fashion-mnist': fashion,
 }
@@ -188,7 +197,7 @@ def planned_comparisons(table: str, arms: list[Arm]) -> list[tuple[str, str, str
     """Return row, column and minus which column of all comparisons that the table is made for."""
     found = []
     for arm in arms:
-        if table == 'methods' and arm.column == 'full':
+        if table in ('methods', 'vit') and arm.column == 'full':
             found.append((arm.row, 'full', 'plain'))
         if table in ('cost', 'fashion-mnist') and arm.column not in ('plain', 'equal'):
             found.append((arm.row, arm.column, 'equal'))
