@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import pairwise
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dist import all_gather_object, get_rank, get_world_size
@@ -44,6 +44,27 @@ class HostCache:
     Raises:
         ValueError: If there is not enough memory, or ``make`` raises it; on all ranks.
     """
+
+    living: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], 'HostCache']] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def of(
+        cls, source: tuple[Any, ...], sizes: np.ndarray, make: Callable[[int], bytes | None], part: bool, what: str
+    ) -> 'HostCache':
+        """Return the cache of a source: that of another data set of this process while there is one, or a new one.
+
+        Args:
+            source: All that the bytes depend on, hashable.
+            sizes: As for the class.
+            make: As for the class.
+            part: As for the class.
+            what: As for the class.
+        """
+        source = (*source, part, get_rank(), get_world_size())
+        found = cls.living.get(source)
+        if not all(_gather(found is not None)) or found is None:
+            found = cls.living[source] = cls(sizes, make, part, what)
+        return found
 
     def __init__(self, sizes: np.ndarray, make: Callable[[int], bytes | None], part: bool, what: str) -> None:
         self.sizes = sizes.astype(np.int64)
