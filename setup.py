@@ -131,11 +131,17 @@ setup(
         'dev': [*TESTS, *DOCS, 'pre-commit>=3.5', 'build>=1.2'],
         'docs': DOCS,
         'bench': ['albumentations>=2.0'],  # tools/benchmarks/views.py compares with it
-        'peers': ['lightly>=1.5.20'],  # tests compare losses with its
+        'peers': ['lightly>=1.5.20', 'pytorch-lightning'],  # tests compare losses, benchmarks speed with theirs
         'tensorboard': TENSORBOARD,
         'parquet': ['pyarrow>=15'],
         'datasets': ['datasets>=2.19'],  # HuggingFaceDataset
         'timm': ['timm>=1.0.16'],  # TIMMBackbone
+        'lmdb': ['lmdb>=1.4'],  # backend_args=dict(backend='lmdb')
+        'tifffile': ['tifffile>=2023.7'],  # decoder='tifffile'
+        'turbojpeg': ['PyTurboJPEG>=1.7'],  # decoder='turbojpeg'
+        'heif': ['pillow-heif>=0.16'],  # PIL reads .heic with it
+        'umap': ['umap-learn>=0.5'],
+        **{name: [name] for name in ('aim', 'clearml', 'dvclive', 'mlflow', 'neptune', 'wandb')},  # loggers
         'export': ['safetensors>=0.4', 'onnx>=1.17', 'onnxscript>=0.2'],
     },
     cmdclass={'build_py': BuildPyWithMim, 'sdist': SdistWithMim},

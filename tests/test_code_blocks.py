@@ -18,6 +18,7 @@ from PIL import Image
 from unmix.apis.compare import compare
 from unmix.apis.convert import convert
 from unmix.apis.doctor import doctor
+from unmix.apis.export import export
 from unmix.apis.features import features
 from unmix.apis.report import report
 from unmix.apis.runs import runs
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(('train', 'tools/train'), train),
     **dict.fromkeys(('test', 'tools/test'), evaluate),
     **dict.fromkeys(('convert', 'model_converters/convert'), convert),
+    'export': export,
     **{'report': report, 'compare': compare, 'runs': runs},
     **{'features': features, 'list': list_entries, 'download': download, 'doctor': doctor},
 }

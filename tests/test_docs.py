@@ -245,3 +245,18 @@ def test_configs_are_shown_as_they_are(text: Path) -> None:
         r'^```python\n# (configs/\S+\.py)\n(.*?)^```', text.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL
     ):
         assert block.strip() == re.sub(r'^""".*?"""', '', (ROOT / path).read_text(), flags=re.DOTALL).strip(), path
+
+
+def test_missing_packages_are_named_by_an_extra() -> None:
+    """Each extra that is named is in setup.py, and messages name no optional package by a name of its own."""
+    setup = (ROOT / 'setup.py').read_text()
+    extras = setup[setup.index('extras_require') :]
+    files = [*TEXTS, *ROOT.glob('unmix/**/*.py'), *ROOT.glob('tools/**/*.py')]
+    words = {(name_of(file), name) for file in files for name in re.findall(r"'unmix\[([\w,-]+)\]'", file.read_text())}
+    assert len(words) > 10
+    for file, names in words:
+        assert all(f"'{name}'" in extras for name in names.split(',')), f'{file} names unmix[{names}]'
+    optional = set(re.findall(r"'([\w-]+)>=", extras))
+    for file in ROOT.glob('unmix/**/*.py'):
+        named = set(re.findall(r'pip install ([\w-]+)', file.read_text()))
+        assert not named & optional, f'{name_of(file)}: pip install {named & optional}'

@@ -23,7 +23,8 @@ COMMANDS = {
     'report': ('unmix.apis.report:report', 'make the report of a run again'),
     'compare': ('unmix.apis.compare:compare', 'several runs side by side: results, time, curves'),
     'runs': ('unmix.apis.runs:runs', 'list the runs in a folder'),
-    'convert': ('unmix.apis.convert:convert', 'checkpoints of other codes, and for other libraries'),
+    'export': ('unmix.apis.export:export', 'the backbone of a run for torchvision, timm, ONNX, ...'),
+    'convert': ('unmix.apis.convert:convert', 'checkpoints of other codes'),
 }
 
 

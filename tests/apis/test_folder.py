@@ -100,7 +100,7 @@ def test_the_plan_is_printed(form: str, tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.usefixtures('known_pace')
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--data', 'lost'], 'there is no folder'),
-    (['--data', 'images', '--method', 'simcrl'], "--method is 'simcrl'. Did you mean simclr?"),
+    (['--data', 'images', '--method', 'simcrl'], "--method is 'simcrl'. Did you mean simclr or vicreg?"),
     (['--data', 'images', '--minutes', '0'], '--minutes is 0; expected a time above 0'),
     (['moco_digits', '--data', 'images'], '--data goes with --method, or with the recipe of a folder'),
     (['moco_digits', '--method', 'byol', '--minutes', '3'], '--method and --minutes: only for a training on a folder'),
@@ -134,10 +134,10 @@ def test_a_training(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixt
     results = json.loads((out / 'results.json').read_text())
     assert {'top1', 'random_init_top1', 'raw_pixels_top1'} <= results['knn'].keys()
     commands = re.findall(r'^  unmix (\w+) (.*)$', printed, re.MULTILINE)
-    assert [name for name, _ in commands] == ['features', 'convert']
+    assert [name for name, _ in commands] == ['features', 'export']
     for name, words in commands:
-        moved = words.replace('features.npz', f'{tmp_path}/f.npz').replace(' resnet18.pth', f' {tmp_path}/r.pth')
-        main([name, *moved.split()])
+        moved = words.replace('features.npz', f'{tmp_path}/f.npz')
+        main([name, *moved.split(), *(['--out', f'{tmp_path}/r.pth'] if name == 'export' else [])])
     assert np.load(tmp_path / 'f.npz')['features'].shape == (40, 512)
     assert (tmp_path / 'r.pth').is_file()
 
@@ -195,6 +195,29 @@ def test_a_training_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture
     cfg = load_config(str(out / 'simclr_folder.py'))
     assert cfg.model.get('unmix') is None
     assert 'knn' not in json.loads((out / 'results.json').read_text())  # it has the skipped images
+
+
+@pytest.mark.slow
+def test_a_training_that_starts_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are one more control, and are compared by RankMe and neighbours; the work dir has all it needs."""
+    data, out, start = make(tmp_path / 'images'), tmp_path / 'out', tmp_path / 'a.pth'
+    torch.save(torchvision.models.resnet18().state_dict(), start)
+    run('--data', data, '--from', start, '--out', out, '--minutes', 2, *SMALL)
+    printed = capsys.readouterr().out
+    assert f'proved: backbone here, and {start}' in printed.replace('\n', '')
+    start.unlink()
+    results = json.loads((out / 'results.json').read_text())
+    assert results['knn'].keys() == {'top1', 'random_init_top1', 'raw_pixels_top1', 'start_top1'}
+    assert 'weights at the start' in printed
+    ranks = json.loads((out / 'start.json').read_text())
+    assert ranks['effective_rank'].keys() == {'random_init', 'start', 'trained'}
+    assert (out / 'neighbours_start.png').is_file()
+    main(['test', str(out)])
+    assert json.loads((out / 'results.json').read_text())['knn'] == results['knn']
+    run('--data', data, '--out', out, '--resume')
+    with pytest.raises(SystemExit):
+        run('--data', data, '--out', out, '--resume', '--from', out)
+    assert 'leave out --from' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -442,7 +442,7 @@ ADAMW = (
      r'paramwise_cfg\.bias_decay_mult multiplies .*optim_wrapper\.optimizer\.weight_decay=0\.01'),
     ([*ADAMW, "optim_wrapper.paramwise_cfg.custom_keys.head.decay_mult=0."], r"keys\.head\.decay_mult multiplies"),
     (['visualizer.vis_backends.0.type=WandbVisBackend'],
-     r'visualizer\.vis_backends\.0\.type is WandbVisBackend, which needs the package wandb: pip install wandb'),
+     r'visualizer\.vis_backends\.0\.type is WandbVisBackend, which needs the package wandb: pip install .unmix.wandb'),
 ])  # fmt: skip
 def test_values_that_do_not_go_together(monkeypatch, words, message):
     monkeypatch.setitem(sys.modules, 'wandb', None)

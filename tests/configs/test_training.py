@@ -123,7 +123,7 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'quickstart/dino_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/lejepa_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/wmse_digits': ((1, 16, 16), SMALL_WMSE, HALVED),
-    'quickstart/unmix-moco_fashion-mnist': ((1, 28, 28), {}, HALVED),
+    'quickstart/moco_fashion-mnist': ((1, 28, 28), {}, HALVED),
 }
 TWINS = [name for name in FAMILIES if 'unmix-' not in name and 'image-mixture' not in name]
 

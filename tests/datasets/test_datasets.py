@@ -107,8 +107,17 @@ def test_digits() -> None:
     torch.testing.assert_close(Digits(size=8).images, raw[:1257])
     up = F.interpolate(raw[1257:], size=(16, 16), mode='bicubic', align_corners=False).clamp(0, 255)
     torch.testing.assert_close(test.images, up, rtol=1e-5, atol=1e-3)
-    with pytest.raises(ValueError, match=r"dataset\.split is 'val'; expected 'train' or 'test'"):
-        Digits('val')
+    with pytest.raises(ValueError, match=r"dataset\.split is 'dev'; expected 'train', 'test', 'fit' or 'val'"):
+        Digits('dev')
+
+
+def test_writers_of_the_digits() -> None:
+    """A writer begins with 0 to 9 three times, or nearly so: 'val' begins and ends with a writer."""
+    fit, val, train = Digits('fit'), Digits('val'), Digits('train')
+    assert (len(fit), len(val)) == (776, 381)
+    assert torch.equal(torch.cat([fit.images, val.images]), train.images[:1157])
+    for start in (0, 776, 1157):
+        assert train.labels[start : start + 30].tolist() == [*range(10)] * 3
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

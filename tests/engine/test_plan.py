@@ -1,12 +1,14 @@
 """The plan of a training on a folder: what must hold for any number of images, on any machine, without any data."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
 import pytest
 import torch
 
+from unmix.converters.start import Start
 from unmix.datasets.survey import Facts
 from unmix.engine.plan import Machine, Plan, Wishes
 from unmix.engine.planner import (
@@ -208,7 +210,7 @@ def test_labels_are_for_the_evaluation_only() -> None:
 
 
 @pytest.mark.parametrize(('images', 'wishes', 'message'), [
-    (facts(500), Wishes('mocco'), "--method is 'mocco'. Did you mean moco or cmc?"),
+    (facts(500), Wishes('mocco'), "--method is 'mocco'. Did you mean moco or moco-v3 or cmc?"),
     (facts(500), Wishes(mixture='both sides'), '--mixture is'),
     (facts(500), Wishes(backbone='vit'), "--backbone is 'vit'; expected one of resnet8, resnet18"),
     (facts(500, modes=(('L', 5),)), Wishes('cmc'), 'the images are grey'),
@@ -234,6 +236,49 @@ def test_accelerators_that_are_not_used_are_named() -> None:
 def test_an_accelerator_with_little_memory() -> None:
     plans = [make_plan(facts(50_000), Machine(1, 1, 8, gib * 2**30), Wishes(backbone='resnet50')) for gib in (8, 80)]
     assert [plan.batch for plan in plans] == [16, 128]
+
+
+def start(**backbone: Any) -> Start:
+    return Start('weights.pth', dict(backbone), {}, dict(mean=[127.5] * 3, std=[127.5] * 3), ())
+
+
+def test_a_training_that_starts_from_weights_is_slower() -> None:
+    """A tenth of the learning rate, the network and the mean and std of the weights, with reasons."""
+    plain = make_plan(facts(500), MACHINES['1 CPU'], Wishes('moco'))
+    plan = make_plan(facts(500), MACHINES['1 CPU'], Wishes('moco', start=start(type='ResNet', depth=34)))
+    lr = 'optim_wrapper.optimizer.lr'
+    assert plan.options[lr] == pytest.approx(plain.options[lr] / 10)
+    model = plan.config().model
+    assert (model.backbone.depth, model.backbone.num_splits, model.neck.in_dim) == (34, 4, 512)
+    assert model.data_preprocessor.mean == [127.5] * 3
+    reasons = {row.name: row.reason for row in plan.rows}
+    assert 'so that the weights it starts from are kept' in reasons['learning rate']
+    assert 'as many as from random weights' in reasons['epochs']
+    wishes = Wishes(backbone='resnet18', start=start(type='ResNet', depth=34))
+    with pytest.raises(ValueError, match='its depth is 34, and that of --backbone resnet18 is 18'):
+        make_plan(facts(500), MACHINES['1 CPU'], wishes)
+    with pytest.raises(ValueError, match=r'--method cmc has two networks, .* and --from weights\.pth is one'):
+        make_plan(facts(500), MACHINES['1 CPU'], Wishes('cmc', start=start(type='ResNet', depth=18)))
+
+
+def test_a_network_of_a_library() -> None:
+    """Views in whole patches, AdamW, no groups of BatchNorm; what the user gives stays."""
+    args = dict(patch_size=16, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=32)
+    config = dict(type='TorchVisionBackbone', model_name='VisionTransformer', model_args=args)
+    wishes = Wishes('moco', start=start(**config))
+    plan = make_plan(facts(500, side=40), MACHINES['1 CPU'], wishes)
+    cfg = plan.config()
+    assert cfg.model.backbone.to_dict() == dict(config, img_size=64)
+    assert cfg.model.neck.in_dim == 32
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+    assert 'momentum' not in cfg.optim_wrapper.optimizer
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.1 * 5e-4 * plan.batch / 256)
+    given = {'optim_wrapper.optimizer.lr': 0.5, 'train_dataloader.dataset.pipeline.transforms.0.size': 96}
+    cfg = make_plan(facts(500), MACHINES['1 CPU'], replace(wishes, given=given)).config()
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.model.backbone.img_size) == (0.5, 96)
+    cfg = make_plan(facts(500), MACHINES['1 CPU'], Wishes('byol', backbone='torchvision:shufflenet_v2_x0_5')).config()
+    assert cfg.model.backbone.to_dict() == dict(type='TorchVisionBackbone', model_name='shufflenet_v2_x0_5')
+    assert (cfg.model.neck.in_dim, cfg.optim_wrapper.optimizer.type) == (1024, 'SGD')
 
 
 def test_the_method_follows_the_machine() -> None:

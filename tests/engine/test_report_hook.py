@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from rich.console import Console
 from unmix.apis import build_runner, load_config
 from unmix.engine.hooks import ReportHook
 from unmix.engine.hooks.report_hook import group_metrics, results_table
+from unmix.visualization import draw_views
+from unmix.visualization.report import write_report
 
 EVALUATOR = [dict(type='KNN', k=5), dict(type='LinearProbe'), dict(type='LinearProbe', labels_per_class=2)]
 
@@ -131,3 +134,26 @@ def test_the_best_epoch_of_a_classifier_survives_a_resume(tmp_path):
     assert card['training']['batch_size'] == 128
     assert card['checkpoint']['file'] == 'epoch_4.pth'
     assert card['random_init']['accuracy_lr10'] == results['accuracy_lr10']['random_init_top1']
+
+
+def test_a_full_disk_leaves_the_old_files_and_gives_one_warning(tmp_path):
+    """A limit on the size of files ends each writing in its middle, as a full disk or a quota does."""
+    resource = pytest.importorskip('resource')
+    (tmp_path / 'results.json').write_text('{"seed": 3}')
+    before = write_report(tmp_path).read_bytes()
+    draw_views([torch.rand(2, 3, 8, 8)], sheet := tmp_path / 'views.png')
+    drawn = sheet.read_bytes()
+    runner = SimpleNamespace(work_dir=str(tmp_path), logger=SimpleNamespace(warning=(said := []).append))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    hook = ReportHook()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(len(before), len(drawn)) // 2, hard))
+    try:
+        for _ in range(2):
+            hook._attempt(runner, 'report.html', lambda path: write_report(path.parent))
+            hook._attempt(runner, 'views.png', lambda path: draw_views([torch.rand(2, 3, 8, 8)], path, title='new'))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [words.split(' could not be drawn: OSError')[0] for words in said] == ['report.html', 'views.png']
+    assert (tmp_path / 'report.html').read_bytes() == before
+    assert sheet.read_bytes() == drawn
+    assert {path.name for path in tmp_path.iterdir()} == {'results.json', 'report.html', 'views.png'}

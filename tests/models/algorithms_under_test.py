@@ -35,6 +35,9 @@ ALGORITHMS = {
         type='MoCo', backbone=BACKBONE, neck=dict(type='LinearNeck', in_dim=16, out_dim=8), head=INFO_NCE, momentum=0.99
     ),
     'moco-v2': dict(type='MoCo', backbone=BACKBONE, neck=NECK, head=INFO_NCE, momentum=0.99),
+    'moco-batch': dict(
+        type='MoCo', backbone=BACKBONE, neck=NECK, head=dict(INFO_NCE, type='BatchInfoNCEHead'), momentum=0.99
+    ),
     'moco-symmetric': dict(
         type='MoCo', backbone=dict(BACKBONE, num_splits=2), neck=NECK, head=INFO_NCE, momentum=0.99, symmetric=True
     ),
@@ -109,7 +112,13 @@ ALGORITHMS = {
 }  # fmt: skip
 
 # Encodings of a step with Un-Mix: (queries, targets).
-ENCODINGS = {'moco-v1': (2, 1), 'moco-v2': (2, 1), 'moco-symmetric': (3, 2), 'moco-temperature': (2, 1)}
+ENCODINGS = {
+    'moco-v1': (2, 1),
+    'moco-v2': (2, 1),
+    'moco-batch': (2, 1),
+    'moco-symmetric': (3, 2),
+    'moco-temperature': (2, 1),
+}
 ENCODINGS |= {'moco-align-uniform': (2, 1), 'simclr': (3, 0), 'simclr-joint': (3, 0), 'byol': (3, 3)}
 ENCODINGS |= {'instdisc': (2, 0), 'instdisc-nce': (2, 0), 'cmc': (2, 0), 'cmc-nce': (2, 0)}
 ENCODINGS |= {'pic': (3, 0), 'pic-recent': (3, 0), 'moco-nce': (2, 1)}

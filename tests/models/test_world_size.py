@@ -1,4 +1,5 @@
-"""Two processes with half the batch each are one process with the whole, for every method, with and without Un-Mix."""
+"""Two processes with half the batch each are one process with the whole, for every method, with and
+without Un-Mix, and where each pair is mixed once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,21 @@ CASES = {
     for form in ('plain', 'unmix')
     for name, method in UNDER_TEST.items()
 }
+# Heads that see the samples of all ranks, and the mixture as a target; the others are means over samples.
+ONCE = (
+    'moco-batch',
+    'moco-align-uniform',
+    'simclr',
+    'byol',
+    'barlow-twins',
+    'moco-v3',
+    'nnclr',
+    'wmse',
+    'swav',
+    'pic-sharded',
+)
+CASES |= {f'{name}-once': (UNDER_TEST[name], dict(type='UnMix', pairs='once')) for name in ONCE}
+CASES['simclr-random'] = (UNDER_TEST['simclr'], dict(type='UnMix', partner='random'))
 
 
 def run_rank(rank: int, path: Path) -> None:

@@ -148,3 +148,18 @@ def test_each_kind_of_recipe_is_counted(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines[1:]] == names
     assert all(float(line.split()[0]) > 0 for line in lines[1:])
+
+
+@pytest.mark.slow
+def test_forms_of_unmix_are_counted(monkeypatch, capsys):
+    """Half of the mixtures, or all at half of the steps, cost half of what all add; in the place of a query nothing."""
+    monkeypatch.setattr(
+        sys, 'argv', ['get_flops.py', '--forms', 'moco/unmix-moco-sym_resnet18_1xb512-coslr-1000e_cifar10']
+    )
+    flops.main()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    plain, whole, once, second, replace, small = (float(row[0]) for row in rows)
+    assert once == second == pytest.approx((plain + whole) / 2, abs=2e-3)
+    assert replace == pytest.approx(plain, abs=2e-3)
+    assert plain < small < once
+    assert [(row[4], row[6]) for row in rows[:3]] == [('2', '2'), ('3', '2'), ('2.5', '2')]

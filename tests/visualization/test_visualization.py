@@ -88,6 +88,39 @@ def test_the_sheet_has_the_draws_of_the_run(name, views):
             assert share.sum() == share[top:bottom, left:right].numel()
 
 
+@pytest.mark.parametrize(
+    'form', [dict(partner='random'), dict(partner='random', shares='sample'), dict(pairs='once', size=0.5, every=3)]
+)
+def test_the_sheet_has_the_partners_and_shares_of_every_form(form):
+    """Each mixture is made of the two images that are said to be in it, in the shares that are said."""
+    options = {'model.unmix.mixing.prob': 0.5} | {f'model.unmix.{key}': value for key, value in form.items()}
+    model = MODELS.build(load_config('quickstart/unmix-moco_digits', options).model)
+    inputs = [torch.rand(4, 1, 16, 16) for _ in range(2)]
+    found = draws_of_a_run(model, inputs, seed=3)
+    assert len(found) == 4
+    for mixture in found:
+        assert mixture.iteration % form.get('every', 1) == 0
+        others = torch.arange(4).flip(0) if mixture.others is None else mixture.others
+        lams = torch.as_tensor(mixture.lam).expand(len(mixture.images))
+        for n, image in enumerate(mixture.images):
+            share = mixture.partner if mixture.partner.ndim == 2 else mixture.partner[n]
+            expected = (1 - share) * inputs[0][n] + share * inputs[0][others[n]]
+            scaled = torch.nn.functional.interpolate(expected[None], image.shape[-2:], mode='bilinear', antialias=True)
+            torch.testing.assert_close(image, scaled[0] if image.shape != expected.shape else expected)
+            if others[n] != n:
+                assert share.mean() == pytest.approx(1 - float(lams[n]), abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('form', [dict(partner='random', shares='sample'), dict(pairs='once', size=0.5)])
+def test_the_sheet_of_every_form_is_drawn(form, tmp_path):
+    options = {f'model.unmix.{key}': value for key, value in form.items()}
+    model = MODELS.build(load_config('quickstart/unmix-moco_digits', options).model)
+    inputs = [torch.rand(4, 1, 16, 16) for _ in range(2)]
+    draw_views(inputs, tmp_path / 'sheet.png', draws_of_a_run(model, inputs, seed=3, each=1))
+    assert (tmp_path / 'sheet.png').stat().st_size > 1000
+
+
 def test_without_unmix_there_are_no_mixtures():
     model = MODELS.build(load_config('quickstart/simclr_digits').model)
     assert draws_of_a_run(model, [torch.rand(4, 1, 16, 16)] * 2, seed=0) == []

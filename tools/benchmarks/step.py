@@ -11,6 +11,8 @@ A step is forward, backward and the optimiser. Weights, random numbers and views
 * ``loader``: symmetric MoCo on a narrow network, with loading: each step begins with a batch of random images, by the
   recipe's pipeline in this process and by the script's PIL views. ``e2e_vs_plain`` compares our MoCo with Un-Mix in
   bfloat16 with the script of MoCo *without* Un-Mix in float32. In the other cases views are loaded beforehand.
+* ``forms``: symmetric MoCo of ours without Un-Mix and with its forms, all in one interleaved run: what the mixtures add
+  to the plain step, all of them over each cheaper form. ``step_once_extra`` is the goal 1 / 0.72.
 
 Ours is the recipe with ``backbone.channels_last``. Variants with bf16 are under autocast, which for ours is
 ``optim_wrapper.type='AutocastOptimWrapper'``; the literal form gets it too, because anyone can add it to a script.
@@ -19,6 +21,7 @@ The last lines are ``GOAL <name> <ratio> <target> PASS|FAIL``: ratios of CPU tim
 accelerator's time with ``--device``.
 """
 
+import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from literal.views import loader
-from measure import Goal, argument_parser, interleave, print_goals
+from measure import Goal, Ratios, argument_parser, interleave, print_goals
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
@@ -45,6 +48,7 @@ class Case(NamedTuple):
         channels_last: Number of layers of ours that are channels-last: the fastest choice for the network.
         loads: Whether a step loads its batch.
         width: Width of the network. The recipes' is 64.
+        unmix: Forms of Un-Mix of ours, by name, instead of the literal forms; None is the plain method.
         batch_size: Images in a batch.
     """
 
@@ -55,6 +59,7 @@ class Case(NamedTuple):
     loads: bool = False
     width: int = 64
     batch_size: int = 32
+    unmix: dict[str, dict[str, Any] | None] | None = None
 
 
 CASES = {
@@ -77,6 +82,10 @@ CASES = {
         e2e_narrow_sym=('script', 'ours', 1.8),
         e2e_vs_plain=('plain', 'ours bf16', 1.0),
     ), channels_last=True, loads=True, width=16, batch_size=128),
+    'forms': Case('moco', (), {}, unmix=dict(
+        plain=None, all={}, once=dict(pairs='once'), every2=dict(every=2), replace=dict(replace=True),
+        half_size=dict(size=0.5),
+    )),
 }  # fmt: skip
 
 
@@ -114,12 +123,38 @@ def variants(case: Case, seed: int, device: str = 'cpu') -> dict[str, Callable[[
         return lambda: form.step([view.to(device) for view in next(batches)])
 
     steps: dict[str, Callable[[], None]] = {}
+    for name, changes in (case.unmix or {}).items():
+        cfg = recipe(case.method, case.width, case.channels_last)
+        cfg.model.unmix = None if changes is None else dict(cfg.model.unmix, replay_bn_stats=False, **changes)
+        _, step = ours(cfg)
+        steps[name] = partial(_repeat, step)
+    if case.unmix:
+        return steps
     for suffix, bf16 in (('', False), (' bf16', True)):
         cfg = recipe(case.method, case.width, case.channels_last, bf16)
         model, steps[f'ours{suffix}'] = ours(cfg)
         for form in case.forms:
             steps[f'{form}{suffix}'] = literal(Literal(cfg, model.model, form, bf16))
     return steps
+
+
+def _repeat(step: Callable[[], None]) -> None:
+    """Take two steps: with ``every=2`` one of them has a mixture."""
+    step()
+    step()
+
+
+def extra_goals(ratios: Ratios) -> Iterator[Goal]:
+    """Yield what all mixtures add to the time of a plain step over what each cheaper form adds; ``once`` has a goal."""
+    seconds = next(iter(ratios.seconds.values()))[ratios.clocks[0]]
+    for name in seconds:
+        if name in ('plain', 'all'):
+            continue
+        rounds = zip(seconds['plain'], seconds['all'], seconds[name], strict=True)
+        extra = statistics.median((cheap - plain) / (whole - plain) for plain, whole, cheap in rounds)
+        print(f'{name}: {extra:.2f} of the extra time of all mixtures')
+        if name == 'once':
+            yield Goal('step_once_extra', 1 / max(extra, 1e-9), 1 / 0.72)
 
 
 def main() -> None:
@@ -131,15 +166,20 @@ def main() -> None:
     parser.add_argument('--channels-last', type=int, help='layers of ours that are (default: as fits the network)')
     args = parser.parse_args()
     changes = {key: vars(args)[key] for key in ('batch_size', 'width', 'channels_last') if vars(args)[key] is not None}
-    goals, seconds = [], {}
+    goals: list[Goal] = []
+    seconds = {}
     for name in args.cases:
         torch.manual_seed(args.seed)
         case = CASES[name]._replace(**changes)
         ratios = interleave(
             variants(case, args.seed, args.device), args.rounds, args.threads, seed=args.seed, device=args.device
         )
-        ratios.print('ours', f'{name}, batch {case.batch_size}')
         seconds[name] = ratios.seconds
+        if case.unmix:
+            ratios.print('all', f'{name}, batch {case.batch_size}, 2 steps')
+            goals += extra_goals(ratios)
+            continue
+        ratios.print('ours', f'{name}, batch {case.batch_size}')
         for goal, (slow, fast, target) in case.goals.items():
             spread = ratios.ratio(slow, fast)
             print(f'{goal}: {slow} over {fast}: {spread}')

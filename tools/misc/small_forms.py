@@ -1,5 +1,6 @@
 """A few images in each form that training data may have, for ``check_resume.py --data``."""
 
+import json
 import tarfile
 import zipfile
 from io import BytesIO
@@ -27,7 +28,7 @@ PIPELINE = dict(
 def dataset_of(form: str, place: Path) -> dict[str, Any]:
     """Return the config of a data set of one of ``FORMS`` in ``place``."""
     kind, _, cache = form.partition('-')
-    root = dict(folder='images', zip='x.zip', tar='x.tar', shards='x-{0..1}.tar', arrow='table')[kind]
+    root = dict(folder='images', zip='x.zip', tar='x.tar', shards='x-{0..1}.tar', arrow='table.arrow')[kind]
     name = 'HuggingFaceDataset' if kind == 'arrow' else 'ImageFolder'
     return dict(type=name, data_root=str(place / root), cache=cache or 'none', pipeline=PIPELINE)
 
@@ -36,7 +37,7 @@ def write(form: str, place: Path) -> None:
     """Write the images, PNGs of noise in two class folders, in one of ``FORMS``.
 
     Raises:
-        ImportError: If the package ``datasets`` is missing, for 'arrow'.
+        ImportError: If the package ``pyarrow`` is missing, for 'arrow'.
     """
     kind = form.partition('-')[0]
     files: dict[str, bytes] = {}
@@ -69,12 +70,16 @@ def write(form: str, place: Path) -> None:
 
 
 def _write_table(place: Path) -> None:
-    import datasets
+    import pyarrow
 
     folder = ImageFolder(place / 'images', labelled=False)
     paths = [path.decode() for path in folder.paths.tolist()]
+    table = place / 'table.arrow'
     images = [dict(bytes=(place / 'images' / path).read_bytes(), path=path) for path in paths]
     labels = [int(path[0] == 'b') for path in paths]
-    features = datasets.Features(dict(image=datasets.Image(), label=datasets.ClassLabel(names=['a', 'b'])))
-    table = datasets.Dataset.from_dict(dict(image=images, label=labels), features=features)
-    table.save_to_disk(str(place / 'table'))
+    columns = pyarrow.table(dict(image=images, label=labels))
+    features = dict(image=dict(_type='Image'), label=dict(_type='ClassLabel', names=['a', 'b']))
+    noted = json.dumps(dict(info=dict(features=features)))  # what the package datasets notes
+    columns = columns.replace_schema_metadata(dict(huggingface=noted))
+    with pyarrow.OSFile(str(table), 'wb') as file, pyarrow.ipc.new_stream(file, columns.schema) as writer:
+        writer.write_table(columns)

@@ -5,7 +5,8 @@ python tools/visualizations/browse_dataset.py moco/NAME --images 12 --mixtures 4
 
 The images are the first that a training reads, with the draws of its seed. Below their views stand the partners, and
 mixtures as the first steps draw them, of both kinds if there are: a box has an outline, and lambda is the share of the
-image itself. The colours are those of the images, also where the network sees Lab or normalised values.
+image itself. The names of both are above the views and the partners.
+The colours are those of the images, also where the network sees Lab or normalised values.
 """
 
 from pathlib import Path
@@ -32,7 +33,8 @@ def main() -> None:
     init_default_scope(cfg.default_scope)
     seed = cfg.get('randomness', {}).get('seed') or 0
     loader = dict(cfg.train_dataloader, batch_size=args.images, num_workers=0, persistent_workers=False)
-    batch = next(iter(Runner.build_dataloader(loader, seed=seed)))
+    built = Runner.build_dataloader(loader, seed=seed)
+    batch = next(iter(built))
     preprocessor = MODELS.build(dict(type='DataPreprocessor') | dict(cfg.model.get('data_preprocessor') or {}))
     inputs = preprocessor(batch, True)['inputs']
     inputs = [inputs] if isinstance(inputs, torch.Tensor) else inputs
@@ -44,6 +46,7 @@ def main() -> None:
         args.out,
         [mixture._replace(images=preprocessor.restore(mixture.images)) for mixture in mixtures],
         f'{Path(cfg.filename).stem}, seed {seed}',
+        [built.dataset.name(index) or f'image {index}' for index in batch['index'].tolist()],
     )
     print(f'{args.out}: {args.images} images, {len(inputs)} views, {len(mixtures)} mixtures')
 

@@ -20,6 +20,8 @@ library, or nothing is written. Without the library, the report says "not proved
 
 %(prog)s auto checkpoint_0199.pth.tar mocov2.pth
 %(prog)s unmix work_dirs/NAME resnet50.pth --to torchvision --backbone-only
+
+The backbone of a run for another library: unmix export.
 """
 
 
@@ -55,14 +57,15 @@ def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> 
         check_match(own, converted.state, args.source)
     meta = dict(source_sha256=file_hash(args.source), family=source)
     result = write_checkpoint(converted, args.target, args.to, meta)
-    print(f'{args.source} ({source}) -> {args.target} ({args.to})\n{_report(result)}')
+    print(f'{args.source} ({source}) -> {args.target} ({args.to})\n{describe(result)}')
 
 
-def _report(converted: Converted) -> str:
+def describe(converted: Converted) -> str:
     """Return what was proved, what was not, and which tensors were left out, by reason."""
     networks = ', '.join(f'{name} {config["type"]}' for name, config in converted.model.items())
+    stem = f', stem {converted.stem}' if converted.stem is not None else ''
     lines = [
-        f'{len(converted.state)} tensors: {networks}, stem {converted.stem}',
+        f'{len(converted.state)} tensors: {networks}{stem}',
         *map(str, converted.proofs),
     ]
     reasons: dict[str, list[str]] = {}

@@ -26,9 +26,9 @@ from unmix.utils.matching import check_match
 from unmix.utils.names import text
 from unmix.zoo.index import TRUST, find_model
 from unmix.zoo.models import below, read_weights
+from unmix.zoo.preparation import evaluated, evaluation_pipeline
 from unmix.zoo.weights import download
 
-RESIZE = 8 / 7  # of the crop: 256 to 224, as everywhere on ImageNet
 SUFFIXES = ('.npz', '.parquet')
 DESCRIPTION = """Write the features of all images below a folder to a file.
 
@@ -87,8 +87,8 @@ def extract_features(
             pipeline for evaluation.
     """
     model, cfg = _located(model, config, trust)
-    decode_size = _evaluated(cfg).get('decode_size') if size is None else None
-    decoder = _evaluated(cfg).get('decoder', 'auto')
+    decode_size = evaluated(cfg).get('decode_size') if size is None else None
+    decoder = evaluated(cfg).get('decoder', 'auto')
     pipeline = evaluation_pipeline(cfg, size)
     dataset = ImageFolder(folder, pipeline=pipeline, decode_size=decode_size, decoder=decoder)
     features = _compute(model, cfg, dataset, stage, batch_size, num_workers, device)
@@ -212,42 +212,6 @@ def _load(model: str | Path, cfg: Config, stage: str) -> nn.Module:
     check_match(own, state, str(file))
     network.load_state_dict(state, strict=False)
     return cast(nn.Module, network)
-
-
-def _evaluated(cfg: Config) -> dict[str, Any]:
-    """Return the config of the data set that a config evaluates on, out of wrappers such as subsets; {} for none."""
-    dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
-
-
-def evaluation_pipeline(cfg: Config, size: int | None = None) -> dict[str, Any] | None:
-    """Return the config of the pipeline that prepares an image of a folder as a config prepares those it evaluates on.
-
-    Raises:
-        ValueError: If the config evaluates nothing, or not single views, and there is no ``size``.
-    """
-    dataset = _evaluated(cfg)
-    pipeline: dict[str, Any] | None
-    if not dataset and size is None:
-        raise ValueError(f'{cfg.filename} has no test_dataloader, which says how images are prepared; give --size.')
-    if size is not None:
-        pipeline = _view(dict(type='Resize', size=round(size * RESIZE)), dict(type='CenterCrop', size=size))
-    elif (pipeline := dataset.get('pipeline')) is None:
-        side = dataset.get('size', DATASETS.get(dataset['type']).image_size)
-        pipeline = None if side is None else _view(dict(type='Resize', size=side), dict(type='CenterCrop', size=side))
-    elif pipeline.get('type') != 'SingleView':
-        raise ValueError(f'{cfg.filename}: test_dataloader.dataset.pipeline is no SingleView; give --size.')
-    is_grey = cfg.model.backbone.get('in_channels') == 1 or 'palette' in (cfg.model.get('data_preprocessor') or {})
-    transforms = pipeline['transforms'] if pipeline else []
-    if is_grey and not any(transform['type'] == 'Grayscale' for transform in transforms):
-        pipeline = dict(pipeline or _view(), transforms=[dict(type='Grayscale'), *transforms])
-    return pipeline
-
-
-def _view(*transforms: dict[str, Any]) -> dict[str, Any]:
-    return dict(type='SingleView', transforms=[*transforms])
 
 
 def features(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:

@@ -16,7 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from unmix.apis.places import is_used, place_of
+from unmix.apis.start import init_cfg, start_path
 from unmix.config import config_root, find_config, load_config
+from unmix.converters.library_networks import library_of
+from unmix.converters.start import Start, read_start, write_start
 from unmix.datasets.survey import Facts, survey
 from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace
@@ -25,7 +28,7 @@ from unmix.engine.planner import METHODS, MIXTURES, default_method, make_plan, r
 from unmix.utils.names import shown
 
 ENDING = '_folder.py'
-OPTIONS = ('method', 'mixture', 'backbone', 'minutes')  # of the plan
+OPTIONS = ('method', 'mixture', 'backbone', 'minutes', 'start')  # of the plan
 WIDTH = 150  # of the table where the output is no terminal
 
 
@@ -35,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--data', metavar='DIR', help='images at any depth, labelled by class folders or not')
     group.add_argument('--method', help=f'{", ".join(METHODS)} (default: simclr on a CPU, moco on a GPU)')
     group.add_argument('--mixture', help=f'{", ".join(MIXTURES)} (default: both; none is the method without Un-Mix)')
-    group.add_argument('--backbone', metavar='NAME', help='resnet18, resnet50, ... (default: as fits data and machine)')
+    group.add_argument(
+        '--backbone', metavar='NAME', help='resnet18, timm:NAME, torchvision:NAME, ... (default: by the plan)'
+    )
     group.add_argument('--minutes', type=float, help='time that the whole run may take')
     group.add_argument('--overwrite', action='store_true', help='begin anew in a work dir that a run has used')
     group.add_argument('--dry-run', action='store_true', help='print the plan and the config, and do nothing else')
@@ -48,11 +53,13 @@ class Request(NamedTuple):
         folder: The folder.
         wishes: What the user wants of it.
         work_dir: Where it goes.
+        start: Weights that it starts from, by their name; None: random ones.
     """
 
     folder: str
     wishes: Wishes
     work_dir: str
+    start: str | None = None
 
 
 def read_request(args: argparse.Namespace) -> Request | None:
@@ -67,9 +74,10 @@ def read_request(args: argparse.Namespace) -> Request | None:
     options = dict(args.cfg_options or {})
     own = None if args.config is None else _own_recipe(args.config)
     folder = args.data if args.data is not None else options.get('data_root') if own else None
-    asked = [f'--{name}' for name in OPTIONS if getattr(args, name) is not None]
+    asked = [f'--{name}'.replace('start', 'from') for name in OPTIONS if getattr(args, name) is not None]
     asked += ['--overwrite'] * args.overwrite + ['--dry-run'] * args.dry_run
     if folder is None:
+        asked = [name for name in asked if name != '--from']
         if asked:
             raise ValueError(f'{" and ".join(asked)}: only for a training on a folder. Give --data DIR too.')
         return None
@@ -99,7 +107,7 @@ def read_request(args: argparse.Namespace) -> Request | None:
         options['optim_wrapper.type'] = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
     wanted = args.method if own is None else method
     wishes = Wishes(wanted, mixture, args.backbone, args.minutes, options)
-    return Request(str(folder), wishes, work_dir)
+    return Request(str(folder), wishes, work_dir, args.start)
 
 
 class _Recipe(NamedTuple):
@@ -165,7 +173,7 @@ def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Con
     if several := launcher != 'none':
         set_rendezvous(launcher, None)
     rank, world = (int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])) if several else (0, 1)
-    plans: list[Any] = [_plan(request, world) if rank == 0 else None]
+    plans: list[Any] = [_plan(request, world, dry_run) if rank == 0 else None]
     start = Config(dict(launcher=launcher, env_cfg=load_config('_base_/default_runtime.py').env_cfg))
     init_distributed(start)
     broadcast_object_list(plans)
@@ -177,14 +185,27 @@ def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Con
     return None if dry_run else cfg
 
 
-def _plan(request: Request, world: int) -> Plan:
-    facts = survey(request.folder)
-    machine = this_machine(world)
-    speed, steps = measure_pace(make_plan(facts, machine, request.wishes).config())
-    plan = make_plan(facts, replace(machine, speed=speed), request.wishes)
+def _plan(request: Request, world: int, dry_run: bool) -> Plan:
+    wishes, facts, machine = request.wishes, survey(request.folder), this_machine(world)
+    start = None if request.start is None else read_start(request.start, wishes.backbone)
+    wishes = replace(wishes, start=start)
+    speed, steps = measure_pace(make_plan(facts, machine, wishes).config())
+    plan = make_plan(facts, replace(machine, speed=speed), wishes)
+    if start is not None:
+        plan = _with_start(plan, start, request.work_dir, dry_run)
     how = f'measured on {steps} steps' + (' of one process' if world > 1 else '')
     print_plan(plan, f'{how} of batch {plan.batch // world}, by what else runs here now')
     return plan
+
+
+def _with_start(plan: Plan, start: Start, work_dir: str, dry_run: bool) -> Plan:
+    """Write the weights that a training starts from, and return its plan without them."""
+    model = plan.config().model
+    if not dry_run:
+        write_start(start, model.backbone.to_dict(), start_path(work_dir))
+    options = plan.options | {f'model.backbone.init_cfg.{k}': v for k, v in init_cfg(work_dir).items()}
+    notes = (*(f'{proof}.' for proof in start.proofs), *plan.notes)
+    return replace(plan, options=options, notes=notes)
 
 
 def accelerators() -> int:
@@ -256,8 +277,6 @@ def print_uses(runner: Runner | FlexibleRunner, folder: str) -> None:
     backbone = runner.cfg.model.backbone
     stock = dict(type='ResNet', in_channels=3, width=64, stem='imagenet')
     if all(backbone.get(key, value) == value for key, value in stock.items()) and backbone.depth not in (8, 26):
-        name = f'resnet{backbone.depth}'
-        print(
-            f'The network for torchvision (timm: --to timm):\n'
-            f'  unmix convert unmix {runner.work_dir} {name}.pth --to torchvision --backbone-only'
-        )
+        print(f'The network for torchvision (timm: --to timm):\n  unmix export {runner.work_dir} --to torchvision')
+    elif (library := library_of(backbone)) is not None:
+        print(f'The network for {library}:\n  unmix export {runner.work_dir} --to {library}')

@@ -7,6 +7,7 @@ from pathlib import Path
 from unmix.apis.command import argument_parser, build_runner, configure
 from unmix.apis.folder import add_arguments, plan_training, print_uses, read_request
 from unmix.apis.places import place_of
+from unmix.apis.start import compare_with_start, named_start, prepare_start, set_start
 from unmix.checkpoint.of_run import checkpoint_of, config_beside, is_place
 from unmix.config import use_amp
 from unmix.engine.launch import choose_start
@@ -17,6 +18,7 @@ CONFIGS = ('.py', '.json', '.yaml', '.yml')
 TRAIN = """Pre-train on a folder of images, or train by a config; then evaluate.
 
 %(prog)s --data DIR
+%(prog)s --data DIR --from timm:vit_small_patch16_224
 %(prog)s configs/quickstart/unmix-moco_digits.py
 %(prog)s quickstart/unmix-moco_digits --cfg-options model.unmix.loss_weight=0.5
 """
@@ -48,6 +50,12 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
         help='with --resume: schedules are those of the config, such as of more epochs, not those of the checkpoint',
     )
     parser.add_argument(
+        '--from',
+        dest='start',
+        metavar='WEIGHTS',
+        help='start from weights: timm:NAME, torchvision:NAME, a run, or a file of any code of unmix convert',
+    )
+    parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision: bfloat16 on CPU, float16 on CUDA'
     )
     parser.add_argument(
@@ -58,6 +66,8 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
         help='show the training by these too (docs/loggers.md)',
     )
     args = parser.parse_args(arguments)
+    if args.start is not None and args.resume is not None and args.data is None:
+        raise ValueError('--resume goes on with a run, with the weights that it has: leave out --from.')
     if args.resume not in (None, 'auto') and os.path.isdir(args.resume):
         args.resume = str(checkpoint_of(args.resume))
     if args.config is None and args.data is None:
@@ -80,13 +90,21 @@ def train(arguments: Sequence[str] | None = None, prog: str | None = None) -> No
         if args.resume is None:
             raise ValueError('--extend changes the schedules of a resumed run: give --resume too.')
         cfg.train_cfg.extend = True
+    source = named_start(cfg) if args.start is None else args.start
+    planned = request is not None and request.start is not None
+    if source is not None and not planned:
+        set_start(cfg)
     runner = build_runner(cfg)
+    if source is not None and not planned:
+        prepare_start(cfg, source)
     if cfg.work_dir != default:
         runner.logger.info(f'A run has used {default}: this one is in {cfg.work_dir}. Another place: --work-dir.')
     choose_start(runner, args.resume)
     runner.train()
     if cfg.get('test_cfg') is not None and not is_reported(runner):
         runner.test()
+    if source is not None:
+        compare_with_start(runner)
     folder = args.data if request is None else request.folder
     if folder is not None:
         print_uses(runner, folder)

@@ -73,7 +73,7 @@ def _check_backends(backends: Any) -> None:
         if package is not None and importlib.util.find_spec(package) is None:
             raise ValueError(
                 f'visualizer.vis_backends.{index}.type is {name}, which needs the package {package}: '
-                f"pip install {package}, or take another one, such as dict(type='PatientVisBackend')."
+                f"pip install 'unmix[{package}]', or take another one, such as dict(type='PatientVisBackend')."
             )
 
 

@@ -16,6 +16,7 @@ OURS = (
     'backbone.conv#.*',
     'backbone.bn#.*',
     'backbone.layer#.*',
+    'backbone.network.*',
     'backbone.l_to_ab.*',
     'backbone.ab_to_l.*',
     'neck.fc.*',

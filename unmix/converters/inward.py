@@ -36,10 +36,9 @@ class Converted:
     proofs: tuple[Proof, ...] = ()
 
     @property
-    def stem(self) -> Stem:
-        """Stem of the backbone."""
-        stem: Stem = next(iter(resnets_of(self.model['backbone']).values()))['stem']
-        return stem
+    def stem(self) -> Stem | None:
+        """Stem of the backbone; None if it is a network of a library."""
+        return next((config['stem'] for config in resnets_of(self.model['backbone']).values()), None)
 
 
 def read_checkpoint(source: str | Path, family: str = 'auto', stem: Stem | None = None) -> Converted:
@@ -68,13 +67,14 @@ def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None
         state, dropped = rename_in(tensors, found.rules, found.drops)
     except ValueError as error:
         raise ValueError(f'{source} as {found.name}: {error}') from error
-    known = stem or _written_stem(content)
+    written = written_backbone(content)
+    known = stem or (written or {}).get('branch', written or {}).get('stem')
     stems = (known, *found.stems) if known else found.stems
     networks: dict[str, nn.ModuleDict] = {}
     model: dict[str, Any] = {}
     for prefix in ('', MOMENTUM):
         if any(name.startswith(f'{prefix}backbone.') for name in state):
-            networks[prefix], configs, left = build_encoder(state, prefix, stems, source)
+            networks[prefix], configs, left = build_encoder(state, prefix, stems, source, written)
             model = model or configs
             dropped |= left
     if '' not in networks:
@@ -84,9 +84,9 @@ def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None
     return Converted(found, state, networks, model, dropped, proofs)
 
 
-def _written_stem(content: Any) -> Stem | None:
-    """Return the stem in the ``meta.model`` of a checkpoint, or None."""
+def written_backbone(content: Any) -> Mapping[str, Any] | None:
+    """Return the config of the backbone in the ``meta.model`` of a checkpoint, or None."""
     place = content
     for key in ('meta', 'model', 'backbone'):
         place = place.get(key) if isinstance(place, Mapping) else None
-    return place.get('branch', place).get('stem') if isinstance(place, Mapping) else None
+    return place if isinstance(place, Mapping) else None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import unmix.models  # noqa: F401  registers the networks
 from unmix.converters.family import Stem
+from unmix.converters.library_networks import library_of
 from unmix.models.backbones.resnet import ARCHITECTURES, STEMS
 from unmix.registry import MODELS
 from unmix.utils.matching import check_match
@@ -63,8 +64,23 @@ def resnet_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
     return config | (dict(in_channels=conv.shape[1]) if conv.shape[1] != 3 else {})
 
 
-def backbone_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
-    """Return the config of the backbone that has these tensors: ``ResNet`` or ``TwoBranch``."""
+def backbone_config(
+    state: State, stems: Sequence[Stem], source: str = '', written: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the config of the backbone that has these tensors: ``ResNet`` or ``TwoBranch``, or a library's network.
+
+    The latter is the one that is ``written`` in ``meta.model`` of a checkpoint: shapes do not show its name.
+
+    Raises:
+        ValueError: If no network of this package has them, or a library's is not written there.
+    """
+    if any(name.startswith('network.') for name in state):
+        if written is None or library_of(written) is None:
+            raise ValueError(
+                f'{source} has a network of timm or torchvision, and no meta.model that says which. Give a checkpoint '
+                'of a training, which has it.'
+            )
+        return {key: value for key, value in written.items() if key not in ('init_cfg', 'drop_path')}
     if 'l_to_ab.conv1.weight' not in state:
         return resnet_config(state, stems)
     branches = [resnet_config(below(state, f'{name}.'), stems) for name in ('l_to_ab', 'ab_to_l')]
@@ -74,6 +90,8 @@ def backbone_config(state: State, stems: Sequence[Stem]) -> dict[str, Any]:
 
 def resnets_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the configs of the one or two ResNets of a backbone, by their names."""
+    if library_of(config) is not None:
+        return {}
     if config['type'] == 'ResNet':
         return {'backbone': dict(config)}
     names = ('backbone.l_to_ab', 'backbone.ab_to_l')
@@ -111,18 +129,19 @@ def build(config: dict[str, Any], state: State, source: str) -> nn.Module:
     Raises:
         ValueError: If the network has other tensors.
     """
-    with torch.device('meta'):
+    library = library_of(config) is not None
+    with torch.device('cpu' if library else 'meta'):  # buffers of a library that no state dict has need their values
         network: nn.Module = MODELS.build(config)
     own = network.state_dict()
     counters = {name: torch.tensor(0) for name in own if name.endswith('num_batches_tracked')}  # not in PyTorch < 0.4.1
     state = counters | dict(state)
     check_match(own, state, source)
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict(state, assign=not library)
     return network.eval()
 
 
 def build_encoder(
-    state: State, prefix: str, stems: Sequence[Stem], source: str
+    state: State, prefix: str, stems: Sequence[Stem], source: str, written: Mapping[str, Any] | None = None
 ) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, str]]:
     """Build the backbone, projector, predictor and classifier of the tensors whose names begin with ``prefix``.
 
@@ -133,7 +152,7 @@ def build_encoder(
         ValueError: If no backbone of this package has the tensors.
     """
     tensors = below(state, f'{prefix}backbone.')
-    configs = dict(backbone=backbone_config(tensors, stems))
+    configs = dict(backbone=backbone_config(tensors, stems, source, written))
     networks = nn.ModuleDict({'backbone': build(configs['backbone'], tensors, source)})
     dropped: dict[str, str] = {}
     for name in HEADS:

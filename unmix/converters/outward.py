@@ -1,9 +1,10 @@
 """Translation of a checkpoint to the names of another code; the written file is loaded there and compared."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from unmix.converters.families import UNMIX, find_family
 from unmix.converters.family import TORCH_SUFFIXES, Family, Library
 from unmix.converters.inward import Converted
 from unmix.converters.libraries import missing
+from unmix.converters.library_networks import Recipe, library_of, side_of
 from unmix.converters.networks import resnets_of, stem_settings
 from unmix.converters.proof import Proof, compare, prove_backbones
 from unmix.converters.rules import rename_out
@@ -42,10 +44,32 @@ def express(converted: Converted, to: str) -> tuple[Converted, dict[str, Tensor]
         ValueError: If there is no such family, or it has no name for a tensor.
     """
     family = find_family(to)
-    tensors, left = rename_out(converted.state, family.rules)
+    if recipe := recipe_of(converted, to):
+        left = [name for name in converted.state if not name.startswith('backbone.')]
+        tensors = recipe.tensors(converted.state)
+    else:
+        tensors, left = rename_out(converted.state, family.rules)
     if left:
         raise ValueError(_no_place(family.name, left))
     return replace(converted, family=family), tensors
+
+
+def recipe_of(converted: Converted, to: str) -> Recipe | None:
+    """Return how a library builds the backbone, if that is a network of a library and ``to`` is such a library."""
+    config = converted.model['backbone']
+    if library_of(config) is None or to not in ('timm', 'torchvision'):
+        return None
+    return Recipe(to, config, converted.networks['']['backbone'])
+
+
+def fits(converted: Converted, to: str) -> bool:
+    """Return whether a family has a network for the backbone."""
+    try:
+        if recipe_of(converted, to) is None:
+            _check_backbone(converted.model['backbone'], find_family(to))
+    except ValueError:
+        return False
+    return True
 
 
 def _no_place(name: str, tensors: list[str]) -> str:
@@ -58,8 +82,10 @@ def _no_place(name: str, tensors: list[str]) -> str:
 
 def _check_backbone(config: Mapping[str, Any], family: Family) -> None:
     """Raise a ValueError if the family has no network with the config of the backbone."""
-    library, resnet = family.library, next(iter(resnets_of(config).values()))
+    library, resnet = family.library, next(iter(resnets_of(config).values()), {})
     own = dict(stem_width=resnet.get('width', 64), width=64, in_channels=3) | resnet | dict(type=config['type'])
+    if library_of(config) is not None:
+        own |= dict(type=f'{config["type"]} {config["model_name"]}', stem='imagenet', depth=18)
     stems = ('imagenet',) if library else family.stems
     kind = 'ResNet' if 'backbone' in family.resnets else 'TwoBranch'
     possible: dict[str, Sequence[Any]] = dict(type=[kind], stem=stems)
@@ -73,7 +99,8 @@ def _check_backbone(config: Mapping[str, Any], family: Family) -> None:
     if wrong:
         raise ValueError(
             f'{family.name} has no network for this backbone: {"; ".join(wrong)}. Write it as .onnx, or keep the names '
-            'of this package by --to unmix: both hold every backbone. Nothing was written.'
+            'of this package by --to unmix (unmix export: --to safetensors): both hold every backbone. Nothing was '
+            'written.'
         )
 
 
@@ -101,7 +128,7 @@ def write_checkpoint(
         raise ValueError(f'{target} ends in {target.suffix!r}; expected one of {", ".join(suffixes)} for {to}.')
     if target.suffix == '.onnx':
         return _write_onnx(converted, target)
-    if to != UNMIX.name:
+    if to != UNMIX.name and recipe_of(converted, to) is None:
         _check_backbone(converted.model['backbone'], find_family(to))
     result, tensors = express(converted, to)
     content = containers.wrap(tensors, result.family)
@@ -127,17 +154,36 @@ def _prove(result: Converted, written: Mapping[str, Tensor], file: Path, target:
         return prove_backbones(result.family, result.networks, config, written, str(target))
     if reason := missing(library.package):
         return (Proof(reason),)
-    name = f"{library.package.partition('.')[0]}'s ResNet-{config['depth']}"
+    recipe = recipe_of(result, result.family.name)
+    name = str(recipe or f"{library.package.partition('.')[0]}'s ResNet-{config['depth']}")
     try:
-        theirs = library.load(file, config['depth'], len(result.state.get('head.fc.bias', ())))
+        if recipe is not None:
+            theirs = recipe.load(file)
+        else:
+            theirs = library.load(file, config['depth'], len(result.state.get('head.fc.bias', ())))
     except (RuntimeError, KeyError) as error:
         raise ValueError(f'{target} cannot be loaded into {name}; nothing was written: {error}') from error
-    ours = nn.Sequential(*result.networks[''].values())
-    return (compare(ours, theirs, 3, f'the network here, and {target} in {name}', str(target)),)
+    networks, subject = result.networks[''], f'the network here, and {target} in {name}'
+    if recipe is not None:
+        backbone: Any = networks['backbone']
+        subject = f'backbone.network here, and {target} in {name}'
+        side = side_of(config, backbone)
+        return (compare(own_pool(backbone), theirs, backbone.in_channels, subject, str(target), size=side),)
+    return (compare(nn.Sequential(*networks.values()), theirs, 3, subject, str(target)),)
+
+
+def own_pool(backbone: Any) -> nn.Module:
+    """Return a copy of a library's network as a backbone, with the features that the library itself pools."""
+    copied = copy.deepcopy(backbone)
+    copied.pool = None
+    return cast(nn.Module, copied)
 
 
 def _write_onnx(converted: Converted, target: Path) -> Converted:
-    """Write the backbone as a graph: images (N, C, H, W) to features (N, D), for any N, H, W; compare and return it."""
+    """Write the backbone as a graph: images (N, C, H, W) to features (N, D); compare and return it.
+
+    N is free, and H and W are too, unless the network is one of a library: then they are those of its config.
+    """
     if others := [name for name in converted.state if not name.startswith('backbone.')]:
         raise ValueError(_no_place('An .onnx file', others))
     try:
@@ -148,27 +194,39 @@ def _write_onnx(converted: Converted, target: Path) -> Converted:
         raise ValueError(
             f"ONNX needs the package {str(error.name).partition('.')[0]}: pip install 'unmix[export]', or write a .pth."
         ) from error
-    backbone = converted.networks['']['backbone']
-    channels = sum(config.get('in_channels', 3) for config in resnets_of(converted.model['backbone']).values())
+    config, backbone = converted.model['backbone'], converted.networks['']['backbone']
+    library, side = library_of(config) is not None, side_of(config, backbone)
+    resnets = [config] if library else resnets_of(config).values()
+    channels = sum(each.get('in_channels', 3) for each in resnets)
+    sides, free = ((side, side), {}) if library else ((96, 128), {2: 'height', 3: 'width'})
     with atomic_path(target) as temporary:
         torch.onnx.export(
             backbone,
-            (torch.zeros(2, channels, 96, 128),),  # not the size of the images that are compared
+            (torch.zeros(3, channels, *sides),),  # not the size of the images that are compared, where it is free
             str(temporary),
             input_names=['images'],
             output_names=['features'],
-            dynamic_shapes=({0: 'batch', 2: 'height', 3: 'width'},),
+            dynamic_shapes=({0: 'batch'} | free,),
             dynamo=True,
             external_data=False,
             verbose=False,
         )
         graph = onnx.load(str(temporary))
         onnx.checker.check_model(graph)
-        run = onnx.reference.ReferenceEvaluator(graph).run
+        reason = missing('onnxruntime')
+        if reason is None:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            run = onnxruntime.InferenceSession(str(temporary), options, providers=['CPUExecutionProvider']).run
+        else:
+            run = onnx.reference.ReferenceEvaluator(graph).run
 
         def theirs(images: Tensor) -> Tensor:
             return torch.from_numpy(np.asarray(run(None, {'images': images.numpy()})[0]))
 
-        subject = f"the network here, and {target} in ONNX's reference evaluator"
-        proof = compare(backbone, theirs, channels, subject, str(target), torch.float32)
+        by = 'onnxruntime' if reason is None else "ONNX's reference evaluator"
+        subject = f'the network here, and {target} in {by}'
+        proof = compare(backbone, theirs, channels, subject, str(target), torch.float32, side)
     return replace(converted, proofs=(*converted.proofs, proof))

@@ -71,8 +71,9 @@ def compare(
     subject: str,
     source: str,
     dtype: torch.dtype = torch.float64,
+    size: int = 64,
 ) -> Proof:
-    """Compare the outputs (2, D) of two networks on two standard normal images (2, ``channels``, 64, 64).
+    """Compare the outputs (2, D) of two networks on two standard normal images (2, ``channels``, ``size``, ``size``).
 
     Args:
         ours: The network of this package.
@@ -81,13 +82,14 @@ def compare(
         subject: The two networks in words, for the report.
         source: Name of the file in messages.
         dtype: Type of images, weights and outputs.
+        size: Side of the images.
 
     Raises:
         ValueError: If the outputs are not finite or of another shape, are the same for both images, or differ by more
             than 1e-9 of the largest one (1e-5 in float32).
     """
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, channels, 64, 64, generator=generator, dtype=torch.float64).to(dtype)
+    images = torch.randn(2, channels, size, size, generator=generator, dtype=torch.float64).to(dtype)
     output, expected = copy.deepcopy(ours).to(dtype).eval()(images), theirs(images)
     largest = expected.abs().max()
     difference = ((output - expected).abs().max() / largest).item() if output.shape == expected.shape else math.inf

@@ -166,8 +166,8 @@ def _turbojpeg() -> tuple[Any, Any]:
         import turbojpeg
     except ImportError as error:
         raise ImportError(
-            "dataset.decoder='turbojpeg' needs the package PyTurboJPEG (pip install PyTurboJPEG) and the library "
-            "libturbojpeg; dataset.decoder='auto' decodes JPEGs by the same library, within simplejpeg."
+            "dataset.decoder='turbojpeg' needs the package PyTurboJPEG (pip install 'unmix[turbojpeg]') and the "
+            "library libturbojpeg; dataset.decoder='auto' decodes JPEGs by the same library, within simplejpeg."
         ) from error
     try:
         return turbojpeg.TurboJPEG(), turbojpeg
@@ -185,5 +185,7 @@ def _tifffile() -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise ImportError("dataset.decoder='tifffile' needs the package tifffile: pip install tifffile.") from error
+        raise ImportError(
+            "dataset.decoder='tifffile' needs the package tifffile: pip install 'unmix[tifffile]'."
+        ) from error
     return tifffile

@@ -22,7 +22,7 @@ SYSTEM = {  # folders of operating systems and file servers, in lower case; othe
     b'lost+found', b'$recycle.bin', b'system volume information', b'network trash folder', b'temporary items',
 }  # fmt: skip
 SEVERAL = ('.apng', '.avif', '.gif', '.tif', '.tiff', '.webp')  # such a file may have several frames or pages
-READERS = dict.fromkeys(('.heic', '.heif', '.hif'), '"pip install pillow-heif" makes them readable')
+READERS = dict.fromkeys(('.heic', '.heif', '.hif'), '"pip install \'unmix[heif]\'" makes them readable')
 READERS |= dict.fromkeys(('.avif', '.qoi', '.webp'), '"pip install --upgrade pillow" makes them readable')
 READERS |= dict.fromkeys(('.svg', '.svgz'), 'the package CairoSVG converts them to .png')
 READERS |= dict.fromkeys(

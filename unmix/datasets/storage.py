@@ -35,6 +35,7 @@ _clients: dict[str, Client] = {}  # one for all data sets with the same argument
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(before=_clients.clear)  # what is open must not be used by two processes
 THREADS = 8  # that ask for sizes
+INSTALL = {'lmdb': " Install it: pip install 'unmix[lmdb]'."}
 
 
 class Unavailable(ValueError):
@@ -70,7 +71,9 @@ class Storage:
             inspect.signature(self.kind).bind(**self.args)
             self._client()
         except ImportError as error:
-            raise ImportError(f'{key}: the backend {self.name!r} cannot be used here ({error}).') from error
+            raise ImportError(
+                f'{key}: the backend {self.name!r} cannot be used here ({error}).{INSTALL.get(self.name, "")}'
+            ) from error
         except Exception as error:
             raise ValueError(
                 f'{key}: the backend {self.name!r} does not take {self.args} ({error}). '

@@ -161,7 +161,8 @@ def embed_seen(seen: Seen, seed: int, seconds: float) -> dict[str, Any]:
     Args:
         seen: What the evaluation has left.
         seed: Of t-SNE.
-        seconds: That the run has taken; t-SNE takes as many images as it can place in a hundredth of that.
+        seconds: Of the processor that the run has taken; t-SNE takes as many images as it can place in a hundredth of
+            that.
     """
     names = getattr(seen.test, 'classes', None)
     points = components(seen.features)

@@ -9,13 +9,21 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.visualization import LocalVisBackend, MLflowVisBackend, Visualizer, WandbVisBackend
+from mmengine.visualization import (
+    LocalVisBackend,
+    MLflowVisBackend,
+    TensorboardVisBackend,
+    Visualizer,
+    WandbVisBackend,
+)
 from PIL import Image
 
 from unmix.config.combinations import check_combinations
+from unmix.utils.run_files import leaves
 
 PROJECT = 'unmix'  # of W&B and MLflow
 LOGGERS = ('tensorboard', 'wandb', 'mlflow')
+_HYPER = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness')  # of a config
 _ARTIFACTS = ('results.json', '.py', '.png', 'report.html')  # endings of the files that MLflow gets at the end
 
 _open: list[Callable[[], None]] = []
@@ -53,6 +61,21 @@ def log_results(visualizer: Visualizer, metrics: Mapping[str, float], step: int)
     """Give the results of a test, as ``test/NAME``, to the backends other than the local one."""
     for backend in _others(visualizer):
         backend.add_scalars({f'test/{name}': float(value) for name, value in metrics.items()}, step=step)
+
+
+def log_hyper_parameters(visualizer: Visualizer, cfg: Config) -> None:
+    """Give the values of a config that a training depends on to TensorBoard's HParams; other backends have the config.
+
+    Without a list of metrics of its own a run has all its scalars there.
+    """
+    backends = [one for one in visualizer._vis_backends.values() if isinstance(one, TensorboardVisBackend)]
+    if backends:
+        from torch.utils.tensorboard.summary import hparams  # an optional package
+
+        parts = {key: cfg[key] for key in _HYPER if cfg.get(key) is not None}
+        values = {key: one if isinstance(one, bool | int | float) else str(one) for key, one in leaves(parts)}
+        for backend in backends:
+            backend.experiment.file_writer.add_summary(hparams(values, {})[1])
 
 
 def log_picture(visualizer: Visualizer, path: Path, step: int) -> None:

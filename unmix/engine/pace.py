@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from unmix.engine.loader import build_dataloader
 from unmix.models.algorithms import DeepClusterV2
@@ -23,21 +25,43 @@ CORE, GPU = 2.5e10, 5e12  # multiply-adds a second that a ResNet reaches there, 
 WARM_UP, LEAST, SECONDS = 2, 3, 10.0  # steps before the measured ones, measured steps, and the time that they may take
 
 
-def estimate_pace(depth: int, size: int, cores: int | None) -> float:
-    """Return the images a second that a training of a ResNet takes, about.
+class Cost(NamedTuple):
+    """Multiply-adds of one image of 224 px, in units of 1e9, and its maps in float32, in MB."""
+
+    operations: float
+    maps: float
+
+
+def resnet_cost(depth: int) -> Cost:
+    """Return the cost of a ResNet."""
+    return Cost(*COSTS.get(depth, COSTS[50]))
+
+
+def network_cost(network: Any, channels: int, size: int) -> Cost:
+    """Return the cost of any network by its operations on an image of ``size`` px; maps are as in ResNet-50."""
+    tensors = {name: x.to('meta') for name, x in [*network.named_parameters(), *network.named_buffers()]}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        functional_call(network.eval(), tensors, torch.empty(1, channels, size, size, device='meta'))
+    operations = counter.get_total_flops() / 2e9 * (224 / size) ** 2
+    known = resnet_cost(50)
+    return Cost(operations, operations * known.maps / known.operations)
+
+
+def estimate_pace(cost: Cost, size: int, cores: int | None) -> float:
+    """Return the images a second that a training takes, about.
 
     Args:
-        depth: Of the network.
+        cost: Of the network.
         size: Side of the views in pixels.
         cores: CPU cores; None: an accelerator.
     """
-    operations = PASSES * COSTS.get(depth, COSTS[50])[0] * 1e9 * (size / 224) ** 2
+    operations = PASSES * cost.operations * 1e9 * (size / 224) ** 2
     return (GPU if cores is None else CORE * cores) / operations
 
 
-def map_bytes(depth: int, size: int) -> float:
-    """Return the bytes of memory that a training of a ResNet needs for each image of a batch, about."""
-    return COSTS.get(depth, COSTS[50])[1] * 1e6 * GRAPHS * (size / 224) ** 2
+def map_bytes(cost: Cost, size: int) -> float:
+    """Return the bytes of memory that a training needs for each image of a batch, about."""
+    return cost.maps * 1e6 * GRAPHS * (size / 224) ** 2
 
 
 @DefaultScope.overwrite_default_scope('unmix')

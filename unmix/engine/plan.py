@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from unmix.config import load_config
+from unmix.converters.start import Start
 from unmix.datasets.survey import Facts
 
 SEED = 0  # of the images that are held out
@@ -38,9 +39,10 @@ class Wishes:
     Attributes:
         method: Name of the method, one of ``METHODS``; None: :func:`default_method`.
         mixture: One of ``MIXTURES``: 'none' is the method without Un-Mix.
-        backbone: 'resnet18', ...; None: as the recipe.
+        backbone: 'resnet18', 'timm:NAME', 'torchvision:NAME'; None: as the recipe, or the network of ``start``.
         minutes: Time that the whole run may take; None: :func:`default_minutes`.
         given: Options of the user by their full keys, which the plan keeps.
+        start: Weights that the training starts from; None: random ones.
     """
 
     method: str | None = None
@@ -48,6 +50,7 @@ class Wishes:
     backbone: str | None = None
     minutes: float | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    start: Start | None = None
 
 
 class Row(NamedTuple):

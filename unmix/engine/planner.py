@@ -5,11 +5,15 @@ import types
 from typing import Any
 
 import torch
+from mmengine.config import ConfigDict
+from torch import nn
 
 from unmix.config import load_config
 from unmix.config.check import suggest
+from unmix.converters.library_networks import library_of
+from unmix.converters.start import SETTINGS, check_network, is_library, library_config
 from unmix.datasets.survey import Facts
-from unmix.engine.pace import PASSES, estimate_pace, map_bytes
+from unmix.engine.pace import PASSES, Cost, estimate_pace, map_bytes, network_cost, resnet_cost
 from unmix.engine.plan import Machine, Plan, Row, Wishes
 from unmix.engine.sizes import fitting, splits_for
 from unmix.models.backbones.resnet import ARCHITECTURES
@@ -17,7 +21,10 @@ from unmix.registry import MODELS
 from unmix.utils.names import few, shown
 from unmix.utils.sizes import LEAST_STEPS, SMALL, Sizes, batch_sizes, epochs_for
 
-METHODS = ('moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc')
+METHODS = (
+    *('moco', 'moco-align-uniform', 'simclr', 'byol', 'wmse', 'swav', 'deepclusterv2', 'instdisc', 'pic', 'cmc'),
+    *('simsiam', 'vicreg', 'barlow-twins', 'moco-v3', 'nnclr', 'dino', 'lejepa'),
+)
 MIXTURES = {'none': None, 'global': 1.0, 'region': 0.0, 'both': 0.5}  # share of global mixtures
 START = 30  # seconds that a run takes beside its steps: imports, pictures, linear classifiers
 EVALUATIONS = 4  # during the training, in about equal parts
@@ -30,6 +37,9 @@ CHOICE = 4  # a queue is at most a quarter of the images
 STRANGE = 0.62  # share of images that a change makes less like the others, from which on it is none of a view
 TRANSFORMS, EPOCHS = 'train_dataloader.dataset.pipeline.transforms', 'train_cfg.max_epochs'
 VIEWS, CROPS = f'{TRANSFORMS}.0.size', f'{TRANSFORMS}.0.scale'
+CONTINUED = 0.1  # of the learning rate from random weights, where a training starts from others
+PATCHES = 4  # of a Vision Transformer along a side of a view, at least
+TRANSFORMER = dict(type='AdamW', lr=5e-4, weight_decay=0.05)  # for 256 images; networks without BatchNorm
 CROP = 12  # pixels of an image, in which there is something to see
 BROKEN = 'train_dataloader.dataset.broken'
 WHY = dict(
@@ -101,6 +111,7 @@ class _Planner:
         self.base = load_config(self.recipe)
         self.cfg = load_config(self.recipe, self.given) if self.given else self.base
         self.accelerated = machine.accelerators > 0
+        self.network = self.find_network()
         images = facts.images
         self.minutes = wishes.minutes or default_minutes(images, machine.accelerators)
 
@@ -127,15 +138,16 @@ class _Planner:
         whole = facts.images - held_out
         self.views()
         size = self.view_size(whole)
-        depth = self.backbone(whole, size)
-        speed = self.speed(depth, size)
+        cost = self.backbone(whole, size)
+        speed = self.speed(cost, size)
         evaluations, bank, tests = self.evaluation(whole, held_out, speed) if evaluated else (0, 0, 0.0)
         budget = max(speed * (self.minutes * 60 - START) - tests, 0)
         images = whole
         if EPOCHS not in self.given and budget < LEAST_EPOCHS * whole:
             images = min(whole, max(int(budget / LEAST_EPOCHS), min(whole, 256)))
+        self.statistics()
         head = self.head()
-        total = self.batch(head, images, depth, size)
+        total = self.batch(head, images, cost, size)
         steps = images // total
         if images < whole:
             images = steps * total
@@ -223,50 +235,133 @@ class _Planner:
 
     def view_size(self, images: int) -> int:
         """Return the side of the views."""
-        side, key = self.facts.side, VIEWS
+        side = self.facts.side
         fitting_side = min(max(-(-side // 32) * 32, 32), 224)
         if self.accelerated:
             size = 224 if side >= 160 else fitting_side
-            return int(self.put('side of views, px', key, size, f'half of the images have {side} px or more'))
+            return self.put_size(size, f'half of the images have {side} px or more')
         seconds, size = self.minutes * 60 - START, min(fitting_side, 64)
-        passes = seconds * self.estimate(self.depth(), size) * self.machine.processes / images
+        passes = seconds * self.estimate(self.cost(), size) * self.machine.processes / images
         steps = passes * images / max(batch_sizes(images, 1, 64), default=1)
         if size > 32 and (passes < GOOD_PASSES or steps < LEAST_STEPS):
             reason = f'a CPU: at {size} px there is time for {passes:.0f} passes only'
-            return int(self.put('side of views, px', key, 32, reason))
+            return self.put_size(32, reason)
         reason = f'half of the images have {side} px or more' + (', and this is a CPU' if fitting_side > size else '')
-        return int(self.put('side of views, px', key, size, reason))
+        return self.put_size(size, reason)
+
+    def put_size(self, size: int, reason: str) -> int:
+        """Set the side of the views; a network of a library may need another one."""
+        network = self.network
+        if network is not None and network.patch_size is not None:
+            least = max(-(-size // network.patch_size), PATCHES) * network.patch_size
+            if least != size:
+                size, reason = least, f'{least // network.patch_size} patches of {network.patch_size} px; {reason}'
+        elif network is not None and network.image_size is not None and network.image_size != size:
+            size, reason = network.image_size, f'the only one that {network.model_name} takes'
+        return int(self.put('side of views, px', VIEWS, size, reason))
+
+    def find_network(self) -> Any:
+        """Return the network of a library that is the backbone; None if it is a ResNet of this package.
+
+        Raises:
+            ValueError: If weights to start from are of another network, or the method has two networks.
+        """
+        start, name = self.wishes.start, self.wishes.backbone
+        config = library_config(name) if name is not None and is_library(name) else None
+        if start is not None:
+            key = f'--backbone {name}'
+            if config is not None:
+                if library_of(start.backbone) is not None:
+                    check_network(start, start.backbone | config, key)
+            elif name is not None:
+                check_network(start, dict(type='ResNet', depth=backbone_depth(name)), key)
+            config = start.backbone
+        if config is None:
+            return None
+        two = 'branch' in self.cfg.model.backbone
+        if two != (config['type'] == 'TwoBranch'):
+            given = f'--backbone {name}' if start is None else f'--from {start.source}'
+            raise ValueError(
+                f'--method {self.method} has {"two networks, of lightness and of colour" if two else "one network"}, '
+                f'and {given} is {"one" if two else "two"}. Take another method.'
+            )
+        return MODELS.build(dict(config)) if library_of(config) is not None else None
 
     def depth(self) -> int:
         """Return the depth of the recipe's network."""
         backbone = self.cfg.model.backbone
         return int(backbone.get('branch', backbone).get('depth', 50))
 
-    def backbone(self, images: int, size: int) -> int:
-        """Return the depth of the network, and set what depends on it."""
+    def cost(self) -> Cost:
+        """Return the cost of the network before its depth is chosen."""
+        start = self.wishes.start
+        if self.network is not None:
+            side = self.network.image_size or self.network.native_size()
+            return network_cost(self.network, self.network.in_channels, side)
+        return resnet_cost(self.depth() if start is None else start.backbone.get('branch', start.backbone)['depth'])
+
+    def library_network(self, size: int) -> Cost:
+        """Set a network of a library as the backbone, and what depends on it; return its cost."""
+        network, start = self.network, self.wishes.start
+        config = dict(start.backbone) if start is not None else library_config(str(self.wishes.backbone))
+        if network.patch_size is not None and network.positions() is not None:
+            config['img_size'] = size
+        reason = 'given' if start is None else f'that of {start.source}'
+        self.options['model.backbone._delete_'] = True
+        self.options |= {f'model.backbone.{key}': value for key, value in config.items()}
+        self.rows.append(Row('network', network.model_name, reason, '--backbone, model.backbone.model_name'))
+        self.options['model.neck.in_dim'] = network.out_dim
+        return self.cost()
+
+    def backbone(self, images: int, size: int) -> Cost:
+        """Return the cost of the network, and set what depends on it."""
+        start = self.wishes.start
+        if self.network is not None:
+            return self.library_network(size)
         two = 'branch' in self.cfg.model.backbone
         key = 'model.backbone.branch.depth' if two else 'model.backbone.depth'
         large = self.accelerated and images >= MANY and size >= 160
         value, reason = (
             (50, f'{MANY:,} images or more, on an accelerator') if large else (18, 'the smallest stock ResNet')
         )
-        if self.wishes.backbone is not None:
+        if start is not None:
+            found = start.backbone.get('branch', start.backbone)
+            value, reason = found['depth'], f'that of {start.source}'
+            place = key.removesuffix('depth')
+            self.options |= {
+                f'{place}{k}': found[k]
+                for k in SETTINGS
+                if k in found and k not in ('type', 'depth') and not (two and k == 'in_channels')
+            }
+        elif self.wishes.backbone is not None:
             value, reason = backbone_depth(self.wishes.backbone), 'given'
         depth = int(self.put('network, ResNet-', key, value, reason, '--backbone'))
         cfg = self.cfg.model.backbone.copy()
-        (cfg.branch if two else cfg).depth = depth
+        part = cfg.branch if two else cfg
+        part.depth = depth
+        place = key.removesuffix('depth')
+        part.update({k.removeprefix(place): v for k, v in self.options.items() if k.startswith(place)})
         with torch.device('meta'):
             width = MODELS.build(cfg).out_dim
         self.options['model.neck.neck.in_dim' if two else 'model.neck.in_dim'] = width // 2 if two else width
-        return depth
+        return resnet_cost(depth)
 
-    def estimate(self, depth: int, size: int) -> float:
+    def estimate(self, cost: Cost, size: int) -> float:
         """Return the images a second of a process, from the operations of the network."""
-        return estimate_pace(depth, size, None if self.accelerated else self.machine.cores)
+        return estimate_pace(cost, size, None if self.accelerated else self.machine.cores)
 
-    def speed(self, depth: int, size: int) -> float:
+    def speed(self, cost: Cost, size: int) -> float:
         """Return the images a second of all processes."""
-        return (self.machine.speed or self.estimate(depth, size)) * self.machine.processes
+        return (self.machine.speed or self.estimate(cost, size)) * self.machine.processes
+
+    def statistics(self) -> None:
+        """Set mean and std of the images to those of the weights that the training starts from, if they are known."""
+        start, own = self.wishes.start, self.cfg.model.get('data_preprocessor') or {}
+        if start is None:
+            return
+        for key, value in start.statistics.items():
+            if len(value) == len(own.get(key) or ()):
+                self.put(f'{key} of the images', f'model.data_preprocessor.{key}', value, f'that of {start.source}')
 
     def head(self) -> Any:
         """Build the head, without memory, with the sizes that it has on many images."""
@@ -287,7 +382,7 @@ class _Planner:
         dim = self.cfg.model.neck.get('out_dim')
         return Sizes(images, total, seen, epochs * max(seen // total, 1), dim, CHOICE)
 
-    def batch(self, head: Any, images: int, depth: int, size: int) -> int:
+    def batch(self, head: Any, images: int, cost: Cost, size: int) -> int:
         """Return the batch of all processes, and set that of one."""
         world, key = self.machine.processes, 'train_dataloader.batch_size'
         most, reason = (
@@ -299,7 +394,7 @@ class _Planner:
             )
         )
         if self.machine.memory is not None:
-            maps = map_bytes(depth, size)
+            maps = map_bytes(cost, size)
             room = 2 ** int(math.log2(max(0.7 * self.machine.memory / maps, 1)))
             most, reason = (
                 (room, f'the memory of the accelerator, about {maps / 1e6:.0f} MB an image')
@@ -315,7 +410,8 @@ class _Planner:
         if found[0] < most:
             reason = f'at most a quarter of {images:,} images'
         batch = int(self.put('batch of a process', key, found[0], reason))
-        splits = types.SimpleNamespace(num_splits=self.cfg.model.backbone.get('num_splits', 1))
+        groups = self.cfg.model.backbone.get('num_splits', 1) if self.network is None else 1
+        splits = types.SimpleNamespace(num_splits=groups)
         for option, value in splits_for(splits, batch).items():
             self.put('groups of BatchNorm', option, value, 'at least 2 images each')
         return batch * world
@@ -326,14 +422,29 @@ class _Planner:
         reason = f'of {full} that are usual for so many images, what {self.minutes:g} minutes allow'
         if allowed >= full:
             reason = 'usual for so many images; more bring little'
+        if self.wishes.start is not None:
+            reason += '; as many as from random weights'
         return int(self.put('epochs', EPOCHS, max(min(full, allowed), 1), reason, '--minutes'))
 
     def rates(self, total: int, steps: int) -> None:
-        """Set learning rate, weight decay and the momentum of the momentum encoder."""
+        """Set optimiser, learning rate, weight decay and the momentum of the momentum encoder."""
         optimizer = self.cfg.optim_wrapper.optimizer
         own, at = self.base.optim_wrapper.optimizer.lr, self.base.train_dataloader.batch_size
-        lr = float(f'{own * total / at:.6g}')
-        self.put('learning rate', 'optim_wrapper.optimizer.lr', lr, f'{own:g} for a batch of {at}, in proportion')
+        place = 'optim_wrapper.optimizer'
+        layers = [] if self.network is None else self.network.modules()
+        plain = self.network is not None and not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+        if plain and not {place, f'{place}.type'} & self.given.keys():
+            optimizer, own, at = ConfigDict(TRANSFORMER), TRANSFORMER['lr'], 256
+            self.options[f'{place}._delete_'] = True
+            self.options |= {f'{place}.{key}': value for key, value in TRANSFORMER.items()}
+            self.options['optim_wrapper.paramwise_cfg'] = dict(no_decay=True)
+            reason = 'a network without BatchNorm; no decay of norms, biases and tokens'
+            self.rows.append(Row('optimiser', optimizer.type, reason, f'{place}.type'))
+        share = 1.0 if self.wishes.start is None else CONTINUED
+        lr, reason = float(f'{share * own * total / at:.6g}'), f'{own:g} for a batch of {at}, in proportion'
+        if share < 1:
+            reason += f'; {share:g} of that, so that the weights it starts from are kept at first'
+        self.put('learning rate', f'{place}.lr', lr, reason)
         if optimizer.type == 'SGD':
             many = self.facts.images >= MANY
             reason = 'as on ImageNet' if many else 'few images'
@@ -412,7 +523,6 @@ def backbone_depth(name: str) -> int:
     names = {f'resnet{depth}': depth for depth in ARCHITECTURES}
     if name not in names:
         raise ValueError(
-            f'--backbone is {name!r}; expected one of {", ".join(names)}. Other networks, such as ViTs: a config of '
-            'yours, see docs/backbones.md.'
+            f'--backbone is {name!r}; expected one of {", ".join(names)}, or timm:NAME or torchvision:NAME.'
         )
     return names[name]

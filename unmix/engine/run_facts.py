@@ -34,7 +34,7 @@ class RunFacts:
 
     def __init__(self, runner: Runner, name: str, trains: bool) -> None:
         self._path = Path(runner.work_dir, FACTS)
-        self._since = time.monotonic()
+        self._since, self._cpu_since = time.monotonic(), time.process_time()
         files = RunFiles(runner.work_dir) if is_run(Path(runner.work_dir)) else None
         self.content: dict[str, Any] = dict(files.facts) if files else {}
         run = files.starts[0][0] if files and files.starts else None
@@ -73,6 +73,11 @@ class RunFacts:
     def seconds(self) -> float:
         """Seconds since these facts were begun."""
         return time.monotonic() - self._since
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds that the processor has worked for this process since then; other processes do not lengthen them."""
+        return time.process_time() - self._cpu_since
 
     def write(self, runner: Runner, **more: Any) -> None:
         """Write the facts, with what has changed since; ``more`` is added.

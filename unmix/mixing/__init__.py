@@ -1,6 +1,7 @@
 """Image mixtures: the operations (global, region) and the Un-Mix equation."""
 
 from unmix.mixing.ops import CutMix, Mixing, Mixup, RandomMixing, region_box
+from unmix.mixing.partners import Partners
 from unmix.mixing.unmix import UnMix
 
-__all__ = ['CutMix', 'Mixing', 'Mixup', 'RandomMixing', 'UnMix', 'region_box']
+__all__ = ['CutMix', 'Mixing', 'Mixup', 'Partners', 'RandomMixing', 'UnMix', 'region_box']

@@ -38,15 +38,21 @@ class Mixing(ABC):
 
     Args:
         alpha: Parameter of the symmetric Beta distribution that the share of the first image is drawn from.
+        fold: Whether the larger share is that of the first image, ``max(lam, 1 - lam)`` of the draw, as in i-Mix.
 
     Raises:
         ValueError: If ``alpha`` is not positive.
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, fold: bool = False) -> None:
         if not alpha > 0:
             raise ValueError(f'{type(self).__name__}.alpha is {alpha}; it must be positive (the paper uses 1.0).')
-        self.alpha = alpha
+        self.alpha, self.fold = alpha, fold
+
+    def draw_share(self, rng: np.random.Generator) -> float:
+        """Draw ``lam ~ Beta(alpha, alpha)``."""
+        lam = float(rng.beta(self.alpha, self.alpha))
+        return max(lam, 1 - lam) if self.fold else lam
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> Any:
@@ -74,7 +80,7 @@ class Mixup(Mixing):
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[float]:
         """Draw ``lam ~ Beta(alpha, alpha)``."""
-        return (float(rng.beta(self.alpha, self.alpha)),)
+        return (self.draw_share(rng),)
 
     def draw_again(
         self, rng: np.random.Generator, size: tuple[int, int], params: tuple[float], lam: float | None = None
@@ -94,7 +100,7 @@ class CutMix(Mixing):
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[float, int, int]:
         """Draw ``lam ~ Beta(alpha, alpha)``, then the centre's row and column, uniform over the image."""
-        lam = float(rng.beta(self.alpha, self.alpha))
+        lam = self.draw_share(rng)
         return lam, int(rng.integers(size[0])), int(rng.integers(size[1]))
 
     def draw_again(
@@ -120,17 +126,18 @@ class RandomMixing(Mixing):
     Args:
         prob: Probability of the global mixture: 0 gives region mixtures only, 1 global ones only.
         alpha: Beta parameter of both.
+        fold: See :class:`Mixing`.
 
     Raises:
         ValueError: If ``prob`` is outside [0, 1] or ``alpha`` is not positive.
     """
 
-    def __init__(self, prob: float = 0.5, alpha: float = 1.0) -> None:
-        super().__init__(alpha)
+    def __init__(self, prob: float = 0.5, alpha: float = 1.0, fold: bool = False) -> None:
+        super().__init__(alpha, fold)
         if not 0 <= prob <= 1:
             raise ValueError(f'RandomMixing.prob is {prob}; the probability of the global mixture lies in [0, 1].')
         self.prob = prob
-        self.mixup, self.cutmix = Mixup(alpha), CutMix(alpha)
+        self.mixup, self.cutmix = Mixup(alpha, fold), CutMix(alpha, fold)
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Mixing, Any]:
         """Draw which mixture, then its parameters."""

@@ -1,18 +1,25 @@
 """The Un-Mix equation. It knows no method: it mixes images, and weights the losses of the encoded mixture."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
+from torch.nn import functional as F
 
 from unmix.mixing.ops import Mixing
+from unmix.mixing.partners import REVERSE, OncePartners, Partners, RandomPartners
 from unmix.registry import MIXINGS, MODELS
 from unmix.utils.rng import to_device
 
-LAM_POLICIES = ('per_pair', 'first', 'chained')
+CHOICES = dict(
+    lam_policy=('per_pair', 'first', 'chained'),
+    partner=('reverse', 'random'),
+    shares=('batch', 'sample'),
+    pairs=('all', 'once'),
+)
 
 
 @MODELS.register_module()
@@ -28,6 +35,22 @@ class UnMix(BaseModule):
     batch, so the mixture is encoded once; the released symmetric MoCo encodes it twice, to the same features.
 
     It has no parameters: state dict and checkpoint keys of a method do not change.
+
+    In general mixture n holds sample n and sample ``pi(n)``, with shares ``lam_n`` and ``1 - lam_n``, and
+
+    ``loss_unmix = sum_t mean_n [lam_n * loss(q_n, t_n) + (1 - lam_n) * loss(q_n, t_pi(n))]``
+
+    The paper's form is ``partner='reverse', shares='batch'``. Four keys make it cheaper; they can be combined:
+
+    * ``pairs='once'`` encodes the first ceil(N / 2) mixtures only, which hold each unordered pair once. With ``_h`` for
+      the first half of the rows, ``loss_unmix = sum_t lam * head(q_h, t_h) + (1 - lam) * head(q_h, reverse(t)_h)``: the
+      head sees half a batch, and a loss with negatives of the batch has half of them.
+    * ``every=k`` mixes at the steps 0, k, 2 k, ... of the run only; the others are those of the plain method.
+    * ``replace=True`` puts the mixture in the place of view 0 as a query (`i-Mix <https://arxiv.org/abs/2010.08887>`_),
+      which then is not encoded as a query: no encoding more than the plain method has. The pairs of view 0 are those of
+      the mixture, with their weight; the other pairs stay.
+    * ``size`` makes the mixtures smaller, for networks that take any size. They are mixed at full size and then scaled
+      (bilinear, with antialiasing), so that the shares stay exact.
 
     Args:
         mixing: Config of the mixture, registry ``MIXINGS``; the default is the paper's ``RandomMixing(prob=0.5)``.
@@ -49,42 +72,90 @@ class UnMix(BaseModule):
         loss_weight: float = 1.0,
         replay_bn_stats: bool = False,
         lam_policy: str = 'per_pair',
+        partner: str = 'reverse',
+        shares: str = 'batch',
+        pairs: str = 'all',
+        every: int = 1,
+        replace: bool = False,
+        size: float = 1.0,
     ) -> None:
         super().__init__()
-        if lam_policy not in LAM_POLICIES:
-            raise ValueError(f'unmix.lam_policy is {lam_policy!r}; it is one of {", ".join(map(repr, LAM_POLICIES))}.')
-        self.lam_policy = lam_policy
+        given = dict(lam_policy=lam_policy, partner=partner, shares=shares, pairs=pairs)
+        for key, value in given.items():
+            if value not in CHOICES[key]:
+                choices = ', '.join(map(repr, CHOICES[key]))
+                raise ValueError(f'model.unmix.{key} is {value!r}; it is one of {choices}.')
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f'model.unmix.every is {every!r}; it is a whole number from 1: mix at each such step.')
+        if not 0 < size <= 1:
+            raise ValueError(f'model.unmix.size is {size!r}; it is the factor of height and width, above 0, at most 1.')
+        if pairs == 'once' and partner == 'random':
+            raise ValueError(
+                "model.unmix.pairs is 'once' and model.unmix.partner 'random', but the halves of a permutation do not "
+                'have the same pairs. Leave one of them out: the batch is shuffled anyway.'
+            )
+        if replace and replay_bn_stats:
+            raise ValueError(
+                'model.unmix.replace and model.unmix.replay_bn_stats are both set: the released step that the replay '
+                'repeats encodes view 0 and the mixture. Leave one of them out.'
+            )
+        self.lam_policy, self.partner, self.shares, self.pairs = lam_policy, partner, shares, pairs
         self.mixing: Mixing = MIXINGS.build(dict(type='RandomMixing') | dict(mixing or {}))
         self.loss_weight = loss_weight
         self.replay_bn_stats = replay_bn_stats
+        self.every, self.replace, self.size = every, replace, size
+
+    def due(self, step: int) -> bool:
+        """Whether a step has a mixture; steps count from 0."""
+        return step % self.every == 0
+
+    def partners(self, rng: Callable[[], np.random.Generator]) -> Partners:
+        """Return who is mixed with whom in a step; ``rng`` returns its random numbers, from their beginning."""
+        if self.partner == 'random':
+            return RandomPartners(rng)
+        return OncePartners() if self.pairs == 'once' else REVERSE
 
     @torch.no_grad()
     @torch.compiler.disable  # it would be compiled anew for each share and box
     def mix(self, view: Any, rng: np.random.Generator) -> tuple[Any, float | Tensor]:
-        """Mix ``view`` (N, C, H, W) with its reversed batch; one draw for the whole batch.
+        """Mix the samples of ``view`` (N, C, H, W) with their partners.
 
         Args:
             view: Images (N, C, H, W), or a list of crops of any sizes: one draw of mixture and share for all of them,
                 and a box of its own for each.
-            rng: Where the draws come from.
+            rng: Where the draws come from, that of random partners first.
 
         Returns:
-            The mixture, in the form of ``view``, and ``lam``, the exact share of sample n in mixture n; with several
-            crops and ``lam_policy='per_pair'`` one for each, (J,). With N odd the middle sample is its own partner.
+            The mixtures (M, C, h, w), in the form of ``view``, and ``lam``, the exact share of sample n in mixture n;
+            with several crops and ``lam_policy='per_pair'`` one for each, (J,); with ``shares='sample'`` one for each
+            mixture, (M,). With N odd the middle sample of the reversed batch is its own partner.
+
+        Raises:
+            ValueError: If each sample has its share, but there are several crops.
         """
         crops = [view] if isinstance(view, Tensor) else view
+        partners = self.partners(lambda: rng)
+        if self.shares == 'sample':
+            if len(crops) > 1:
+                raise ValueError(
+                    f"model.unmix.shares is 'sample', but {len(crops)} crops are mixed, and their shares differ. Set "
+                    "it to 'batch'."
+                )
+            mixture, lam = self._mix_each(partners.first(crops[0]), partners.second(crops[0]), rng)
+            return mixture if isinstance(view, Tensor) else [mixture], lam
         params: Any = None
         mixed: list[Tensor] = []
         shares: list[float] = []
         for crop in crops:
             size = (int(crop.shape[-2]), int(crop.shape[-1]))
+            images, others = partners.first(crop), partners.second(crop)
             if params is None:
                 params = self.mixing.draw(rng, size)
             else:
                 wanted = shares[-1] if self.lam_policy == 'chained' else None
                 params = self.mixing.draw_again(rng, size, params, wanted)
-            mixture, share = self.mixing.apply(crop, crop.flip(0), params)
-            mixed.append(mixture)
+            mixture, share = self.mixing.apply(images, others, params)
+            mixed.append(self._scaled(mixture))
             shares.append(share)
         if isinstance(view, Tensor):
             return mixed[0], shares[0]
@@ -92,12 +163,31 @@ class UnMix(BaseModule):
             return mixed, to_device(np.array(shares), crops[0].device, crops[0].dtype)
         return mixed, shares[-1] if self.lam_policy == 'chained' else shares[0]
 
+    def _mix_each(self, images: Tensor, others: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Mix (M, C, H, W) with a draw for each sample; return the mixtures and their shares (M,)."""
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        pairs = zip(images, others, strict=True)
+        mixed = [self.mixing.apply(image, other, self.mixing.draw(rng, size)) for image, other in pairs]
+        shares = np.array([share for _, share in mixed])
+        mixtures = torch.stack([mixture for mixture, _ in mixed])
+        return self._scaled(mixtures), to_device(shares, images.device, images.dtype)
+
+    def _scaled(self, mixture: Tensor) -> Tensor:
+        """Scale mixtures (M, C, H, W) by ``size``."""
+        if self.size == 1:
+            return mixture
+        size = [max(round(self.size * length), 1) for length in mixture.shape[-2:]]
+        return F.interpolate(mixture, size, mode='bilinear', antialias=True)
+
     def forward(self, lam: float | Tensor, terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """Return ``loss_weight * sum_t (lam * straight_t + (1 - lam) * reverse_t)``, a scalar.
 
         Args:
-            lam: The mixture's share; a vector (J,) if the terms are split over J crops.
-            terms: Of each target: the loss of the mixture, and that of the mixture in reverse order, () or (J,).
+            lam: The mixture's share; a vector (J,) if the terms are split over J crops, (M,) with one for each sample.
+            terms: Of each target: the loss of the mixture against it, and against that of the partner, () or (J,). With
+                a share for each sample the losses (M,) of the mixtures, both in their order; then the mean counts.
         """
         mixed = [lam * straight + (1.0 - lam) * reverse for straight, reverse in terms]
+        if self.shares == 'sample':
+            mixed = [losses.mean() for losses in mixed]
         return self.loss_weight * torch.stack(mixed).sum()

@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:
 # Settings of a backbone that do not change what trained weights compute.
 _OF_THE_TRAINING = {
     *('init_cfg', 'num_splits', 'zero_init_residual'),
-    *('drop_path', 'freeze_patch_embed', 'fixed_positions', 'dynamic_img_size'),
+    *('drop_path', 'freeze_patch_embed', 'fixed_positions', 'dynamic_img_size', 'channels_last'),
 }
 
 

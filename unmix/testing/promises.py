@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unmix.models.algorithms.base import MIXTURE, View
+from unmix.models.algorithms.base import MIXTURE, BaseAlgorithm, View
 from unmix.models.heads.base import BaseHead
 from unmix.testing.method import (
     MethodUnderTest,
+    Recorded,
     Unmix,
     backward,
     copied,
@@ -353,7 +354,10 @@ def encoder_commutes_with_reversal(method: MethodUnderTest, unmix: Unmix) -> Non
 
 @promise('unmix')
 def unmix_leaves_the_base_loss_alone(method: MethodUnderTest, unmix: Unmix) -> None:
-    """Un-Mix changes neither loss_base, nor a regulariser, nor the keys of the state dict, nor the head's state."""
+    """Un-Mix changes neither loss_base, nor a regulariser, nor the keys of the state dict, nor the head's state.
+
+    With ``every=2`` it changes nothing at all in the second step.
+    """
     plain, mixed = method.build(), method.build(unmix)
     keys = sorted(plain.state_dict().keys() ^ mixed.state_dict().keys())
     require(not keys, f'{keys} are in one of the state dicts only', 'the same keys', 'Add no state for Un-Mix.')
@@ -379,11 +383,99 @@ def unmix_leaves_the_base_loss_alone(method: MethodUnderTest, unmix: Unmix) -> N
         not moved, f'with Un-Mix head.{", head.".join(moved)} is another one after a step', 'the state as without',
         'Move the head by the clean features only, not by the mixture.',
     )  # fmt: skip
+    plain, mixed = method.build(), method.build(dict(unmix or {}, every=2))
+    plain._steps_done = mixed._steps_done = 1  # noqa: SLF001  a Runner tells the number
+    different = differing(method.step(plain), method.step(mixed))
+    require(
+        not different, f'with every=2 {", ".join(different)} of the second step is another one', 'the plain step',
+        'Let nothing but the mixture depend on Un-Mix.',
+    )  # fmt: skip
+
+
+FORMS: tuple[dict[str, Any], ...] = (
+    dict(pairs='once'), dict(partner='random'), dict(partner='random', shares='sample'), dict(replace=True)
+)  # fmt: skip
+
+
+def _forms_are_the_equation(method: MethodUnderTest, unmix: Unmix) -> None:
+    """Un-Mix with other pairs, partners or shares, or in the place of a query, is its equation, or refused by name."""
+    for form in FORMS:
+        named = ', '.join(f'{key}={value!r}' for key, value in form.items())
+        try:
+            model = method.build(dict(unmix or {}, mixing=dict(type='Mixup'), **form))
+            seen = record(model)
+            losses = model.loss(method.views(), method.index)
+        except ValueError as error:
+            require(
+                'model.unmix.' in str(error), f'{named} is refused by {str(error)!r}', 'a message that names the key',
+                'Raise ValueError in check_unmix, and name the key of model.unmix and what to set it to.',
+            )  # fmt: skip
+            continue
+        if not method.literal_unmix:
+            continue
+        expected = _literal(model, seen)
+        for name, value in expected.items():
+            off = distance(losses[name], value)
+            require(
+                off <= ROUNDING, f'{name} is {losses[name].item()!r} with {named}', f'{value.item()!r}',
+                'Ask self.partners, where match_mixture or another method of yours reverses the batch.',
+            )  # fmt: skip
+
+
+def _literal(model: BaseAlgorithm, seen: Recorded) -> dict[str, Tensor]:
+    """Return the losses of a step from its encodings; which images are in a mixture is read from its pixels."""
+    assert model.unmix is not None
+    head, lam, query, unmix = model.head, seen.lam, seen.queries[MIXTURE], model.unmix
+    view, mixture = (x if isinstance(x, Tensor) else x[0] for x in (seen.views[0], seen.mixture))
+    share = torch.as_tensor(lam, dtype=view.dtype).flatten()
+    share = (share if len(share) == len(mixture) else share[:1].expand(len(mixture)))[:, None]
+    rest = (mixture.flatten(1) - share * view.flatten(1)[: len(mixture)]) / (1 - share)
+    partner = torch.cdist(rest, view.flatten(1)).argmin(1)
+
+    def mixed(queries: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
+        (q, p), (t, u) = queries, map(head.prepare, targets)
+        if unmix.shares == 'batch':
+            return (lam * head.terms(q, t) + (1 - lam) * head.terms(p, u)).sum()
+        own, other = head.each(q, t), head.each(p, u)[partner]
+        for losses, whole in ((own, head.terms(q, t)), (other, head.terms(p, u))):
+            off = distance(losses.mean(), whole.sum())
+            require(
+                off <= ROUNDING, f'the mean of head.each is off by {off:.2g}', 'the loss', 'Let each be its losses.'
+            )
+        return (lam * own + (1 - lam) * other).mean()
+
+    pairs, weight = model.mixture_pairs, model.mixture_weight
+    if unmix.replace:
+        pairs, weight = tuple((MIXTURE, j) for i, j in model.pairs if i == 0), model.pair_weight
+    whole, terms = len(query) == len(view), []
+    for i, j in pairs:
+        half = slice(len(query))
+        if i == MIXTURE:
+            target = seen.target_of_mixture(j)
+            if whole:
+                terms.append(mixed((query, query[partner.argsort()]), (target, target)))
+            else:
+                terms.append(mixed((query, query), (target[half], target[partner])))
+        else:
+            learner, target = seen.queries[i], seen.targets[MIXTURE]
+            if whole:
+                terms.append(mixed((learner, learner), (target, target[partner.argsort()])))
+            else:
+                terms.append(mixed((learner[half], learner[partner]), (target, target)))
+    losses = dict(loss_unmix=unmix.loss_weight * weight * torch.stack(terms).sum())
+    clean = [head(seen.queries[i], seen.targets[j]) for i, j in model.pairs if i in seen.queries]
+    if clean:
+        losses['loss_base'] = model.pair_weight * torch.stack(clean).sum()
+    return losses
 
 
 @promise('unmix')
 def unmix_is_the_equation(method: MethodUnderTest, unmix: Unmix) -> None:
-    """loss_unmix is the sum over the targets t of lam * head(q, t) + (1 - lam) * head(flip(q), t)."""
+    """loss_unmix is the sum over the targets t of lam * head(q, t) + (1 - lam) * head(flip(q), t).
+
+    With other forms of Un-Mix, where the method does not refuse them, it is the equation of that form.
+    """
+    _forms_are_the_equation(method, unmix)
     model = method.build(unmix)
     assert model.unmix is not None
     seen, head = record(model), model.head

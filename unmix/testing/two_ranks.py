@@ -4,14 +4,14 @@ Without BatchNorm, whose statistics are those of a process unless it is synchron
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.overrides import TorchFunctionMode
 
+from unmix.mixing import Partners
 from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.testing.method import MethodUnderTest, Unmix, backward, copied, replace, sgd
 from unmix.testing.ranks import run_ranks, without_batch_norm
@@ -34,24 +34,47 @@ class Outcome(NamedTuple):
     state: dict[str, Tensor]
 
 
-class ReversedHalves(TorchFunctionMode):
-    """The batch of one process in reverse order as two ranks have it: each half by itself."""
+class Halves(Partners):
+    """The partners of one process as two ranks have them: each half of the batch by itself.
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Reverse each half."""
-        if func is Tensor.flip and args[1:] == (0,):
-            return torch.cat([half.flip(0) for half in args[0].chunk(2)])
-        return func(*args, **(kwargs or {}))
+    Args:
+        partners: Those of a half.
+    """
+
+    def __init__(self, partners: Partners) -> None:
+        self.partners, self.whole = partners, partners.whole
+
+    def first(self, x: Tensor) -> Tensor:
+        """See :meth:`Partners.first`."""
+        return torch.cat([self.partners.first(half) for half in x.chunk(2)])
+
+    def second(self, x: Tensor) -> Tensor:
+        """See :meth:`Partners.second`."""
+        return torch.cat([self.partners.second(half) for half in x.chunk(2)])
+
+    def met(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Partners.met`."""
+        return (x, x) if self.whole else (self.first(x), self.second(x))
+
+    def turn(self, mixtures: Tensor) -> Tensor:
+        """See :meth:`Partners.turn`."""
+        return torch.cat([self.partners.turn(half) for half in mixtures.chunk(2)])
+
+    def back(self, turned: Tensor) -> Tensor:
+        """See :meth:`Partners.back`."""
+        return torch.cat([self.partners.back(half) for half in turned.chunk(2)])
 
 
-def train_rows(method: MethodUnderTest, unmix: Unmix, own: slice = slice(None)) -> Outcome:
+def train_rows(method: MethodUnderTest, unmix: Unmix, own: slice = slice(None), halves: bool = False) -> Outcome:
     """Train without BatchNorm on rows ``own`` of the batch for 3 steps, on this rank; gradients are averaged.
 
-    Mixtures are drawn as on rank 0. Each step is an epoch of ``prepare``.
+    Mixtures are drawn as on rank 0; with ``halves`` the partners are those of two ranks. Each step is an epoch of
+    ``prepare``.
     """
     model = method.build(unmix)
+    if halves and model.unmix is not None:
+        partners = model.unmix.partners
+        replace(model.unmix, partners=lambda rng: Halves(partners(rng)))
     without_batch_norm(model)
     draw = BaseAlgorithm.generator
     replace(model, generator=lambda purpose, *key: draw(model, purpose, *(0 for _ in key)))
@@ -99,8 +122,7 @@ def compare_ranks(parts: list[Outcome], method: MethodUnderTest, unmix: Unmix) -
     Raises:
         AssertionError: If losses, gradients or state differ by more than rounding.
     """
-    with ReversedHalves():
-        whole = train_rows(method, unmix)
+    whole = train_rows(method, unmix, halves=True)
     # The longest sum is a convolution's gradient, over the pixels of the batch.
     bound = rounding(method.batch_size * max(method.sizes) ** 2, method.condition)
     to_do = (

@@ -86,6 +86,11 @@ def _flat(content: Any, short: bool) -> tuple[Tensors, set[str]]:
     return (names, set(map(unwrapped, entries))) if short and len(names) == len(found) else (found, entries)
 
 
+def flat_tensors(content: Any) -> Tensors:
+    """Return the tensors in nested dicts by dotted names without wrappers (``module.``, ``_orig_mod.``)."""
+    return _flat(content, True)[0]
+
+
 def _places(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Counter[str]:
     """Return how many of a model's tensors there are, in the same shape, behind each beginning of their names."""
     counts: Counter[str] = Counter()

@@ -59,7 +59,7 @@ def place(points: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
             f'{METHODS[method]} places images by their neighbours: it needs {LEAST}, here are {len(points)}.'
         )
     if method == 'umap' and not has_umap():
-        raise ValueError("UMAP needs umap-learn: pip install umap-learn, or take 'tsne'.")
+        raise ValueError("UMAP needs the package umap-learn: pip install 'unmix[umap]', or take 'tsne'.")
     if method == 'pca' or not points.any():  # of equal features t-SNE is not defined
         return _two(points)
     if method == 'tsne':

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-CONTROLS = {'raw_pixels': 'raw pixels', 'random_init': 'random initialisation'}
+CONTROLS = {'raw_pixels': 'raw pixels', 'random_init': 'random initialisation', 'start': 'weights at the start'}
 COLUMNS = {'knn': 'kNN', 'linear': 'linear'}
 MANY = 4  # metrics, from which on each has a row of its own
 

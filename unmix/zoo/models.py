@@ -4,17 +4,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from unmix.checkpoint.load import load_from_local
 from unmix.checkpoint.of_run import checkpoint_of, config_beside, is_place
 from unmix.config import load_config
+from unmix.converters import interpret, without_heads
+from unmix.converters.containers import read
 from unmix.models.pretrained import check_backbone
 from unmix.registry import MODELS
 from unmix.utils.matching import check_match, tensors_of
 from unmix.zoo.index import find_model
+from unmix.zoo.preparation import image_transform
 from unmix.zoo.weights import download
+
+OTHERS = ('.safetensors', '.pkl')  # files that no training here writes
+# Mean and std of torchvision's networks, in units of 0 to 255.
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 
 
 @DefaultScope.overwrite_default_scope('unmix')  # another toolbox's may be the default
@@ -22,18 +30,22 @@ def get_model(name: str | Path, pretrained: bool = True, classifier: bool = Fals
     """Return a model of the zoo, or of a run, in evaluation mode: its backbone, or the linear classifier with it.
 
     A backbone takes images (N, C, H, W) to features (N, D), a classifier to class scores (N, classes). Images are
-    normalised before, as ``pretrained_cfg['data_preprocessor']`` says, in the units of its mean and std (0 to 255).
+    prepared by ``model.transform``, or normalised as ``pretrained_cfg['data_preprocessor']`` says, in the units of its
+    mean and std (0 to 255).
 
     Args:
         name: As :func:`unmix.list_models` gives it; or the path of a checkpoint, or of the work dir of a run (its
-            newest checkpoint), that has the config of its training beside it.
+            newest checkpoint). The config of its training is beside it; if not, the backbone is found by what the
+            file itself says, as by ``unmix convert``, also in files of other codes. Their normalisation, which they do
+            not say, is that of ImageNet.
         pretrained: Whether it has its weights; if not, they are random.
         classifier: Whether the linear classifier that was published or trained with the backbone follows it.
         trust: Whether to read the config of a model of another index (UNMIX_MODEL_INDEX), which can execute any code.
 
     Returns:
-        The model. Its attribute ``pretrained_cfg`` is a dict of ``name``, ``config`` (file), ``weights`` (file, or
-        None) and ``data_preprocessor`` (a config).
+        The model, with the attributes ``out_dim``, the dimension D (of a backbone), ``transform``, which turns an image
+        or the path of one into the tensor (C, H, W) that the model takes, and ``pretrained_cfg``, a dict of ``name``,
+        ``config`` (file, or None), ``weights`` (file, or None) and ``data_preprocessor`` (a config).
 
     Raises:
         ConnectionError, OSError: If the weights cannot be read, see :func:`unmix.zoo.download`, or there is no config
@@ -44,11 +56,15 @@ def get_model(name: str | Path, pretrained: bool = True, classifier: bool = Fals
     if classifier and not pretrained:
         raise ValueError(f'{name} has its linear classifier only with weights; give pretrained=True.')
     config, file, source = _locate(name, pretrained, trust)
-    cfg = load_config(str(config)).model.to_dict()
-    backbone = cfg['backbone']
-    preprocessor = dict(type='DataPreprocessor') | (cfg.get('data_preprocessor') or {})
-    network, state = backbone, {}
-    if file is not None:
+    state: dict[str, Tensor] = {}
+    if config is None and file is not None:
+        cfg, state = _by_itself(file, classifier)
+    else:
+        cfg = load_config(str(config))
+    backbone = cfg.model.to_dict()['backbone']
+    preprocessor = dict(type='DataPreprocessor') | (cfg.model.to_dict().get('data_preprocessor') or {})
+    network = backbone
+    if file is not None and config is not None:
         state = read_weights(file, backbone, source)
         if classifier:
             head = _head(state, source)
@@ -63,22 +79,49 @@ def get_model(name: str | Path, pretrained: bool = True, classifier: bool = Fals
         model.load_state_dict(state)
     model.pretrained_cfg = dict(
         name=str(name).removeprefix('unmix::'),
-        config=str(config),
+        config=None if config is None else str(config),
         weights=None if file is None else str(file),
         data_preprocessor=preprocessor,
     )
+    model.transform = image_transform(cfg)
     return cast(nn.Module, model.eval())
 
 
-def _locate(name: str | Path, pretrained: bool, trust: bool) -> tuple[Path, Path | None, str]:
-    """Return the config of a model, the file of its weights, None if they are not wanted, and words for that file."""
+def _locate(name: str | Path, pretrained: bool, trust: bool) -> tuple[Path | None, Path | None, str]:
+    """Return the config of a model, the file of its weights, None if they are not wanted, and words for that file.
+
+    The config is None if a file has none beside it, and its weights are wanted.
+    """
     if is_place(name):
         file = checkpoint_of(name)
-        return config_beside(file), file if pretrained else None, str(file)
+        if file.suffix in OTHERS and file.is_file():
+            return None, file, str(file)
+        try:
+            config = config_beside(file)
+        except FileNotFoundError:
+            if not pretrained or not file.is_file():
+                raise
+            return None, file, str(file)
+        return config, file if pretrained else None, str(file)
     entry = find_model(str(name))
     config = entry.config_to_read(trust)
     weights = download(entry.name) if pretrained else None
     return config, weights, f'{weights}, the weights of {entry.name},'
+
+
+def _by_itself(file: Path, classifier: bool) -> tuple[Config, dict[str, Tensor]]:
+    """Return the config of the backbone in a file that has no config beside it, and its tensors.
+
+    Raises:
+        ValueError: If the file does not say which network it is of, or a classifier is wanted.
+    """
+    if classifier:
+        raise ValueError(f'The config of {file}, which a classifier needs, is not beside it; take classifier=False.')
+    content = read(file)
+    found = without_heads(interpret(content, str(file)))
+    written = (content.get('meta') or {}).get('model') or {} if isinstance(content, Mapping) else {}
+    preprocessor = written.get('data_preprocessor') or IMAGENET
+    return Config(dict(model=dict(found.model, data_preprocessor=preprocessor))), below(found.state, 'backbone.')
 
 
 def read_weights(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from unmix.engine.hooks.lazy_hooks import push_scalar
 from unmix.models.algorithms import BaseAlgorithm
-from unmix.models.algorithms.base import View
+from unmix.models.algorithms.base import MIXTURE, View
 from unmix.models.heads import BaseHead
 from unmix.models.heads.align_uniform import align, uniform
 from unmix.registry import HOOKS
@@ -117,7 +117,8 @@ class HealthHook(Hook):
         model = unwrap(runner.model)
         chance = model.head.chance_loss if isinstance(model, BaseAlgorithm) else None
         losses = runner.message_hub.log_scalars.get('train/loss_base')
-        if chance is None or losses is None:
+        replaced = isinstance(model, BaseAlgorithm) and model.unmix is not None and model.unmix.replace
+        if chance is None or losses is None or replaced:  # it would be the loss of some pairs in some steps
             return
         loss = float(losses.mean(len(runner.train_dataloader))) / (len(model.pairs) * model.pair_weight)
         self._epochs = self._epochs + 1 if abs(loss - chance) <= self.tolerance * chance else 0
@@ -141,9 +142,10 @@ def matching_features(
     """Return features (N, D) of the first pair's query, first crop, and what each should be near to (N, D) or None.
 
     That is the target if it is a feature, else another crop (or branch) of the query, else what the head has stored.
+    Where the mixture has replaced the query of all pairs, it is taken, and the target of its first image.
     """
-    i, j = model.pairs[0]
-    query, target = queries[i], targets[j]
+    i, j = next((pair for pair in model.pairs if pair[0] in queries), (MIXTURE, model.pairs[0][1]))
+    query, target = queries[i], targets[j][: len(queries[i])]
     crops = query[:, None] if query.ndim == 2 else query
     if target.is_floating_point():
         return crops[:, 0], target if target.ndim == 2 else target[:, 0]

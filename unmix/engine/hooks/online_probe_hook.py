@@ -22,13 +22,13 @@ from unmix.utils.rng import preserved
 class OnlineProbeHook(Hook):
     """Train a linear classifier on the features that a pre-training computes anyway, behind a stop-gradient.
 
-    In each step the backbone's output for view 0 is standardised (BatchNorm without affine part), and one step of Adam
-    is taken on the cross-entropy. No forward pass is added, and losses, gradients, weights and random numbers of the
-    training are the same, bit for bit, with and without the hook. The accuracy on the batch, augmented and before the
-    step, is logged as ``online_linear_top1``; a validation by :class:`FeatureLoop` also gives ``online_linear/top1`` on
-    its test set. The classifier is in the checkpoints, so a resumed run has the same one. Several processes train one
-    classifier on all their batches. Since the features change during its training, its accuracy is below that of a
-    classifier trained afterwards.
+    In each step the backbone's output for view 0, or for the first view that the mixture has not replaced, is
+    standardised (BatchNorm without affine part), and one step of Adam is taken on the cross-entropy. No forward pass is
+    added, and losses, gradients, weights and random numbers of the training are the same, bit for bit, with and without
+    the hook. The accuracy on the batch, augmented and before the step, is logged as ``online_linear_top1``; a
+    validation by :class:`FeatureLoop` also gives ``online_linear/top1`` on its test set. The classifier is in the
+    checkpoints, so a resumed run has the same one. Several processes train one classifier on all their batches. Since
+    the features change during its training, its accuracy is below that of a classifier trained afterwards.
 
     Args:
         lr: Learning rate of Adam.
@@ -64,7 +64,15 @@ class OnlineProbeHook(Hook):
             runner.logger.warning('OnlineProbeHook: the training data have no labels; no linear classifier is trained.')
             return
         self.num_classes = classes
-        backbone = unwrap(runner.model).backbone
+        model = unwrap(runner.model)
+        unmix = getattr(model, 'unmix', None)
+        if unmix is not None and unmix.replace and set(model.query_views) == {0}:
+            runner.logger.warning(
+                'OnlineProbeHook: model.unmix.replace is True, so that the backbone sees mixtures only; no linear '
+                'classifier is trained.'
+            )
+            return
+        backbone = model.backbone
         self._handle = backbone.register_forward_hook(self._listen)
         if self._state is not None and runner.iter > 0:
             self._build(len(self._state['probe']['0.running_mean']), next(backbone.parameters()).device)
@@ -74,7 +82,7 @@ class OnlineProbeHook(Hook):
             loop.metrics.append(self)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Record the first output of the step, that of view 0."""
+        """Record the first output of the step, that of a clean view."""
         self._features, self._waiting = None, self._handle is not None
 
     def after_train_iter(

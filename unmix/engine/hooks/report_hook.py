@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmix.engine.feature_pictures import Seen, draw_seen, embed_seen, look, look_at_training
-from unmix.engine.loggers import log_picture, log_results
+from unmix.engine.loggers import log_hyper_parameters, log_picture, log_results
 from unmix.engine.loops.feature_loop import FeatureLoop
 from unmix.engine.protocol_card import protocol_card, versions, write_results
 from unmix.engine.run_facts import RunFacts
@@ -81,6 +81,7 @@ class ReportHook(Hook):
             if isinstance(view, torch.Tensor) and view.ndim == 4:
                 self._view = view[:1]
             self._attempt(runner, 'views.png', lambda path: _draw_first_batch(runner, data_batch, path), shown=True)
+            self._attempt(runner, 'HParams', lambda _: log_hyper_parameters(runner.visualizer, runner.cfg))
             self._report(runner, 'running', trains=True)
 
     def after_features(self, runner: Runner, test: Shard, bank: Shard, loop: FeatureLoop) -> None:
@@ -163,7 +164,7 @@ class ReportHook(Hook):
             if self._seen is None and self._view is not None and not isinstance(runner, FlexibleRunner):
                 self._seen = look_at_training(unwrap(runner.model), runner.train_dataloader.dataset, self._view)
             if self._seen is not None:
-                facts.content['embedding'] = embed_seen(self._seen, runner.seed, facts.seconds)
+                facts.content['embedding'] = embed_seen(self._seen, runner.seed, facts.cpu_seconds)
                 facts.content['neighbours'] = draw_seen(self._seen, path, _title(runner))
 
         self._attempt(runner, NEIGHBOURS, draw)

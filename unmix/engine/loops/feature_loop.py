@@ -49,8 +49,9 @@ class FeatureLoop(BaseLoop):
             called on all ranks at once, and gets this rank's :class:`Shard` as the bank.
         bank_dataloader: Of the training images, without augmentation.
         stage: Where features are taken: ``'backbone'``, or ``'neck'`` for the projection.
-        controls: Also evaluate a randomly initialised copy of the model and the raw pixels, by the same protocol. Their
-            results are named ``random_init/knn/top1`` and ``raw_pixels/knn/top1`` where the model's is ``knn/top1``.
+        controls: Also evaluate a randomly initialised copy of the model, the raw pixels, and the weights that the
+            backbone started from, if its ``init_cfg`` names some, by the same protocol. Their results are named
+            ``random_init/knn/top1``, ``raw_pixels/knn/top1`` and ``start/knn/top1`` where the model's is ``knn/top1``.
         cache: In a test of a checkpoint file, keep the features in ``features/`` of the work dir, which for
             ``tools/test.py`` is the checkpoint's folder, and take them from there the next time; see
             :class:`FeatureCache`.
@@ -156,6 +157,7 @@ class FeatureLoop(BaseLoop):
         cfg = self.runner.cfg
         model = dict(model=cfg.model, preprocessor=cfg.get('data_preprocessor'), stage=self.stage)
         names = {'': file_hash(file), 'random_init': f'seed {self.runner.seed}', 'raw_pixels': 'pixels'}
+        names['start'] = f'start, seed {self.runner.seed}'
         networks = {name: names[name] if name == 'raw_pixels' else [model, names[name]] for name in encoders}
         cache = FeatureCache(Path(self.runner.work_dir, 'features'))
         return cache.collect(loader, encoders, networks, (data, self.runner.seed), loader.dataset)
@@ -169,19 +171,32 @@ class FeatureLoop(BaseLoop):
         if isinstance(cfg, dict):
             cfg = copy.deepcopy(cfg)
             cfg.pop('pretrained', None)
+            start = cfg['backbone'].pop('init_cfg', None)
             if 'data_preprocessor' in self.runner.cfg:  # the Runner moves it into the model's
                 cfg.setdefault('data_preprocessor', copy.deepcopy(self.runner.cfg.data_preprocessor))
-            with seeded('random_init', self.runner.seed):
-                model = MODELS.build(cfg)
-                model.init_weights()
-            if isinstance(model, BaseAlgorithm):  # only backbone and neck are needed, and banks are large
-                del model.head, model.momentum_encoder
-            encoders['random_init'] = partial(self._encode, model.to(device).eval())
+            encoders['random_init'] = partial(self._encode, self._control(cfg, device))
+            if isinstance(start, Mapping) and start.get('type') == 'Pretrained':
+                if Path(start['checkpoint']).is_file():
+                    cfg['backbone']['init_cfg'] = start
+                    encoders['start'] = partial(self._encode, self._control(cfg, device))
+                else:
+                    self.runner.logger.warning(
+                        f'No control of the weights that the training started from: {start["checkpoint"]} is missing.'
+                    )
         else:
             self.runner.logger.warning(
                 'No random_init control: it needs the config of the model, not the model itself.'
             )
         return encoders | {'raw_pixels': raw_pixels}
+
+    def _control(self, cfg: Mapping[str, Any], device: torch.device) -> Any:
+        """Build a model with the weights that it has before a training."""
+        with seeded('random_init', self.runner.seed):
+            model: Any = MODELS.build(copy.deepcopy(cfg))
+            model.init_weights()
+        if isinstance(model, BaseAlgorithm):  # only backbone and neck are needed, and banks are large
+            del model.head, model.momentum_encoder
+        return model.to(device).eval()
 
     def _watched(self, encoder: Encoder) -> Encoder:
         """Return an encoder that calls the Runner's hooks before and after each batch."""

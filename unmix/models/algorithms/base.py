@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from functools import reduce
 from itertools import chain
 from operator import add
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmix.mixing import UnMix
+from unmix.mixing import Partners, UnMix
 from unmix.models.algorithms.momentum import MomentumEncoder
 from unmix.models.guarded import Guarded
 from unmix.models.heads.base import BaseHead
@@ -38,7 +38,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
     """A self-supervised method: the queries of some views must match the targets of others.
 
     A method defines its views, queries and targets. The step, and Un-Mix on it, are written here. Features are
-    batch-first tensors, so "in reverse order" is ``flip(0)`` for every method.
+    batch-first tensors, so :class:`Partners` can put those of any method in the order of the mixtures' second targets.
 
     A training step in plain PyTorch::
 
@@ -57,6 +57,9 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         neck: Config of the projection into the space of the loss; None for none.
         unmix: ``dict(type='UnMix')`` adds Un-Mix to the method; None is the plain method.
         data_preprocessor: Config of device, float and normalisation; see :class:`DataPreprocessor`.
+
+    Raises:
+        ValueError: If the method has no form for what ``unmix`` asks for.
 
     Attributes:
         pairs: Which query view meets which target view.
@@ -94,6 +97,8 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         self.head = MODELS.build(head)
         self.unmix = None if unmix is None else MODELS.build(unmix)
         self.momentum_encoder = None
+        if self.unmix is not None:
+            self.check_unmix(self.unmix)
 
     # What a method defines: views, queries, targets.
 
@@ -107,6 +112,28 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         """Pairs with the mixture of view 0, as query or as target. Default: it meets every target in use."""
         return tuple((MIXTURE, j) for j in self._target_order())
 
+    def check_unmix(self, unmix: UnMix) -> None:
+        """Check that the method has a form for what ``unmix`` asks for.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        head = type(self.head).__name__
+        if unmix.shares == 'sample' and type(self.head).each is BaseHead.each:
+            raise ValueError(
+                f"model.unmix.shares is 'sample', but {head} has no loss of a single sample, which its share would "
+                "weight. Set it to 'batch'."
+            )
+        if unmix.replace and self.head.remembers_queries:
+            self.refuse_replacement(f'{head} remembers the features of view 0')
+
+    def refuse_replacement(self, reason: str) -> NoReturn:
+        """Raise ValueError: the mixture cannot take the place of view 0."""
+        raise ValueError(
+            f'model.unmix.replace is True, so that view 0 is not encoded, but {reason}. Set it to False; '
+            "pairs='once' and every=2 make Un-Mix cheaper, too."
+        )
+
     def start_step(self) -> None:
         """Prepare the draws of a step, or check that it can be taken; changes no state. Default: nothing."""
 
@@ -115,12 +142,22 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         return inputs
 
     def mix(self, views: Sequence[Any]) -> tuple[Any, float | Tensor]:
-        """Return the mixture and its share ``lam``. Default: of view 0, with a draw of each rank's own.
-
-        All ranks have the draw of rank 0 if the head :attr:`~BaseHead.pools_ranks`.
-        """
+        """Return the mixture and its share ``lam``. Default: of view 0."""
         assert self.unmix is not None
-        return self.unmix.mix(views[0], self.generator('mixing', 0 if self.head.pools_ranks else get_rank()))
+        return self.unmix.mix(views[0], self.mixing_rng())
+
+    def mixing_rng(self) -> np.random.Generator:
+        """Return the random numbers of this step's mixture, from their beginning.
+
+        Default: of each rank's own, or those of rank 0 if the head :attr:`~BaseHead.pools_ranks`.
+        """
+        return self.generator('mixing', 0 if self.head.pools_ranks else get_rank())
+
+    @property
+    def partners(self) -> Partners:
+        """Who is mixed with whom in this step."""
+        assert self.unmix is not None
+        return self.unmix.partners(self.mixing_rng)
 
     def encode(self, view: Tensor) -> Tensor:
         """Return the queries (N, D) of one view: backbone and projection."""
@@ -159,20 +196,42 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
                 replay.replay()
         return queries
 
-    def match_mixture(self, queries: Mapping[View, Tensor], targets: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
-        """Return for each target the terms of the mixture against it, and those of the mixture in reverse order.
+    def match_mixture(
+        self, queries: Mapping[View, Tensor], targets: Sequence[tuple[Any, Any]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return for each target the terms of the mixture against it, and those against the partners' targets.
 
         Args:
-            queries: All encodings by view; the mixture's is ``queries[MIXTURE]`` (N, ...).
-            targets: What the head has prepared of each target.
+            queries: All encodings by view; the mixture's is ``queries[MIXTURE]`` (M, ...).
+            targets: What the head has prepared of each target: what the mixtures meet, and what they meet after
+                ``self.partners.turn``.
         """
-        head, query = self.head, queries[MIXTURE]
-        shared = head.shared(query)
-        reverse = query.flip(0)
-        return [
-            (head.terms(query, t, shared), head.terms(reverse, t, None if shared is None else shared.flip(0)))
-            for t in targets
-        ]
+        query, partners = queries[MIXTURE], self.partners
+        shared = self.head.shared(query)
+        turned = partners.turn(query)
+        return [self.both_terms(partners, (query, own), (turned, others), shared) for own, others in targets]
+
+    def both_terms(
+        self,
+        partners: Partners,
+        straight: tuple[Tensor, Any],
+        turned: tuple[Tensor, Any],
+        shared: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the terms of mixtures against their own targets and their partners', as :class:`UnMix` weights them.
+
+        Args:
+            partners: Who is mixed with whom.
+            straight: Query and target, with the mixtures in their order.
+            turned: Query and target, with the mixtures in the order of ``partners.turn``.
+            shared: Of the first query, if that is of the mixtures; None: not computed.
+        """
+        assert self.unmix is not None
+        each = self.unmix.shares == 'sample'
+        loss = self.head.each if each else self.head.terms
+        first = loss(*straight, shared)
+        second = loss(*turned, None if shared is None else partners.turn(shared))
+        return first, partners.back(second) if each else second
 
     # The step.
 
@@ -187,8 +246,9 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
             index: Instance ids (N,).
 
         Returns:
-            ``loss_base``, over the pairs; ``loss_regulariser``, if the head has one; and with Un-Mix ``loss_unmix``.
-            MMEngine adds them up.
+            ``loss_base``, over the pairs; ``loss_regulariser``, if the head has one; and with Un-Mix ``loss_unmix``, in
+            the steps that have a mixture. MMEngine adds them up. Where the mixture has replaced the query of all pairs
+            there is no ``loss_base``.
 
         Raises:
             RuntimeError: If the step before was neither committed nor discarded.
@@ -216,9 +276,12 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         mixture: Any = None
         lam: float | Tensor = 1.0
         query_views: dict[View, Any] = {i: views[i] for i in self.query_views}
-        if self.unmix is not None:
+        if self.unmix is not None and self.unmix.due(self.step.count):
             mixture, lam = self.mix(views)
-            query_views = {0: views[0], MIXTURE: mixture} | query_views
+            if self.unmix.replace:
+                query_views = {i: view for i, view in query_views.items() if i != 0} | {MIXTURE: mixture}
+            else:
+                query_views = {0: views[0], MIXTURE: mixture} | query_views
         queries = self.encode_all(query_views)
         targets = self.encode_targets(views, queries, index)
         losses = self._losses(mixture, lam, queries, targets)
@@ -230,35 +293,56 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         self, mixture: Any, lam: float | Tensor, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]
     ) -> dict[str, Tensor]:
         head = self.head
-        shared = {i: head.shared(queries[i]) for i in dict.fromkeys(i for i, _ in self.pairs)}
+        pairs = [(i, j) for i, j in self.pairs if i in queries]
+        shared = {i: head.shared(queries[i]) for i in dict.fromkeys(i for i, _ in pairs)}
         prepared = {j: head.prepare(target) for j, target in targets.items()}
-        terms = [head.terms(queries[i], prepared[j], shared[i]) for i, j in self.pairs]
-        losses = dict(loss_base=self.pair_weight * torch.stack(terms).sum())
-        penalty = head.regulariser({i: queries[i] for i in self.query_views})
+        losses = {}
+        if pairs:
+            terms = [head.terms(queries[i], prepared[j], shared[i]) for i, j in pairs]
+            losses['loss_base'] = self.pair_weight * torch.stack(terms).sum()
+        penalty = head.regulariser({i: queries[i] for i in self.query_views if i in queries})
         if penalty is not None:
             losses['loss_regulariser'] = penalty
-        if self.unmix is not None:
-            losses['loss_unmix'] = self.mixture_weight * self._loss_unmix(mixture, lam, queries, prepared)
+        if mixture is not None:
+            losses['loss_unmix'] = self._loss_unmix(mixture, lam, queries, prepared, targets)
         return losses
 
     def _loss_unmix(
-        self, mixture: Any, lam: float | Tensor, queries: Mapping[View, Tensor], prepared: Mapping[View, Any]
+        self,
+        mixture: Any,
+        lam: float | Tensor,
+        queries: Mapping[View, Tensor],
+        prepared: Mapping[View, Any],
+        targets: Mapping[View, Tensor],
     ) -> Tensor:
-        """Un-Mix over :attr:`mixture_pairs`: the mixture as query of targets, in some methods also as target."""
+        """Un-Mix over :attr:`mixture_pairs`: the mixture as query of targets, in some methods also as target.
+
+        ``prepared`` serves where each target meets a mixture; else parts of ``targets`` are prepared.
+        """
         assert self.unmix is not None
-        head = self.head
-        met = [
-            head.prepare(queries[beside]) if (beside := beside_mixture(j)) in queries else prepared[j]
-            for i, j in self.mixture_pairs
-            if i == MIXTURE and isinstance(j, int)
-        ]
+        head, partners = self.head, self.partners
+        pairs, weight = self.mixture_pairs, self.mixture_weight
+        if self.unmix.replace:
+            pairs, weight = tuple((MIXTURE, j) for i, j in self.pairs if i == 0), self.pair_weight
+        met = []
+        for i, j in pairs:
+            if i == MIXTURE and isinstance(j, int):
+                beside = queries.get(beside_mixture(j))
+                if beside is None and partners.whole:
+                    met.append((prepared[j], prepared[j]))
+                else:
+                    own, others = partners.met(targets[j] if beside is None else beside)
+                    ready = head.prepare(own)
+                    met.append((ready, ready if others is own else head.prepare(others)))
         loss = self.unmix(lam, self.match_mixture(queries, met))
-        learners = [queries[i] for i, j in self.mixture_pairs if j == MIXTURE]
+        learners = [queries[i] for i, j in pairs if j == MIXTURE]
         if learners:
             target = self.encode_target(mixture, queries[MIXTURE], None)
-            straight, reverse = head.prepare(target), head.prepare(target.flip(0))
-            loss = loss + self.unmix(lam, [(head.terms(q, straight), head.terms(q, reverse)) for q in learners])
-        return loss
+            straight, turned = head.prepare(target), head.prepare(partners.turn(target))
+            met_twice = map(partners.met, learners)
+            both = [self.both_terms(partners, (own, straight), (others, turned)) for own, others in met_twice]
+            loss = loss + self.unmix(lam, both)
+        return weight * loss
 
     @torch.compiler.disable  # as the loss
     def before_step(self) -> None:
@@ -316,7 +400,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
 
     def update_head(self, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]) -> None:
         """Move the head's state by one micro-batch, with the clean features."""
-        self.head.update({i: queries[i] for i, _ in self.pairs}, targets)
+        self.head.update({i: queries[i] for i, _ in self.pairs if i in queries}, targets)
 
     def current_momentum(self) -> float:
         """Return the share of the momentum encoder's weights that stays in this step. Default: it is constant."""

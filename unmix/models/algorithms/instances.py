@@ -1,9 +1,9 @@
 """Methods that discriminate instances: the target of a view is the number of its image."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from mmengine.dist import get_rank
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,10 +59,12 @@ class PIC(InstDisc):
         """Return one view, the list of all crops, the large ones first."""
         return [inputs]
 
-    def mix(self, views: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], float | Tensor]:
+    def mix(self, views: Sequence[Sequence[Tensor]]) -> tuple[Any, float | Tensor]:
         """Mix the first crop."""
         assert self.unmix is not None
-        return self.unmix.mix(list(views[0][:1]), self.generator('mixing', get_rank()))
+        if self.unmix.replace and len(views[0]) > 1:
+            self.refuse_replacement(f'PIC mixes the first of its {len(views[0])} crops only')
+        return super().mix([views[0][:1]])
 
     def encode_all(self, views: Mapping[View, Sequence[Tensor]]) -> Features:
         """Encode the crops of each view (N, V, D) and of the mixture (N, 1, D)."""

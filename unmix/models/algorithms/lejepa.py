@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unmix.mixing import UnMix
 from unmix.models.algorithms.base import MIXTURE, Features, View
 from unmix.models.algorithms.simclr import SimCLR
 from unmix.registry import MODELS
@@ -38,6 +39,12 @@ class LeJEPA(SimCLR):
         self.num_global = num_global
         self.pairs = tuple((i, 0) for i in range(num_views))
         self.pair_weight, self.mixture_weight = 1 / num_views, 1.0
+
+    def check_unmix(self, unmix: UnMix) -> None:
+        """Check also that view 0 is encoded, which the centre needs."""
+        super().check_unmix(unmix)
+        if unmix.replace:
+            self.refuse_replacement('LeJEPA needs it for the centre')
 
     @property
     def mixture_pairs(self) -> tuple[tuple[View, View], ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +20,9 @@ class MultiCropAlgorithm(BaseAlgorithm):
     All ranks draw the same mixture, as released.
     """
 
-    def mix(self, views: Sequence[Any]) -> tuple[Any, float | Tensor]:
-        """Mix the crops of view 0 with those of the reversed batch."""
-        assert self.unmix is not None
-        return self.unmix.mix(views[0], self.generator('mixing'))
+    def mixing_rng(self) -> np.random.Generator:
+        """Return those of all ranks."""
+        return self.generator('mixing')
 
     def encode_all(self, views: Mapping[View, Any]) -> Features:
         """Encode all crops of all views, and of the mixture, jointly: (N, V, D) for each."""
@@ -31,9 +31,10 @@ class MultiCropAlgorithm(BaseAlgorithm):
         for i, crop in enumerate(crops):
             groups.setdefault(crop.shape[-2:], []).append(i)
         features = [self.backbone(torch.cat([crops[i] for i in group])) for group in groups.values()]
-        encoded = self.project(torch.cat(features)).chunk(len(crops))
-        place = {i: rank for rank, i in enumerate(i for group in groups.values() for i in group)}
-        in_order = iter([encoded[place[i]] for i in range(len(crops))])
+        grouped = [i for group in groups.values() for i in group]
+        encoded = self.project(torch.cat(features)).split([len(crops[i]) for i in grouped])
+        by_crop = dict(zip(grouped, encoded, strict=True))
+        in_order = (by_crop[i] for i in range(len(crops)))
         return {name: torch.stack([next(in_order) for _ in view], 1) for name, view in views.items()}
 
     def check_pairs(self, inputs: Sequence[Tensor]) -> None:

@@ -68,6 +68,8 @@ class SimCLR(BaseAlgorithm):
         if not self.joint_neck:
             return super().encode_all(views)
         features = {name: self.backbone(view) for name, view in views.items()}
+        if 0 not in views:
+            return self.project_jointly(features)  # the mixture is in the place of view 0
         mixture = features.pop(MIXTURE, None)
         queries = self.project_jointly(features)
         if mixture is not None:
@@ -78,4 +80,4 @@ class SimCLR(BaseAlgorithm):
     def project_jointly(self, features: Mapping[View, Tensor]) -> Features:
         """Project backbone features of several views in one pass."""
         queries = self.project(torch.cat(list(features.values())))
-        return dict(zip(features, queries.chunk(len(features)), strict=True))
+        return dict(zip(features, queries.split([len(part) for part in features.values()]), strict=True))

@@ -41,6 +41,13 @@ class SwAV(MultiCropAlgorithm):
         if flip_mode not in FLIP_MODES:
             raise ValueError(f'model.flip_mode is {flip_mode!r}; it is one of {", ".join(map(repr, FLIP_MODES))}.')
         self.flip_mode = flip_mode
+        released = flip_mode == 'code_only' or self.head.queue_push == 'every_call'
+        if self.unmix is not None and self.unmix.pairs == 'once' and released:
+            raise ValueError(
+                f"model.unmix.pairs is 'once', but model.flip_mode is {flip_mode!r} and model.head.queue_push "
+                f"{self.head.queue_push!r}. The released forms need all mixtures: set model.flip_mode to 'full' and "
+                "model.head.queue_push to 'once_clean', or model.unmix.pairs to 'all'."
+            )
 
     @property
     def query_views(self) -> list[int]:
@@ -55,31 +62,33 @@ class SwAV(MultiCropAlgorithm):
             raise ValueError(f'SwAV needs at least 2 crops of an image; the pipeline gives {len(inputs)}.')
         return [inputs[0::2], inputs[1::2]]
 
-    def match_mixture(self, queries: Mapping[View, Tensor], targets: Sequence[Look]) -> list[tuple[Tensor, Tensor]]:
+    def match_mixture(
+        self, queries: Mapping[View, Tensor], targets: Sequence[tuple[Look, Look]]
+    ) -> list[tuple[Tensor, Tensor]]:
         """Return the terms of both orders with one Sinkhorn: the code of the reverse is the mixture's, reversed.
 
         With ``queue_push='every_call'`` the codes are new, as released: the first term sees queues that hold the clean
         crops, the second one queues that hold the mixture too.
         """
-        head, mixture = self.head, queries[MIXTURE]
-        (target,) = targets
+        head, mixture, partners = self.head, queries[MIXTURE], self.partners
+        ((target, again),) = targets
         if head.pushes_every_call:
             clean, other = queries[0], queries[1]
             straight, target = head.look(mixture, 0, [clean]), head.look(other, 1, [other])
-            reverse = straight.flip(0)
+            reverse = Look(*map(partners.turn, straight))
             reverse = reverse._replace(code=head.assign(reverse.scores[:, 0], 0, [clean, mixture]))
             again = head.look(other, 1, [other, other])
         else:
-            straight, again = head.shared(mixture), target
-            reverse = straight.flip(0)
+            straight = head.shared(mixture)
+            reverse = Look(*map(partners.turn, straight))
         if self.flip_mode == 'code_only':
             reverse = reverse._replace(predictions=straight.predictions)
-        return [(head.terms(mixture, target, straight), head.terms(mixture.flip(0), again, reverse))]
+        return [(head.terms(mixture, target, straight), head.terms(partners.turn(mixture), again, reverse))]
 
     def update_head(self, queries: Mapping[View, Tensor], targets: Mapping[View, Tensor]) -> None:
         """Push the clean crops; with ``'every_call'`` then the mixture, and then its reverse."""
         pushed = [queries[0]]
         if MIXTURE in queries and self.head.pushes_every_call:
-            pushed += [queries[MIXTURE], queries[MIXTURE].flip(0)]
+            pushed += [queries[MIXTURE], self.partners.turn(queries[MIXTURE])]
         for query in pushed:
             self.head.update({0: query}, targets)

@@ -5,6 +5,7 @@ from unmix.models.functional.spherical_kmeans import spherical_kmeans
 from unmix.models.heads.align_uniform import AlignUniformHead, align, uniform
 from unmix.models.heads.barlow_twins import BarlowTwinsHead
 from unmix.models.heads.base import BaseHead
+from unmix.models.heads.batch_info_nce import BatchInfoNCEHead
 from unmix.models.heads.classification_head import ClassificationHead
 from unmix.models.heads.cosine import CosineHead
 from unmix.models.heads.deepcluster import DeepClusterV2Head
@@ -26,6 +27,7 @@ __all__ = [
     'AlignUniformHead',
     'BarlowTwinsHead',
     'BaseHead',
+    'BatchInfoNCEHead',
     'CMCHead',
     'ClassificationHead',
     'CosineHead',

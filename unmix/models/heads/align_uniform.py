@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unmix.models.functional import bank_lse
 from unmix.models.functional.precision import full_precision
+from unmix.models.heads.base import BaseHead
 from unmix.models.heads.info_nce import InfoNCEHead, contrast
 from unmix.models.layers import Temperature, read_temperature
 from unmix.registry import MODELS
@@ -66,6 +67,7 @@ class AlignUniformHead(InfoNCEHead):
     """
 
     method = 'MoCo align-uniform'
+    each = BaseHead.each  # uniformity is of all pairs of samples
 
     def __init__(
         self,
@@ -123,7 +125,8 @@ class AlignUniformHead(InfoNCEHead):
         negatives, far = (self.shared(query) if shared is None else shared).unbind(1)
         terms = {}
         if self.weights['contrast']:
-            terms['contrast'] = contrast(negatives, (query * target).sum(1) / read_temperature(self.temperature))
+            positive = (query * target).sum(1) / read_temperature(self.temperature)
+            terms['contrast'] = contrast(negatives, positive).mean()
         if self.weights['align']:
             terms['align'] = align(query, target, self.alpha)
         if self.weights['uniform']:

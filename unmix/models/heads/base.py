@@ -34,12 +34,14 @@ class BaseHead(BaseModule, ABC):
             one share weights it, so all ranks draw the same mixture.
         method: Name of the method in reports, if this head makes another one of the algorithm that it is in; None: the
             algorithm's.
+        remembers_queries: Whether ``update`` stores or evaluates queries. Then view 0 must be encoded in every step.
         step: What random numbers and schedules of the present step are a function of; set before each loss.
     """
 
     unit_length: bool = True
     num_instances: int | None = None
     pools_ranks: bool = False
+    remembers_queries: bool = False
     method: str | None = None
     step: Step = Step()
 
@@ -70,6 +72,22 @@ class BaseHead(BaseModule, ABC):
         """
         loss: Tensor = self(query, target) if shared is None else self(query, target, shared)
         return loss
+
+    def each(self, query: Tensor, target: Any, shared: Any = None) -> Tensor:
+        """Return the losses (N,) of the samples, whose mean is the loss, for mixtures with a share for each sample.
+
+        A loss that is not a mean over samples, such as one of a covariance, has none: such a head leaves this method
+        alone, and ``unmix.shares='sample'`` is refused.
+
+        Args:
+            query: (N, ...).
+            target: From :meth:`prepare`.
+            shared: From :meth:`shared`; None: not computed yet.
+
+        Raises:
+            NotImplementedError: By default.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no loss of a single sample.')
 
     def regulariser(self, features: Mapping[Any, Tensor]) -> Tensor | None:
         """Return the part of the loss that is of no pair, (), of the clean queries (N, ...) by view.

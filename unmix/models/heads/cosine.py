@@ -29,3 +29,10 @@ class CosineHead(BaseHead):
         if not self.normalize:
             return F.mse_loss(query, target)
         return 2 - 2 * (F.normalize(query, dim=-1) * F.normalize(target, dim=-1)).sum(-1).mean()
+
+    @full_precision
+    def each(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:
+        """Return the losses (N,) of ``query`` and ``target``, both (N, D), of any length."""
+        if not self.normalize:
+            return (query - target).square().mean(1)
+        return 2 - 2 * (F.normalize(query, dim=1) * F.normalize(target, dim=1)).sum(1)

@@ -54,6 +54,7 @@ class DeepClusterV2Head(BaseHead):
         ValueError: If an argument is not positive.
     """
 
+    remembers_queries = True
     num_instances: int
     prototypes: Tensor
     bank: Tensor

@@ -73,10 +73,14 @@ class DINOHead(BaseHead):
         """Return the teacher's probabilities (N, K)."""
         return ((target - self.center) / self.target_temperature()).softmax(1)
 
-    @full_precision
     def terms(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of outputs (N, K), or their :meth:`shared`, and the teacher's probabilities (N, K)."""
-        return -(target * (self.shared(query) if shared is None else shared)).sum(1).mean()
+        return self.each(query, target, shared).mean()
+
+    @full_precision
+    def each(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the losses (N,) of outputs (N, K), or their :meth:`shared`, and the probabilities (N, K)."""
+        return -(target * (self.shared(query) if shared is None else shared)).sum(1)
 
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of the student's and the teacher's outputs, both (N, K)."""

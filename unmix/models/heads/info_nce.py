@@ -18,8 +18,8 @@ from unmix.utils.sizes import SMALL, Misfit, Sizes
 
 
 def contrast(negatives: Tensor, positive: Tensor) -> Tensor:
-    """Return ``mean_n -log(e^positive_n / (e^positive_n + e^negatives_n))`` of logits and log-sum-exps, (N,) each."""
-    return torch.logaddexp(torch.zeros_like(positive), negatives - positive).mean()
+    """Return ``-log(e^positive_n / (e^positive_n + e^negatives_n))`` (N,) of logits and log-sum-exps, (N,) each."""
+    return torch.logaddexp(torch.zeros_like(positive), negatives - positive)
 
 
 def queue_for(sizes: Sizes) -> int:
@@ -90,10 +90,14 @@ class InfoNCEHead(BaseHead):
         return bank_lse(query, self.queue.features, 1 / read_temperature(self.temperature))
 
     @full_precision
-    def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
+    def each(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the losses (N,) of L2-normalised ``query`` and keys ``target``, both (N, D)."""
         negatives = self.shared(query) if shared is None else shared
         return contrast(negatives, (query * target).sum(1) / read_temperature(self.temperature))
+
+    def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
+        return self.each(query, target, shared).mean()
 
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:
         """Enqueue the keys of all views, in the order of the views: of all ranks one view after the other."""

@@ -50,6 +50,11 @@ class LeJEPAHead(BaseHead):
         """Return the pair term of ``query`` and ``target``, both (N, D)."""
         return (1 - self.weight) * F.mse_loss(query, target)
 
+    @full_precision
+    def each(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:
+        """Return the pair terms (N,) of ``query`` and ``target``, both (N, D)."""
+        return (1 - self.weight) * (query - target).square().mean(1)
+
     def regulariser(self, features: Mapping[Any, Tensor]) -> Tensor:
         """Return the mean of the views' distances from a Gaussian; each view is (N, D)."""
         directions = self.draw(next(iter(features.values())))

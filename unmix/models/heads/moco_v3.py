@@ -40,9 +40,17 @@ class MoCoV3Head(BaseHead):
     @full_precision
     def terms(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:
         """Return the loss of queries (N, D), of any length, against the keys (G, D) of :meth:`prepare`."""
-        temperature = read_temperature(self.temperature)
+        return 2 * read_temperature(self.temperature) * F.cross_entropy(*self._logits(query, target))
+
+    @full_precision
+    def each(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:
+        """Return the losses (N,) of queries (N, D), of any length, against the keys (G, D) of :meth:`prepare`."""
+        return 2 * read_temperature(self.temperature) * F.cross_entropy(*self._logits(query, target), reduction='none')
+
+    def _logits(self, query: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits (N, G) and the places (N,) of the own keys."""
         labels = len(query) * get_rank() + torch.arange(len(query), device=query.device)
-        return 2 * temperature * F.cross_entropy(F.normalize(query, dim=1) @ target.T / temperature, labels)
+        return F.normalize(query, dim=1) @ target.T / read_temperature(self.temperature), labels
 
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the loss of queries and keys, both (N, D), of any length."""

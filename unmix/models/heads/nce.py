@@ -47,6 +47,7 @@ class NCEHead(InstanceHead):
         ValueError: If an argument is out of its range.
     """
 
+    remembers_queries = True
     num_banks = 1
     num_instances: int
 
@@ -137,8 +138,8 @@ class NCEHead(InstanceHead):
         return torch.stack(products, 1)
 
     @full_precision
-    def forward(self, query: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of unit queries, (N, D) or (N, B, D), the sum over the B banks; target from ``address``."""
+    def each(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:
+        """Return the losses (N,) of unit queries, (N, D) or (N, B, D), the sum over the B banks."""
         query, temperature = divide_query(query, read_temperature(self.temperature))
         query = query.view(len(query), self.num_banks, -1)
 
@@ -148,7 +149,11 @@ class NCEHead(InstanceHead):
 
         numbers = self.banks[0].numbers(target.shape[1])  # type: ignore[operator]
         size = chunk_size(query, numbers, self.contrasts, least=8)  # the bank may be read for each
-        return eager_gradient(losses, query, size).mean()
+        return eager_gradient(losses, query, size)
+
+    def forward(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of unit queries, (N, D) or (N, B, D), the sum over the B banks; target from ``address``."""
+        return self.each(query, target).mean()
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:

@@ -34,6 +34,7 @@ class NNCLRHead(InfoNCEHead):
         temperature: As in :class:`InfoNCEHead`.
     """
 
+    remembers_queries = True
     method = 'NNCLR'
     unit_length = False  # the predictor gets projections as they are
     chance_loss = None  # ln(G), of the G images of a batch, which the head does not know
@@ -52,16 +53,29 @@ class NNCLRHead(InfoNCEHead):
     def shared(self, query: Tensor) -> None:
         """Return nothing: the loss is symmetric."""
 
-    def forward(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:
+    def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of projections ``query`` and ``target``, both (N, D), of any length."""
         return (self.match(query, self.predictor(target)) + self.match(target, self.predictor(query))) / 2
+
+    def each(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the losses (N,) of projections ``query`` and ``target``, both (N, D), of any length."""
+        return (self.match_each(query, self.predictor(target)) + self.match_each(target, self.predictor(query))) / 2
 
     @full_precision
     def match(self, view: Tensor, prediction: Tensor) -> Tensor:
         """Return the loss of the neighbours of one view (N, D) and the predictions (N, D) from the other."""
+        return F.cross_entropy(*self._logits(view, prediction))
+
+    @full_precision
+    def match_each(self, view: Tensor, prediction: Tensor) -> Tensor:
+        """Return the losses (N,) whose mean is :meth:`match`."""
+        return F.cross_entropy(*self._logits(view, prediction), reduction='none')
+
+    def _logits(self, view: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits (N, G) and the places (N,) of the own predictions."""
         candidates = concat_all_gather_grad(F.normalize(prediction, dim=1))
         labels = len(view) * get_rank() + torch.arange(len(view), device=view.device)
-        return F.cross_entropy(self.neighbours(view) @ candidates.T / read_temperature(self.temperature), labels)
+        return self.neighbours(view) @ candidates.T / read_temperature(self.temperature), labels
 
     @torch.no_grad()
     def neighbours(self, view: Tensor) -> Tensor:

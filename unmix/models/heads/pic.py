@@ -211,6 +211,19 @@ class PICHead(InstanceHead):
         return self._of_crops(bank_lse, query)
 
     @full_precision
+    def each(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the losses (N,), means over the crops, of unit queries (N, D) or (N, V, D); classes as in forward."""
+        query = _crops(query)
+        if self._shards:
+            raise ValueError(
+                "model.unmix.shares is 'sample', but model.head.sharded gives the mean only: leave one out."
+            )
+        common = self.shared(query) if shared is None else shared
+        if common.ndim == 3:
+            return -common.gather(2, target[:, None, None].expand(-1, common.shape[1], 1)).mean((1, 2))
+        return (common - self._of_crops(own_similarity, query, target)).mean(1)
+
+    @full_precision
     def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the loss of unit queries (N, D) or (N, V, D) against the classes ``target`` (N,)."""
         query = _crops(query)

@@ -26,6 +26,8 @@ class QueueNCEHead(InfoNCEHead):
         **kwargs: As in :class:`InfoNCEHead`.
     """
 
+    remembers_queries = True  # for Z
+
     def __init__(self, num_instances: int, truncate: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.contrast = build_contrast('nce', num_instances, truncate)
@@ -47,15 +49,15 @@ class QueueNCEHead(InfoNCEHead):
         return None
 
     @full_precision
-    def forward(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Return the loss of L2-normalised ``query`` and keys ``target``, both (N, D)."""
+    def each(self, query: Tensor, target: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the losses (N,) of L2-normalised ``query`` and keys ``target``, both (N, D)."""
         size = chunk_size(query, 1 + self.queue.size, [self.contrast])
         query, temperature = divide_query(query, read_temperature(self.temperature))
 
         def losses(part: Tensor, samples: slice) -> Tensor:
             return self.contrast(self._products(part, target[samples]) / temperature)
 
-        return eager_gradient(losses, query, size).mean()
+        return eager_gradient(losses, query, size)
 
     @torch.no_grad()
     def update(self, queries: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> None:

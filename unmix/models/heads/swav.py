@@ -72,6 +72,7 @@ class SwAVHead(BaseHead):
         ValueError: If an argument is out of range; in training, if the batch of all ranks does not divide the queue.
     """
 
+    remembers_queries = True
     queued: Tensor
 
     def __init__(

@@ -49,6 +49,11 @@ class VICRegHead(BaseHead):
         """Return the pair term of ``query`` and ``target``, both (N, D)."""
         return self.invariance * F.mse_loss(query, target)
 
+    @full_precision
+    def each(self, query: Tensor, target: Tensor, shared: None = None) -> Tensor:
+        """Return the pair terms (N,) of ``query`` and ``target``, both (N, D)."""
+        return self.invariance * (query - target).square().mean(1)
+
     def regulariser(self, features: Mapping[Any, Tensor]) -> Tensor:
         """Return the mean of the views' terms of variance and covariance; each view is (N, D)."""
         return torch.stack([self.spread(view) for view in features.values()]).mean()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unmix.models.functional.precision import full_precision
+from unmix.models.heads.base import BaseHead
 from unmix.models.heads.cosine import CosineHead
 from unmix.models.layers.whitening import covariance, whiten
 from unmix.registry import MODELS
@@ -37,6 +38,7 @@ class WMSEHead(CosineHead):
 
     unit_length = False  # whitening needs the length
     pools_ranks = True
+    each = BaseHead.each  # sub-batches are whitened together
 
     def __init__(
         self,
@@ -101,7 +103,7 @@ class WMSEHead(CosineHead):
         if size % self.sub_batch:
             raise ValueError(
                 f'A batch of {size} (all ranks) cannot be cut into sub-batches of head.sub_batch={self.sub_batch}. '
-                'Set train_dataloader.batch_size to a multiple of it.'
+                "Set train_dataloader.batch_size to a multiple of it, with model.unmix.pairs='once' of twice as much."
             )
         permutations = to_device(self.permutations(size), query.device)
         return super().forward(self.whiten(queries, permutations), self.whiten(targets, permutations))

@@ -70,7 +70,8 @@ def check_splits(batch_size: int, num_splits: int) -> None:
     if batch_size % num_splits:
         raise ValueError(
             f'A batch of {batch_size} cannot be split into num_splits={num_splits} groups. Set backbone.num_splits to '
-            'a divisor of the batch size of one process (train_dataloader.batch_size, with drop_last=True).'
+            'a divisor of the batch size of one process (train_dataloader.batch_size, with drop_last=True), and with '
+            "model.unmix.pairs='once' of half of it."
         )
 
 

@@ -1,0 +1,4 @@
+"""DINO + Un-Mix on a folder of your own images: unmix train --data DIR --method dino."""
+
+_base_ = './dino_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

@@ -1,0 +1,4 @@
+"""LeJEPA + Un-Mix on a folder of your own images: unmix train --data DIR --method lejepa."""
+
+_base_ = './lejepa_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))

@@ -1,0 +1,4 @@
+"""NNCLR + Un-Mix on a folder of your own images: unmix train --data DIR --method nnclr."""
+
+_base_ = './nnclr_folder.py'
+model = dict(unmix=dict(type='UnMix', mixing=dict(type='RandomMixing', prob=0.5)))
