@@ -44,6 +44,7 @@ class Shelf(BaseStorageBackend):
     """A backend of a user's own, which can list: what a folder holds, under other names."""
 
     opened: list[int] = []
+    read: list[str] = []
 
     def __init__(self, at: str) -> None:
         self.at = Path(at)
@@ -53,6 +54,7 @@ class Shelf(BaseStorageBackend):
         return self.at / str(place).removeprefix('shelf://').lstrip('/')
 
     def get(self, filepath: str) -> bytes:
+        Shelf.read.append(str(filepath))
         return self._path(filepath).read_bytes()
 
     def get_text(self, filepath: str) -> str:

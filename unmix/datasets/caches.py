@@ -18,6 +18,7 @@ import numpy as np
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.logging import print_log
 
+from unmix.datasets.evidence import digest
 from unmix.utils.dist import host_group
 from unmix.utils.progress import progress
 
@@ -45,25 +46,25 @@ class HostCache:
         ValueError: If there is not enough memory, or ``make`` raises it; on all ranks.
     """
 
-    living: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], 'HostCache']] = weakref.WeakValueDictionary()
+    living: ClassVar[weakref.WeakValueDictionary[bytes, 'HostCache']] = weakref.WeakValueDictionary()
 
     @classmethod
     def of(
-        cls, source: tuple[Any, ...], sizes: np.ndarray, make: Callable[[int], bytes | None], part: bool, what: str
+        cls, source: Any, sizes: np.ndarray, make: Callable[[int], bytes | None], part: bool, what: str
     ) -> 'HostCache':
         """Return the cache of a source: that of another data set of this process while there is one, or a new one.
 
         Args:
-            source: All that the bytes depend on, hashable.
+            source: All that the bytes depend on; its ``repr`` is compared.
             sizes: As for the class.
             make: As for the class.
             part: As for the class.
             what: As for the class.
         """
-        source = (*source, part, get_rank(), get_world_size())
-        found = cls.living.get(source)
+        key = digest((source, part, get_rank(), get_world_size()), sizes)
+        found = cls.living.get(key)
         if not all(_gather(found is not None)) or found is None:
-            found = cls.living[source] = cls(sizes, make, part, what)
+            found = cls.living[key] = cls(sizes, make, part, what)
         return found
 
     def __init__(self, sizes: np.ndarray, make: Callable[[int], bytes | None], part: bool, what: str) -> None:

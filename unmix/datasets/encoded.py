@@ -129,7 +129,7 @@ class EncodedDataset(BaseDataset):
             self._kept = HostCache.of((files.source(), options), sizes, self._pixels, False, what)
         elif self.cache != 'none':
             self._sizes = files.sizes()
-            self._kept = HostCache.of((files.source(),), self._sizes, self._bytes, self.cache == 'part', what)
+            self._kept = HostCache.of(files.source(), self._sizes, self._bytes, self.cache == 'part', what)
 
     def __len__(self) -> int:
         return len(self.paths)
