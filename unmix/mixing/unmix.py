@@ -61,9 +61,15 @@ class UnMix(BaseModule):
             ``'per_pair'``: each crop's own, on the terms of that crop; ``'first'``: the first crop's; ``'chained'``: as
             in the released SwAV, where a crop's exact share is the wanted one of the next box, so that shares grow from
             crop to crop, and the last one weights all.
+        partner: ``'reverse'``: the partners are the batch in reverse order; ``'random'``: a permutation, new each step.
+        shares: ``'batch'``: one draw for the whole batch; ``'sample'``: one for each mixture.
+        pairs: ``'all'``: each sample is the first one of a mixture; ``'once'``: each unordered pair has one mixture.
+        every: Mix at each so many steps; 1: at all.
+        replace: Whether the mixture takes the place of view 0 as a query.
+        size: Factor of height and width of the mixtures, above 0, at most 1.
 
     Raises:
-        ValueError: If ``lam_policy`` is another one.
+        ValueError: If an argument is none of its choices, or two of them exclude each other.
     """
 
     def __init__(
