@@ -338,6 +338,7 @@ WITHOUT_FILES = ('ArrayDataset', 'Digits', 'FirstImages', 'MixtureDataset')  # o
 ELSEWHERE = ('HuggingFaceDataset',)  # its tables are those of the package datasets; see test_hugging_face.py
 
 
+@pytest.mark.slow
 def test_every_data_set_reads_all_its_files_by_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip('mmcv', reason='needs the package mmcv')
     write_all(tmp_path / 'far', monkeypatch)
@@ -385,6 +386,7 @@ def test_what_a_backend_does_not_have_is_named(name: str, tmp_path: Path) -> Non
         kind('x', backend_args=3)
 
 
+@pytest.mark.slow
 def test_videos_of_a_backend(tmp_path: Path, address: str, folder: Path) -> None:
     pytest.importorskip('mmcv', reason='needs the package mmcv')
     from test_video import write as write_video
