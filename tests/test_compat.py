@@ -238,3 +238,21 @@ changed += sorted(key for key in after if isinstance(key, tuple) and key[0].isup
 assert not changed, changed
 """
     subprocess.run([sys.executable, '-c', script], check=True)
+
+
+def test_the_text_of_a_config_is_formatted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = mmengine.config.config
+    theirs, texts = inspect.unwrap(module.FormatCode), []
+
+    def formatted(text: str, **options: Any) -> Any:
+        texts.append(text)
+        return theirs(text, **options)
+
+    cfg = Config(dict(a=1, b=dict(c=[2, 3])))
+    expected = cfg.pretty_text
+    monkeypatch.setattr(module, 'FormatCode', formatted)
+    compat._remember_formatted_text()
+    assert cfg.pretty_text == cfg.pretty_text == expected
+    assert len(texts) == 1
+    cfg.a = 4
+    assert 'a = 4' in cfg.pretty_text

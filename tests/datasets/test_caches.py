@@ -61,6 +61,33 @@ def test_workers_share_the_cache(tmp_path: Path, cache: str, context: str) -> No
     assert same(batches(folder), batches(cached, 2, context))
 
 
+@pytest.mark.parametrize(('form', 'cache'), [('folder', 'full'), ('stored', 'part'), ('tars', 'decoded')])
+def test_training_set_and_bank_share_one_copy(tmp_path: Path, form: str, cache: str) -> None:
+    members = images(tmp_path / 'x')
+    path = tmp_path / 'x' if form == 'folder' else FORMS[form](tmp_path, members)
+    train = ImageFolder(path, cache=cache)
+    bank = ImageFolder(path, cache=cache, labelled=False, decoder='pil' if cache == 'full' else 'auto')
+    assert bank._kept is train._kept
+    bank.files.read = None  # nothing is read again
+    del train
+    assert bank.load(7)[0].shape == (3, 16, 16)
+
+
+def test_other_bytes_are_another_cache(tmp_path: Path) -> None:
+    images(tmp_path / 'x')
+    first = ImageFolder(tmp_path / 'x', cache='full')
+    path = tmp_path / 'x' / 'a' / '0.jpg'
+    state = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])  # as many bytes
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    other = ImageFolder(tmp_path / 'x', cache='full')
+    sets = [first, other, *(ImageFolder(tmp_path / 'x' / 'a', labelled=False, cache=cache) for cache in CACHES[:2])]
+    path.write_bytes((tmp_path / 'x' / 'a' / '1.JPEG').read_bytes())
+    sets += [ImageFolder(tmp_path / 'x', cache='decoded', exif=exif) for exif in (False, True)]
+    assert len({id(dataset._kept) for dataset in sets}) == len(sets)
+    assert other._kept.get(0) != first._kept.get(0)
+
+
 def test_what_does_not_fit_is_an_error_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack_zip(tmp_path / 'x.zip', images(tmp_path / 'x'))
     needed = int((ImageFolder(path).files.sizes() + 1).sum())

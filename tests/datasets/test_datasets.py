@@ -188,23 +188,28 @@ def test_no_data_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         CIFAR10(tmp_path, download=False)
 
 
-def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_cifar(folder: Path, kind: type[CIFAR10], monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """Files in the published format (rows of 3072 bytes, channel by channel), with their own MD5 sums."""
     pixels = np.random.default_rng(2).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
-    folder = tmp_path / 'cifar-100-python'
-    folder.mkdir()
+    folder.mkdir(parents=True)
     sums = {}
     for name, data in (
         ('train', dict(data=pixels.reshape(4, -1), fine_labels=[5, 0, 99, 1])),
         ('test', dict(data=pixels[:1].reshape(1, -1), fine_labels=[7])),
-        ('meta', dict(fine_label_names=[f'class {i}' for i in range(100)])),
+        ('meta', {kind.reader.meta['key']: [f'class {i}' for i in range(100)]}),
     ):
         (folder / name).write_bytes(pickle.dumps(data))
         sums[name] = md5((folder / name).read_bytes()).hexdigest()
-    reader = type('Reader', (CIFAR100.reader,), {})
+    reader = type('Reader', (kind.reader,), {})
     reader.train_list, reader.test_list = [['train', sums['train']]], [['test', sums['test']]]
-    reader.meta = dict(CIFAR100.reader.meta, md5=sums['meta'])
-    monkeypatch.setattr(CIFAR100, 'reader', reader)
+    reader.meta = dict(kind.reader.meta, filename='meta', md5=sums['meta'])
+    monkeypatch.setattr(kind, 'reader', reader)
+    return pixels
+
+
+def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / 'cifar-100-python'
+    pixels = write_cifar(folder, CIFAR100, monkeypatch)
     dataset = CIFAR100(tmp_path, download=False)
     assert torch.equal(dataset.images, torch.from_numpy(pixels))
     assert dataset.labels.tolist() == [5, 0, 99, 1]

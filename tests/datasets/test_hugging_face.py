@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_archives import VIEWS, batches, images, same
+from test_storage import Shelf
 
 from unmix.checkpoint.data import difference, fingerprint
 from unmix.datasets import HuggingFaceDataset, ImageFolder, Subset
@@ -69,6 +70,8 @@ def test_all_forms_give_the_batches_of_the_folder(tmp_path: Path, form: str) -> 
     for cache in ('none', 'full', 'part', 'decoded'):
         packed = HuggingFaceDataset(path, pipeline=VIEWS, cache=cache)
         assert same(batches(folder), batches(packed))
+    caches = [HuggingFaceDataset(path, label=label, cache='decoded')._kept for label in ('label', None)]
+    assert caches == [packed._kept] * 2  # one copy
     assert (packed.classes, packed.paths.tolist()) == (folder.classes, folder.paths.tolist())
     assert difference(fingerprint(folder), fingerprint(packed), packed) is None
     assert packed.files.sizes().tolist() == folder.files.sizes().tolist()
@@ -130,6 +133,10 @@ def test_images_that_are_files_elsewhere(tmp_path: Path) -> None:
     for cache in ('none', 'full'):
         dataset = HuggingFaceDataset(tmp_path / 'linked.parquet', label=None, cache=cache)
         assert torch.equal(dataset.load(1)[0], ImageFolder(tmp_path / 'x').load(1)[0])
+    Shelf.read.clear()
+    stored = HuggingFaceDataset(tmp_path / 'linked.parquet', label=None, backend_args=dict(backend='shelf', at='/'))
+    assert torch.equal(stored.load(1)[0], dataset.load(1)[0])
+    assert Shelf.read == [str(tmp_path / 'x' / 'a' / '1.JPEG')]
     (tmp_path / 'x' / 'a' / '1.JPEG').unlink()
     assert dataset.load(1)[0].shape == (3, 16, 16)  # in the memory
     with pytest.raises(

@@ -1,8 +1,10 @@
 """Files by MMEngine's file backends: the batches of the folder, on any kind of worker; what a backend cannot do."""
 
+import gc
 import json
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,16 +12,31 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.fileio import BaseStorageBackend, register_backend
 from PIL import Image
 from test_archives import VIEWS, batches, images, pack_zip, same
-from test_stl10_tiny_imagenet import write_tiny
+from test_datasets import write_cifar, write_mnist
+from test_stl10_tiny_imagenet import write_stl10, write_tiny
 
 from unmix.checkpoint.data import difference, fingerprint
 from unmix.config import load_config
-from unmix.datasets import BrokenImage, ImageFolder, ImageNet, Subset, TinyImageNet, storage
+from unmix.datasets import (
+    CIFAR10,
+    CIFAR100,
+    BrokenImage,
+    ImageFolder,
+    ImageNet,
+    Subset,
+    SubsetSampler,
+    TinyImageNet,
+    VideoFrames,
+    WeightedSampler,
+    storage,
+)
+from unmix.registry import DATASETS
 
 
 @register_backend('shelf', prefixes='shelf')
@@ -27,6 +44,7 @@ class Shelf(BaseStorageBackend):
     """A backend of a user's own, which can list: what a folder holds, under other names."""
 
     opened: list[int] = []
+    read: list[str] = []
 
     def __init__(self, at: str) -> None:
         self.at = Path(at)
@@ -36,6 +54,7 @@ class Shelf(BaseStorageBackend):
         return self.at / str(place).removeprefix('shelf://').lstrip('/')
 
     def get(self, filepath: str) -> bytes:
+        Shelf.read.append(str(filepath))
         return self._path(filepath).read_bytes()
 
     def get_text(self, filepath: str) -> str:
@@ -283,3 +302,149 @@ def test_keys_of_a_config(tmp_path: Path) -> None:
         "train_dataloader = dict(dataset=dict(data_root='', map_file='m', backend_args=args, decoder='pil'))\n"
     )
     assert load_config(str(tmp_path / 'x.py')).train_dataloader.dataset.backend_args.backend == 'lmdb'
+
+
+def write_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write each published data set, small."""
+    from test_video import write as write_video
+
+    images(root / 'folder')
+    images(root / 'net' / 'train')
+    write_tiny(root / 'tiny', annotations=True)
+    write_stl10(root, monkeypatch)
+    for kind in (CIFAR10, CIFAR100):
+        write_cifar(root / kind.reader.base_folder, kind, monkeypatch)
+    write_mnist(root / 'MNIST' / 'raw', '.gz')
+    write_mnist(root / 'raw')
+    write_video(root / 'video' / 'a' / '1.avi', frames=5)
+    write_video(root / 'video' / 'b' / '2.avi', frames=4)
+    (root / 'few.txt').write_text('a/0.jpg\nc/2.png\n')
+
+
+# What each registered data set is given beside its place.
+SETS: dict[str, dict[str, Any]] = {
+    'ImageFolder': dict(data_root='folder'),
+    'ImageNet': dict(data_root='net'),
+    'TinyImageNet': dict(data_root='tiny'),
+    'CIFAR10': dict(data_root=''),
+    'CIFAR100': dict(data_root=''),
+    'STL10': dict(data_root=''),
+    'MNIST': dict(data_root='', split='test'),
+    'FashionMNIST': dict(data_root='', split='test'),
+    'VideoFrames': dict(data_root='video'),
+    'Subset': dict(files='few.txt'),
+}
+WITHOUT_FILES = ('ArrayDataset', 'Digits', 'FirstImages', 'MixtureDataset')  # of their own
+ELSEWHERE = ('HuggingFaceDataset',)  # its tables are those of the package datasets; see test_hugging_face.py
+
+
+@pytest.mark.slow
+def test_every_data_set_reads_all_its_files_by_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('mmcv', reason='needs the package mmcv')
+    write_all(tmp_path / 'far', monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TMPDIR', str(tmp_path / 'copies'))
+    (tmp_path / 'copies').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', None)
+    args = dict(backend='shelf', at=str(tmp_path / 'far'))
+    ours = {name for name, kind in DATASETS.module_dict.items() if kind.__module__.startswith('unmix.')}
+    assert ours == {*SETS, *WITHOUT_FILES, *ELSEWHERE}
+    for name, options in SETS.items():
+        where = dict(data_root=tmp_path / 'far' / options['data_root']) if 'data_root' in options else {}
+        if name == 'Subset':
+            where = dict(files=tmp_path / 'far' / 'few.txt')
+            options = options | dict(dataset=ImageFolder('folder', backend_args=args))
+        local = DATASETS.build(dict(type=name, **options | where))
+        stored = DATASETS.build(dict(type=name, **options, backend_args=args))
+        assert [len(stored), stored.classes] == [len(local), local.classes], name
+        for index in range(len(local)):
+            item, expected = stored[index], local[index]
+            assert torch.equal(item['inputs'], expected['inputs']), name
+            assert item.get('label') == expected.get('label'), name
+    del local, stored
+    gc.collect()
+    assert not list((tmp_path / 'copies').iterdir())
+
+
+@pytest.mark.parametrize('name', WITHOUT_FILES)
+def test_data_sets_without_files_refuse_a_backend(name: str) -> None:
+    with pytest.raises(TypeError, match='backend_args'):
+        DATASETS.build(dict(type=name, backend_args=OWN))
+
+
+@pytest.mark.parametrize('name', ['CIFAR10', 'CIFAR100', 'STL10', 'MNIST', 'FashionMNIST', 'VideoFrames'])
+def test_what_a_backend_does_not_have_is_named(name: str, tmp_path: Path) -> None:
+    pytest.importorskip('mmcv', reason='needs the package mmcv')
+    kind = DATASETS.get(name)
+    with pytest.raises(FileNotFoundError, match=r'dataset\.data_root: .*none') as error:
+        kind('none', backend_args=dict(backend='shelf', at=str(tmp_path)))
+    assert '\n' not in str(error.value)
+    place = 'http://127.0.0.1:1/x' + ('.mp4' if name == 'VideoFrames' else '')
+    with pytest.raises(FileNotFoundError, match=r"dataset\.data_root: the backend 'http' .*refused"):
+        kind(place)
+    with pytest.raises(ValueError, match=r'dataset\.backend_args is 3; expected a dict'):
+        kind('x', backend_args=3)
+
+
+@pytest.mark.slow
+def test_videos_of_a_backend(tmp_path: Path, address: str, folder: Path) -> None:
+    pytest.importorskip('mmcv', reason='needs the package mmcv')
+    from test_video import write as write_video
+
+    write_video(folder.parent / 'v' / '1.avi', frames=5)
+    write_video(folder.parent / 'v' / '2.avi', frames=4)
+    assert len(VideoFrames(f'{address}/v/1.avi')) == 5
+    with pytest.raises(ValueError, match=r"'http' cannot list .*/v\. Give one video"):
+        VideoFrames(f'{address}/v')
+    args = dict(backend='shelf', at=str(folder.parent))
+    dataset = VideoFrames('v', backend_args=args)
+    assert difference(fingerprint(VideoFrames(folder.parent / 'v')), fingerprint(dataset), dataset) is None
+    child = os.fork()
+    if child == 0:
+        del dataset  # a worker that ends leaves the copies
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert pickle.loads(pickle.dumps(dataset)).load(8)[0].shape == dataset.load(8)[0].shape
+
+    def refused(self: Shelf, place: str) -> bytes:
+        if place.endswith('2.avi'):
+            raise OSError('lost')
+        return self._path(place).read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shelf, 'get', refused)
+        with pytest.raises(FileNotFoundError, match=r"'shelf' does not give 1 of the 2 videos of v: 2\.avi \(lost\)"):
+            VideoFrames('v', backend_args=args)
+        with pytest.warns(UserWarning, match=r'2\.avi \(lost\)\. They are left out'):
+            assert len(VideoFrames('v', backend_args=args, broken='skip')) == 5
+
+
+def test_copies_without_room_or_outside_of_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'x').write_bytes(b'1')
+    shelf = storage.Storage(dict(backend='shelf', at=str(tmp_path)), '', 'dataset.backend_args')
+    copies = storage.LocalCopies(shelf, b'', [b'../x', b'/x', b'x'])
+    assert sorted(copies.absent) == [b'../x', b'/x']
+    assert Path(os.fsdecode(copies.folder), 'x').read_bytes() == b'1'
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'makedirs', full)
+    with pytest.raises(ValueError, match=r'dataset\.backend_args: .* \(No space left on device\)\. .*TMPDIR'):
+        storage.LocalCopies(shelf, b'', [b'x'])
+
+
+def test_lists_of_samplers_lie_there_too(tmp_path: Path) -> None:
+    np.save(tmp_path / 'rows.npy', np.array([3, 1]))
+    (tmp_path / 'weights.txt').write_text('0\n1\n0\n1\n')
+    args = dict(backend='shelf', at=str(tmp_path))
+    rows = SubsetSampler(range(4), 'rows.npy', shuffle=False, seed=0, backend_args=args)
+    assert [key.index for key in rows] == [3, 1]
+    for place, given in (('weights.txt', args), ('shelf://weights.txt', dict(at=str(tmp_path)))):
+        weighted = WeightedSampler(range(4), place, seed=0, backend_args=given)
+        assert sorted(key.index for key in weighted) == [1, 1, 3, 3]
+    with pytest.raises(FileNotFoundError, match=r'sampler\.weights: .*none\.txt here, nor by the backend .shelf.'):
+        WeightedSampler(range(4), 'none.txt', seed=0, backend_args=args)
+    with pytest.raises(ValueError, match=r"sampler\.backend_args\.backend is 's4'"):
+        SubsetSampler(range(4), 'none.txt', seed=0, backend_args=dict(backend='s4'))

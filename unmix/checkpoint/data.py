@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset
 from torch.utils.data import Subset as TorchSubset
 
 from unmix.datasets import BaseDataset, Subset
-from unmix.datasets.base import file_evidence
+from unmix.datasets.evidence import file_evidence
 from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.utils.dist import agreed, unwrap
 

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmix.datasets.base import evidence, file_evidence
 from unmix.datasets.decode import EXHAUSTED, BrokenImage, read_file
+from unmix.datasets.evidence import digest, evidence, file_evidence
 from unmix.utils.download import cache_directory
 from unmix.utils.files import atomic_path
 from unmix.utils.names import byte_array, shown, text
@@ -78,7 +78,7 @@ class FolderFiles:
         return read_file(self.place(number))
 
     def evidence(self, number: int) -> bytes:
-        """Return :func:`unmix.datasets.base.file_evidence` of a file."""
+        """Return :func:`unmix.datasets.evidence.file_evidence` of a file."""
         return file_evidence(self.place(number))
 
     def sizes(self) -> np.ndarray:
@@ -88,6 +88,15 @@ class FolderFiles:
             with suppress(OSError):
                 found[number] = os.stat(self.place(number)).st_size
         return found
+
+    def source(self) -> bytes:
+        """Return a digest of the paths, and of when the files were changed."""
+        changed = np.zeros((len(self.paths), 2), dtype=np.int64)
+        for number in range(len(changed)):
+            with suppress(OSError):
+                state = os.stat(self.place(number))
+                changed[number] = state.st_size, state.st_mtime_ns
+        return digest(os.path.abspath(self.root), self.paths, changed)
 
 
 class Archive:
@@ -235,12 +244,16 @@ class Archive:
         )
 
     def evidence(self, number: int) -> bytes:
-        """Return :func:`unmix.datasets.base.evidence` of a member: that of the file that was packed."""
+        """Return :func:`unmix.datasets.evidence.evidence` of a member: that of the file that was packed."""
         return evidence(self.read(number))
 
     def sizes(self) -> np.ndarray:
         """Return the bytes of each member, (N,) int64, unpacked."""
         return self.spans[:, 2]
+
+    def source(self) -> bytes:
+        """Return a digest of the archives, when they were changed, and the members."""
+        return digest((self.files, self.stamps), self.file, self.paths, self.spans)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | dict(_open={}, _data=np.zeros_like(self._data))

@@ -3,7 +3,6 @@
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,6 @@ from unmix.utils.names import shown
 
 Pipeline = Callable[[Any, SampleKey], Any]
 CHUNK = 8
-_PART = 2**15
 
 
 class BaseDataset(BatchDataset):
@@ -95,7 +93,7 @@ class BaseDataset(BatchDataset):
     def content(self, index: int) -> bytes:
         """Return bytes that change with the image, quickly, from any thread; empty by default: they are not compared.
 
-        Of files, :func:`file_evidence`.
+        Of files, :func:`~unmix.datasets.evidence.file_evidence`.
         """
         return b''
 
@@ -167,21 +165,6 @@ class BaseDataset(BatchDataset):
     def metainfo(self) -> dict[str, Any]:
         """What MMEngine hands to the visualizer."""
         return {} if self.classes is None else dict(classes=self.classes)
-
-
-def file_evidence(path: str | bytes | Path) -> bytes:
-    """Return the size of a file, and its first and last 32 KiB: enough to notice that it was replaced."""
-    with open(path, 'rb') as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(_PART)
-        file.seek(max(size - _PART, len(head)))
-        return size.to_bytes(8, 'little') + head + file.read()
-
-
-def evidence(data: bytes) -> bytes:
-    """Return :func:`file_evidence` of a file with these bytes."""
-    return len(data).to_bytes(8, 'little') + data[:_PART] + data[max(len(data) - _PART, min(len(data), _PART)) :]
 
 
 @FUNCTIONS.register_module()

@@ -12,12 +12,13 @@ from contextlib import suppress
 from itertools import pairwise
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.logging import print_log
 
+from unmix.datasets.evidence import digest
 from unmix.utils.dist import host_group
 from unmix.utils.progress import progress
 
@@ -44,6 +45,27 @@ class HostCache:
     Raises:
         ValueError: If there is not enough memory, or ``make`` raises it; on all ranks.
     """
+
+    living: ClassVar[weakref.WeakValueDictionary[bytes, 'HostCache']] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def of(
+        cls, source: Any, sizes: np.ndarray, make: Callable[[int], bytes | None], part: bool, what: str
+    ) -> 'HostCache':
+        """Return the cache of a source: that of another data set of this process while there is one, or a new one.
+
+        Args:
+            source: All that the bytes depend on; its ``repr`` is compared.
+            sizes: As for the class.
+            make: As for the class.
+            part: As for the class.
+            what: As for the class.
+        """
+        key = digest((source, part, get_rank(), get_world_size()), sizes)
+        found = cls.living.get(key)
+        if not all(_gather(found is not None)) or found is None:
+            found = cls.living[key] = cls(sizes, make, part, what)
+        return found
 
     def __init__(self, sizes: np.ndarray, make: Callable[[int], bytes | None], part: bool, what: str) -> None:
         self.sizes = sizes.astype(np.int64)

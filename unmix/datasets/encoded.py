@@ -27,10 +27,13 @@ class Files(Protocol):
         """Return the bytes of an image; raise ``BrokenImage`` if they cannot be read."""
 
     def evidence(self, number: int) -> bytes:
-        """Return :func:`unmix.datasets.base.evidence` of an image."""
+        """Return :func:`unmix.datasets.evidence.evidence` of an image."""
 
     def sizes(self) -> Any:
         """Return the bytes of each image, (N,) int64."""
+
+    def source(self) -> bytes:
+        """Return a digest of where the images are, and of the state of their files as far as it is known."""
 
 
 class EncodedDataset(BaseDataset):
@@ -42,10 +45,11 @@ class EncodedDataset(BaseDataset):
             faster for large photographs, not bit-equal; see :func:`decode_image`.
         exif: Turn photographs upright, as their EXIF orientation says. The released codes of the methods do not.
         broken: As for :class:`BaseDataset`.
-        cache: What is kept in memory, one copy on a host for all ranks and workers. ``'none'``; ``'full'``: the bytes
-            of all files; ``'part'``: of those whose number i is r modulo the number of ranks, for each rank r of the
-            host (``--cache-mode part`` of PIC; with ``EpochSampler(part=True)`` rank r takes no others, else these are
-            read from the files); ``'decoded'``: the pixels, uint8, of all images, for small ones.
+        cache: What is kept in memory, one copy on a host for all ranks and workers, and for all data sets of a process
+            that have the same files and options, such as the training set and the bank of the evaluation. ``'none'``;
+            ``'full'``: the bytes of all files; ``'part'``: of those whose number i is r modulo the number of ranks, for
+            each rank r of the host (``--cache-mode part`` of PIC; with ``EpochSampler(part=True)`` rank r takes no
+            others, else these are read from the files); ``'decoded'``: the pixels, uint8, of all images, if small.
         cache_size: Side of the images that ``'decoded'`` keeps: the shorter side is resized to it (bilinear,
             antialiased), and the centre is cropped. Images of that size stay as they are. None: that of the first
             image.
@@ -121,10 +125,11 @@ class EncodedDataset(BaseDataset):
             height, width = (self.cache_size,) * 2 if self.cache_size else self._decode(0).shape[1:]
             self._shape = (int(height), int(width), CHANNELS)
             sizes = torch.full((len(self),), height * width * CHANNELS).numpy()
-            self._kept = HostCache(sizes, self._pixels, False, what)
+            options = (self.cache_size, self.decode_size, self.exif, self.decoder, self._reader and id(self._reader))
+            self._kept = HostCache.of((files.source(), options), sizes, self._pixels, False, what)
         elif self.cache != 'none':
             self._sizes = files.sizes()
-            self._kept = HostCache(self._sizes, self._bytes, self.cache == 'part', what)
+            self._kept = HostCache.of(files.source(), self._sizes, self._bytes, self.cache == 'part', what)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmix.datasets.base import Pipeline, evidence
+from unmix.datasets.base import Pipeline
 from unmix.datasets.decode import BrokenImage
 from unmix.datasets.encoded import EncodedDataset
+from unmix.datasets.evidence import digest, evidence
 from unmix.datasets.storage import Storage, StoredFiles, open_storage
 from unmix.registry import DATASETS
 from unmix.utils.names import byte_array, path_bytes, shown, text
@@ -60,8 +61,14 @@ class TableFiles:
             ) from error
 
     def evidence(self, number: int) -> bytes:
-        """Return :func:`unmix.datasets.base.evidence` of an image."""
+        """Return :func:`unmix.datasets.evidence.evidence` of an image."""
         return evidence(self.read(number))
+
+    def source(self) -> bytes:
+        """Return a digest of what ``datasets`` tells tables apart by, of the column, and of where its files are."""
+        files = None if self.storage is None else (self.storage.kind, self.storage.args)
+        told_apart = self.table._fingerprint  # noqa: SLF001  # which has no public name
+        return digest((told_apart, self.column, files), self.paths)
 
     def sizes(self) -> np.ndarray:
         """Return the bytes of each image, (N,) int64."""

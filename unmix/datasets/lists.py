@@ -1,11 +1,14 @@
-"""Lists of names in files: images of a subset, classes."""
+"""Lists in files: names of images and of classes, numbers."""
 
+import io
 import os
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from unmix.datasets.storage import Unavailable, open_storage
 from unmix.utils.names import path_bytes, shown
@@ -68,7 +71,7 @@ def _content(candidates: list[bytes], key: str, backend_args: dict[str, Any] | N
             return file, opened.read()
     named = candidates[:1] if b'://' in candidates[0] else candidates
     absent = f'{key}: there is no file {" or ".join(map(shown, named))}'
-    storage = open_storage(backend_args, candidates[0])
+    storage = open_storage(backend_args, candidates[0], f'{key.rpartition(".")[0]}.backend_args')
     if storage is None:
         raise FileNotFoundError(f'{absent}.')
     try:
@@ -133,4 +136,36 @@ def read_map(
         found[name] = int(label)
     if not found:
         raise ValueError(f'{key}: {shown(file)} has no lines. Write NAME, a tab and a label in each.')
+    return found
+
+
+def read_numbers(
+    values: Sequence[float] | np.ndarray | str | Path, key: str, backend_args: dict[str, Any] | None = None
+) -> np.ndarray:
+    """Return numbers (N,), N > 0, of a list or a file: ``.npy``, or text with a number in each line.
+
+    Args:
+        values: The list or file.
+        key: Key of the config, for messages.
+        backend_args: As for :func:`read_list`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If they are no list of numbers.
+    """
+    source = shown(values) if isinstance(values, str | Path) else type(values).__name__
+    data = _content([path_bytes(values)], key, backend_args)[1] if isinstance(values, str | Path) else None
+    try:
+        if data is None:
+            found = np.asarray(values)
+        elif Path(str(values)).suffix == '.npy':
+            found = np.load(io.BytesIO(data))
+        else:
+            found = np.loadtxt(io.BytesIO(data), ndmin=1)
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(f'{key}: {source} holds no list of numbers ({error}).') from error
+    if found.ndim != 1 or found.dtype.kind not in 'iuf' or len(found) == 0:
+        raise ValueError(
+            f'{key}: {source} holds values of type {found.dtype} and shape {found.shape}; expected a list of numbers.'
+        )
     return found

@@ -4,14 +4,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Sized
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
+from unmix.datasets.lists import read_numbers
 from unmix.registry import DATA_SAMPLERS
-from unmix.utils.names import shown
 from unmix.utils.rng import generator, stream
 from unmix.utils.sizes import Misfit, Sizes
 
@@ -191,6 +191,7 @@ class SubsetSampler(EpochSampler):
         shuffle: Whether each epoch has its own order; without, it is that of ``indices``.
         seed: As for :class:`EpochSampler`.
         round_up: As for :class:`EpochSampler`.
+        backend_args: Where the file is if it is not on this machine: :class:`unmix.datasets.storage.Storage`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -204,9 +205,10 @@ class SubsetSampler(EpochSampler):
         shuffle: bool = True,
         seed: int | None = None,
         round_up: bool = True,
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(dataset, shuffle, seed)
-        found, size = _numbers(indices, 'sampler.indices'), len(dataset)
+        found, size = read_numbers(indices, 'sampler.indices', backend_args), len(dataset)
         if (found % 1 != 0).any() or found.min() < 0 or found.max() >= size:
             raise ValueError(
                 f'sampler.indices: {len(found)} numbers{_range(found)}; expected integers from 0 to {size - 1}, since '
@@ -305,6 +307,7 @@ class WeightedSampler(CopyingSampler):
         weights: A number from 0 for each image, or a file of them: ``.npy``, or text with a number in each line.
         num_samples: Images of an epoch, of all ranks, copies included. None: the size of the data set.
         seed: As for :class:`EpochSampler`.
+        backend_args: As for :class:`SubsetSampler`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -317,9 +320,10 @@ class WeightedSampler(CopyingSampler):
         weights: Sequence[float] | np.ndarray | str | Path,
         num_samples: int | None = None,
         seed: int | None = None,
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(dataset, num_samples, seed)
-        self.weights = _numbers(weights, 'sampler.weights').astype(np.float64)
+        self.weights = read_numbers(weights, 'sampler.weights', backend_args).astype(np.float64)
         found, size = self.weights, len(dataset)
         if len(found) != size or not np.isfinite(found).all() or found.min() < 0 or found.max() == 0:
             raise ValueError(
@@ -374,31 +378,6 @@ class ClassBalancedSampler(WeightedSampler):
     def blocks(self, order: np.ndarray) -> np.ndarray:
         """Return the images class by class."""
         return order[np.argsort(self.labels[order], kind='stable')]
-
-
-def _numbers(values: Sequence[float] | np.ndarray | str | Path, key: str) -> np.ndarray:
-    """Return numbers (N,) of a list or a file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If they are no list of numbers.
-    """
-    source = shown(values) if isinstance(values, str | Path) else type(values).__name__
-    try:
-        if isinstance(values, str | Path):
-            path = Path(values).expanduser()
-            found = np.load(path) if path.suffix == '.npy' else np.loadtxt(path, ndmin=1)
-        else:
-            found = np.asarray(values)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'{key}: there is no file {source} (looked in {shown(Path.cwd())}).') from error
-    except (ValueError, TypeError, OSError) as error:
-        raise ValueError(f'{key}: {source} holds no list of numbers ({error}).') from error
-    if found.ndim != 1 or found.dtype.kind not in 'iuf' or len(found) == 0:
-        raise ValueError(
-            f'{key}: {source} holds values of type {found.dtype} and shape {found.shape}; expected a list of numbers.'
-        )
-    return found
 
 
 def _range(values: np.ndarray) -> str:

@@ -11,6 +11,9 @@ to its workers.
 import inspect
 import json
 import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -23,8 +26,8 @@ from mmengine.fileio import BaseStorageBackend, HTTPBackend, LocalBackend
 from mmengine.fileio.backends import backends, prefix_to_backends
 
 from unmix.datasets.archive import ARCHIVES, INSIDE, PACKED
-from unmix.datasets.base import evidence
 from unmix.datasets.decode import EXHAUSTED, BrokenImage
+from unmix.datasets.evidence import digest, evidence
 from unmix.utils.names import shown, text
 
 Client = tuple[BaseStorageBackend, AbstractContextManager[Any]]
@@ -183,8 +186,12 @@ class StoredFiles:
             ) from error
 
     def evidence(self, number: int) -> bytes:
-        """Return :func:`unmix.datasets.base.evidence` of a file."""
+        """Return :func:`unmix.datasets.evidence.evidence` of a file."""
         return evidence(self.read(number))
+
+    def source(self) -> bytes:
+        """Return a digest of the addresses; a backend does not tell when a file was changed."""
+        return digest((self.storage.kind, self.storage.args, self.root), self.paths)
 
     def sizes(self) -> np.ndarray:
         """Return the bytes of each file, (N,) int64, all of which are read for it; 0 where one cannot be."""
@@ -197,6 +204,61 @@ class StoredFiles:
 
         with ThreadPoolExecutor(THREADS) as pool:
             return np.fromiter(pool.map(size, range(len(self.paths))), np.int64, len(self.paths))
+
+
+class LocalCopies:
+    """Files of a backend in a temporary folder of this machine, for what reads paths only: OpenCV, torchvision.
+
+    The process that makes the folder deletes it, with this object. ``TMPDIR`` says where it is.
+
+    Args:
+        storage: The backend.
+        root: Address that the names are below.
+        names: Names of the files.
+        key: Key of the config, for messages.
+
+    Attributes:
+        folder: Path of the folder, which holds each file under its name.
+        absent: Why, of each file that the backend does not give.
+
+    Raises:
+        ValueError: If there is no room for them.
+    """
+
+    def __init__(
+        self, storage: Storage, root: bytes, names: Sequence[bytes], key: str = 'dataset.backend_args'
+    ) -> None:
+        self.folder = os.fsencode(tempfile.mkdtemp(prefix='unmix-'))
+        self.absent: dict[bytes, str] = {}
+        weakref.finalize(self, _delete, self.folder, os.getpid())
+
+        def copy(name: bytes) -> None:
+            place = os.path.normpath(os.path.join(self.folder, name))
+            try:
+                if not place.startswith(os.path.join(self.folder, b'')):
+                    raise Unavailable('the name leads out of the folder')
+                data = storage.get(storage.address(root, name))
+            except Unavailable as error:
+                self.absent[name] = str(error)
+                return
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            with open(place, 'wb') as file:
+                file.write(data)
+
+        try:
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(copy, names))
+        except OSError as error:
+            raise ValueError(
+                f'{key}: the files of {shown(root)} cannot be copied to {shown(self.folder)} ({error.strerror}). They '
+                'have to be local files: let the variable TMPDIR of the environment name a folder with more room, or '
+                'copy the files by hand and leave the key out.'
+            ) from error
+
+
+def _delete(folder: bytes, process: int) -> None:
+    if os.getpid() == process:  # not one that was forked from it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_storage(args: dict[str, Any] | None, place: bytes, key: str = 'dataset.backend_args') -> Storage | None:

@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmix.datasets.base import BaseDataset, Pipeline, file_evidence
+from unmix.datasets.base import BaseDataset, Pipeline
 from unmix.datasets.decode import BrokenImage
+from unmix.datasets.evidence import file_evidence
 from unmix.datasets.scan import Scan, count
+from unmix.datasets.storage import LocalCopies, Storage, open_storage
 from unmix.registry import DATASETS
 from unmix.utils.names import byte_array, few, path_bytes, shown, text
 
@@ -114,6 +116,9 @@ class VideoFrames(BaseDataset):
         labelled: Whether the videos have labels. None: if all lie in sub-folders, and these are at least two.
         pipeline: As for :class:`BaseDataset`.
         broken: As for :class:`BaseDataset`. With 'skip' a video that cannot be opened is left out, with a warning.
+        backend_args: As for :class:`~unmix.datasets.encoded.EncodedDataset`. OpenCV opens local files only, so the
+            videos are copied to a temporary folder first, by each rank for itself. A backend that cannot list files
+            (``http``, ``lmdb``) gives one video.
 
     Attributes:
         videos: (M,) bytes, paths of the videos below ``data_root``.
@@ -134,6 +139,7 @@ class VideoFrames(BaseDataset):
         labelled: bool | None = None,
         pipeline: dict[str, Any] | Pipeline | None = None,
         broken: str = 'error',
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(pipeline, broken)
         given = [value for value in (every, fps) if value is not None]
@@ -149,7 +155,9 @@ class VideoFrames(BaseDataset):
         except (ImportError, AttributeError) as error:
             raise ImportError('VideoFrames needs the package mmcv: pip install mmcv-lite.') from error
         self.root = path_bytes(data_root)
-        self.data_root = Path(text(self.root))
+        storage = open_storage(backend_args, self.root)
+        self.data_root = Path(text(self.root)) if storage is None else text(self.root)
+        self._copies = None if storage is None else self._copied(storage, broken)
         paths, labels = self._videos(labelled)
         with ThreadPoolExecutor(THREADS) as pool:
             found = list(pool.map(_times, [os.path.join(self.root, path) for path in paths]))
@@ -157,7 +165,7 @@ class VideoFrames(BaseDataset):
         if bad:
             reason = next(filter(None, (reason for _, reason in found)))
             message = (
-                f'dataset.data_root: {len(bad)} of the {len(paths)} videos of {shown(self.root)} cannot be read: '
+                f'dataset.data_root: {len(bad)} of the {len(paths)} videos of {shown(self.data_root)} cannot be read: '
                 f'{few(bad)} ({reason}).'
             )
             if broken != 'skip' or len(bad) == len(paths):
@@ -173,6 +181,33 @@ class VideoFrames(BaseDataset):
             self.labels = torch.tensor([labels[number] for number in kept])[torch.from_numpy(self.video).long()]
         self._evidence: dict[int, bytes] = {}
 
+    def _copied(self, storage: Storage, broken: str) -> LocalCopies:
+        """Return copies of the videos of a backend, which become the root."""
+        address, single = self.root, self.root.lower().endswith(tuple(suffix.encode() for suffix in SUFFIXES))
+        if single:
+            above, name = os.path.split(address)
+            names = [name]
+        elif storage.lists:
+            above = address
+            names = [name for name in storage.names(address) if os.fsdecode(name).lower().endswith(SUFFIXES)]
+        else:
+            raise ValueError(
+                f'dataset.data_root: the backend {storage.name!r} cannot list what lies in {shown(address)}. Give one '
+                f'video ({", ".join(SUFFIXES)}), or copy the videos to this machine and leave dataset.backend_args out.'
+            )
+        copies = LocalCopies(storage, above, names)
+        if copies.absent:
+            message = (
+                f'dataset.data_root: the backend {storage.name!r} does not give {len(copies.absent)} of the '
+                f'{len(names)} videos of {shown(address)}: {few([*copies.absent])} '
+                f'({next(iter(copies.absent.values()))}).'
+            )
+            if broken != 'skip' or len(copies.absent) == len(names):
+                raise FileNotFoundError(f"{message} Put them there, or set dataset.broken='skip'.")
+            warnings.warn(f'{message} They are left out.', stacklevel=3)
+        self.root = os.path.join(copies.folder, names[0]) if single else copies.folder
+        return copies
+
     def _videos(self, labelled: bool | None) -> tuple[list[bytes], list[int] | None]:
         """Return the paths of the videos and their labels; set classes."""
         if os.path.isfile(self.root):
@@ -180,7 +215,7 @@ class VideoFrames(BaseDataset):
             return [name], None
         if not os.path.isdir(self.root):
             raise FileNotFoundError(
-                f'dataset.data_root: there is no folder {shown(self.root)}, and no such video (looked in '
+                f'dataset.data_root: there is no folder {shown(self.data_root)}, and no such video (looked in '
                 f'{shown(Path.cwd())}).'
             )
         classes = sorted(Scan(self.root, (), SUFFIXES).folders) if labelled else None
@@ -188,7 +223,7 @@ class VideoFrames(BaseDataset):
         groups = scan.by_folder()
         if not groups:
             raise FileNotFoundError(
-                f'dataset.data_root: {shown(self.root)} holds no video ({", ".join(SUFFIXES)})'
+                f'dataset.data_root: {shown(self.data_root)} holds no video ({", ".join(SUFFIXES)})'
                 f'{" in a sub-folder" if labelled else ""}; passed over: {count(scan.passed)}.'
             )
         if labelled is None and b'' not in groups and len(groups) > 1:
@@ -197,8 +232,8 @@ class VideoFrames(BaseDataset):
             return scan.paths(), None
         if absent := [name for name in classes if name not in groups]:
             raise FileNotFoundError(
-                f'dataset.data_root: no video in the class folders {few(absent)} of {shown(self.root)}. Delete them, '
-                'or set dataset.labelled=False.'
+                f'dataset.data_root: no video in the class folders {few(absent)} of {shown(self.data_root)}. Delete '
+                'them, or set dataset.labelled=False.'
             )
         self.classes = tuple(map(text, classes))
         pairs = [(path, number) for number, name in enumerate(classes) for path in groups[name]]
