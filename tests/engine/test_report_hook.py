@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_the_old_files_and_gives_one_warning(tmp_path):
             hook._attempt(runner, 'views.png', lambda path: draw_views([torch.rand(2, 3, 8, 8)], path, title='new'))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [words.split(' could not be drawn: OSError')[0] for words in said] == ['report.html', 'views.png']
+    assert [words.split(' could not be made: OSError')[0] for words in said] == ['report.html', 'views.png']
     assert (tmp_path / 'report.html').read_bytes() == before
     assert sheet.read_bytes() == drawn
     assert {path.name for path in tmp_path.iterdir()} == {'results.json', 'report.html', 'views.png'}
