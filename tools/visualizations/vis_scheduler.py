@@ -53,6 +53,8 @@ def main() -> None:
     parser.add_argument('--out', type=picture_file, default='lr.png', metavar='FILE', help='default: %(default)s')
     parser.add_argument('--iterations', type=int, help='training steps of an epoch (default: those of the data set)')
     args = parser.parse_args()
+    if args.iterations is not None and args.iterations < 1:
+        raise ValueError(f'--iterations is {args.iterations}; expected 1 or more.')
     cfg = configure(args)
     init_default_scope(cfg.default_scope)
     epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
