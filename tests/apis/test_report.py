@@ -158,7 +158,7 @@ def test_what_cannot_be_written_is_a_warning(runs, tmp_path):
     train(tmp_path / 'run', runs.parent / 'images', True)
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     for name in ('report.html', 'neighbours.png', 'curves.png'):
-        assert log.count(f'{name} could not be drawn') == 1
+        assert log.count(f'{name} could not be made') == 1
     assert (tmp_path / 'run' / 'results.json').is_file()
     assert not [path for path in (tmp_path / 'run').iterdir() if path.name[0] == '.' and path.name != '.lock']
 

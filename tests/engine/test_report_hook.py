@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -62,16 +63,21 @@ def test_a_test_alone_reports_the_epochs_and_seed_of_the_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path):
-    for picture in ('curves.png', 'views.png'):
-        (tmp_path / picture / 'in the way').mkdir(parents=True)
+def test_a_report_that_cannot_be_made_is_a_warning(tmp_path, monkeypatch):
+    """Neither a broken matplotlib nor a file that cannot be written ends a run."""
+    for module in ('matplotlib', 'matplotlib.figure'):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv('MPLBACKEND', 'nonsense')
+    (tmp_path / 'results.json' / 'in the way').mkdir(parents=True)
     runner = report_runner(tmp_path)
     runner.train()
-    runner.test()
+    assert runner.test()
     log = next(tmp_path.glob('*/*.log')).read_text()
-    assert log.count('views.png could not be drawn') == 1
-    assert log.count('curves.png could not be drawn') == 1
-    assert (tmp_path / 'results.json').exists()
+    for name in ('views.png', 'curves.png'):
+        assert log.count(f'{name} could not be made: ImportError: matplotlib cannot be imported') == 1
+    assert log.count("unset MPLBACKEND='nonsense'") == 2
+    assert log.count('results.json could not be made') == 1
+    assert '<h2>Curves</h2>' in (tmp_path / 'report.html').read_text()
 
 
 def test_without_metrics_nothing_is_reported(tmp_path):
@@ -153,7 +159,7 @@ def test_a_full_disk_leaves_the_old_files_and_gives_one_warning(tmp_path):
             hook._attempt(runner, 'views.png', lambda path: draw_views([torch.rand(2, 3, 8, 8)], path, title='new'))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [words.split(' could not be drawn: OSError')[0] for words in said] == ['report.html', 'views.png']
+    assert [words.split(' could not be made: OSError')[0] for words in said] == ['report.html', 'views.png']
     assert (tmp_path / 'report.html').read_bytes() == before
     assert sheet.read_bytes() == drawn
     assert {path.name for path in tmp_path.iterdir()} == {'results.json', 'report.html', 'views.png'}

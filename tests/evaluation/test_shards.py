@@ -12,6 +12,7 @@ from mmengine.dist import all_gather
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmix.engine.feature_pictures import look
 from unmix.evaluation import KNN, EuclideanKNN, Features, LinearProbe, LinearTraining, Shard, knn, shard
 from unmix.evaluation.extraction import collect_features
 from unmix.evaluation.feature_cache import FeatureCache
@@ -278,3 +279,21 @@ def test_ranks_share_the_files_of_one_process_and_give_theirs(tmp_path: Path) ->
     found = FeatureCache(tmp_path / 'features').collect([], ENCODERS, names, 'data', Numbers())
     assert found is not None
     assert torch.equal(found[''].features, IMAGES)
+
+
+def seen_by(rank: int, world_size: int) -> None:
+    features = torch.from_numpy(np.random.default_rng(5).normal(size=(60, 8))).float()
+    features[30:50] = features[:20]  # equally near
+    data, labels = (object(), object()), torch.arange(60) % 3
+    bank, test = Features(features, labels), Features(features[5:35], labels[5:35])
+    expected = look(Shard.of(test), Shard.of(bank), data)
+    for of_bank in owners(60, world_size):
+        for of_test in owners(30, world_size):
+            found = look(share(test, of_test, rank), share(bank, of_bank, rank), data)
+            assert (found.queries, found.near, found.searched) == (expected.queries, expected.near, 60)
+            assert torch.equal(found.features, expected.features)
+
+
+@pytest.mark.slow
+def test_the_report_has_the_same_neighbours_on_several_ranks(tmp_path: Path) -> None:
+    run_ranks(seen_by, 2, tmp_path, 2)

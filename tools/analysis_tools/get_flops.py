@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument('--forms', action='store_true', help='of each recipe, those that make Un-Mix cheaper')
     parser.add_argument('--json', type=Path, help='write the numbers to this file, too')
     args = parser.parse_args()
+    if not args.tflops > 0:
+        raise ValueError(f'--tflops is {args.tflops}; expected a positive number.')
     init_default_scope('unmix')
     rows = {}
     print(

@@ -29,6 +29,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.images < 2 or args.images % 2:
         raise ValueError(f'--images is {args.images}; each image needs a partner: give an even number from 2.')
+    if args.mixtures < 0:
+        raise ValueError(f'--mixtures is {args.mixtures}; expected 0 or more.')
     cfg = configure(args)
     init_default_scope(cfg.default_scope)
     seed = cfg.get('randomness', {}).get('seed') or 0

@@ -14,6 +14,7 @@ from unmix.apis.feature_tools import add_model, read_features
 from unmix.utils.files import atomic_path
 from unmix.utils.names import shown
 from unmix.visualization.embedding import METHODS, project
+from unmix.visualization.figure import new_figure
 
 MOST = 20  # classes with a name
 
@@ -29,10 +30,9 @@ def main() -> None:
     args = parser.parse_args()
     found = read_features(args)
     points = project(found.features, args.method, args.seed)
+    figure = new_figure(figsize=(7, 6), layout='constrained')
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 6), layout='constrained')
     title = f'{METHODS[args.method]} of {len(points)} images, {shown(found.name)}'
     axes = figure.add_subplot(title=title, xticks=[], yticks=[])
     labels = np.zeros(len(points), int) if found.labels is None else found.labels

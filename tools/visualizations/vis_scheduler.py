@@ -18,6 +18,7 @@ from unmix.apis.command import argument_parser, configure, picture_file, run_too
 from unmix.engine.loader import build_dataloader
 from unmix.registry import PARAM_SCHEDULERS
 from unmix.utils.files import atomic_path
+from unmix.visualization.figure import new_figure
 
 
 def learning_rates(
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument('--out', type=picture_file, default='lr.png', metavar='FILE', help='default: %(default)s')
     parser.add_argument('--iterations', type=int, help='training steps of an epoch (default: those of the data set)')
     args = parser.parse_args()
+    if args.iterations is not None and args.iterations < 1:
+        raise ValueError(f'--iterations is {args.iterations}; expected 1 or more.')
     cfg = configure(args)
     init_default_scope(cfg.default_scope)
     epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
@@ -70,9 +73,7 @@ def main() -> None:
 
 
 def _draw(epochs: Sequence[float], rates: Sequence[float], name: str, out: str) -> None:
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(6, 3.5), layout='constrained')
+    figure = new_figure(figsize=(6, 3.5), layout='constrained')
     axes = figure.add_subplot(title=name, xlabel='epoch', ylabel='learning rate')
     axes.plot(epochs, rates)
     axes.grid(alpha=0.3)

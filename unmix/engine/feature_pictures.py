@@ -76,7 +76,8 @@ def look(test: Shard, bank: Shard, data: tuple[Any, Any]) -> Seen:
     near = torch.nn.functional.pad(near, (0, missing), value=-torch.inf)
     rows = torch.nn.functional.pad(rows, (0, missing))
     near, rows = (torch.cat(bank.gather(x), 1) for x in (near, rows))
-    near, order = near.sort(1, descending=True)
+    rows, order = rows.sort(1)  # of equally near images the first comes first, on any number of ranks
+    near, order = near.gather(1, order).sort(stable=True, dim=1, descending=True)
     number = min(NEIGHBOURS, len(among))
     found = rows.gather(1, order)[:, :number].tolist()
     return Seen(some.features.cpu().float(), labels[chosen], queries.tolist(), found, *data, len(among))

@@ -116,15 +116,18 @@ class Runner(Evaluating, MMEngineRunner):
         quiet(logger)
         return logger
 
-    def build_visualizer(self, *args: Any, **kwargs: Any) -> Visualizer:
+    def build_visualizer(self, visualizer: Visualizer | dict[str, Any] | None = None) -> Visualizer:
         """Build the visualizer as MMEngine does; a backend that fails later does not end the training.
 
-        W&B and MLflow stay open for the results of the test, see :func:`close_late`.
+        Its figure is made when it is needed, see :class:`unmix.visualization.LazyVisualizer`. W&B and MLflow stay open
+        for the results of the test, see :func:`close_late`.
         """
-        visualizer = super().build_visualizer(*args, **kwargs)
-        keep_going(visualizer)
-        close_late(visualizer)
-        return visualizer
+        built = super().build_visualizer(
+            visualizer or dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+        )
+        keep_going(built)
+        close_late(built)
+        return built
 
     def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
         """Build the loop as MMEngine does; check that what a classifier learns is what it is validated on.

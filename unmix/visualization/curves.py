@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unmix.utils.files import atomic_path
+from unmix.visualization.figure import new_figure
 from unmix.visualization.page import Plot
 
 _ROW = 4  # panels
@@ -27,10 +28,8 @@ def draw_curves(plots: Sequence[Plot], out: str | Path, title: str = '') -> None
     plots = [plot for plot in plots if plot.xs]
     if not plots:
         raise ValueError('Nothing to draw: no loss and no accuracy is logged.')
-    from matplotlib.figure import Figure  # slow to import
-
     columns, rows = min(len(plots), _ROW), -(-len(plots) // _ROW)
-    figure = Figure(figsize=(5.5 * columns, 4 * rows + (0.4 if title else 0)), layout='constrained')
+    figure = new_figure(figsize=(5.5 * columns, 4 * rows + (0.4 if title else 0)), layout='constrained')
     figure.suptitle(title, parse_math=False)
     for position, plot in enumerate(plots, start=1):
         axes = figure.add_subplot(rows, columns, position)

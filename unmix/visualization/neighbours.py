@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unmix.utils.files import atomic_path
 from unmix.utils.names import shown
+from unmix.visualization.figure import new_figure
 
 _BLOCK = 2**16  # rows that are compared at once
 _TILE, _FRAME, _GAP = 64, 4, 16  # pixels of an image, of its frame, between a query and its neighbours
@@ -102,13 +103,11 @@ def draw_neighbours(rows: Sequence[Neighbourhood], out: str | Path, title: str =
         for place, (image, equal) in enumerate(zip(row.neighbours, same, strict=True)):
             colour = _PLAIN if equal is None else _SAME if equal else _OTHER
             sheet.paste(_framed(image, colour), (side + _GAP + place * side, number * side))
-    from matplotlib.figure import Figure  # slow to import
-
     names = [shown(row.name) for row in rows]
     left, top = (110 if any(names) else 8), 40 if title else 8
     legend = 24 if any(row.same is not None for row in rows) else 8
     width, height = sheet.width + left + 8, sheet.height + top + legend
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor='white')
+    figure = new_figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor='white')
     figure.figimage(np.asarray(sheet), left, legend)
     figure.text(0.5, 1 - 12 / height, title, ha='center', va='top', fontsize=9, parse_math=False)
     for number, name in enumerate(names):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmix.utils.files import atomic_path
 from unmix.visualization.embedding import unit_rows
+from unmix.visualization.figure import new_figure
 
 _BLOCK = 1024  # images at once
 
@@ -70,10 +71,8 @@ def draw_predictions(found: Mapping[str, Predictions], temperature: float, out: 
         temperature: Of the softmax.
         out: The picture.
     """
-    from matplotlib.figure import Figure  # slow to import
-
     number = len(next(iter(found.values())).sorted)
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    figure = new_figure(figsize=(7, 4.5), layout='constrained')
     title = f'Softmax over {number} other images, temperature {temperature:g}, sorted, mean over images'
     axes = figure.add_subplot(title=title, xlabel='rank of the other image', ylabel='probability')
     axes.title.set_fontsize(10)

@@ -12,6 +12,7 @@ from torch import Tensor
 from unmix.models import BaseAlgorithm
 from unmix.utils.clock import Step
 from unmix.utils.files import atomic_path
+from unmix.visualization.figure import new_figure
 
 _LONGEST = 18  # characters of a name over an image
 _STEPS = 100  # of a run that are looked at for mixtures of both kinds
@@ -122,10 +123,9 @@ def draw_views(
         share = f'{m.kind}, λ = {m.lam:.2f}' if isinstance(m.lam, float) else 'a λ each'
         rows.append((f'{share}\nstep {m.iteration + 1}', m.images, m))
     columns = len(views[0])
-    from matplotlib.figure import Figure  # slow to import
+    figure = new_figure(figsize=(1.1 * columns + 1.3, 1.1 * len(rows) + (0.4 if title else 0)), layout='constrained')
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(1.1 * columns + 1.3, 1.1 * len(rows) + (0.4 if title else 0)), layout='constrained')
     figure.suptitle(title, parse_math=False)
     sheet = figure.subplots(len(rows), columns, squeeze=False)
     names = [f'image {number}' for number in range(1, columns + 1)] if names is None else names

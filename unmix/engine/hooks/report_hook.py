@@ -133,7 +133,7 @@ class ReportHook(Hook):
         Console().print(table)
         skipped = self._all_skipped(runner)
         run = self._circumstances(runner) | ({INFO: skipped} if skipped else {})
-        write_results(Path(runner.work_dir, 'results.json'), results, run, card)
+        self._attempt(runner, 'results.json', lambda path: write_results(path, results, run, card))
         log_results(runner.visualizer, metrics, iterations_done(runner))
         if logs := RunFiles(runner.work_dir).logs:
             train, validation = read_scalars(logs)
@@ -180,7 +180,7 @@ class ReportHook(Hook):
         except Exception as error:
             if name not in self._failed:
                 self._failed.add(name)
-                runner.logger.warning(f'{name} could not be drawn: {type(error).__name__}: {error}')
+                runner.logger.warning(f'{name} could not be made: {type(error).__name__}: {error}')
 
     def _all_skipped(self, runner: Runner) -> dict[str, dict[str, int]]:
         """Return the images that could not be read: of the training, and of the test and its bank."""

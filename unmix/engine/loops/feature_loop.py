@@ -171,7 +171,7 @@ class FeatureLoop(BaseLoop):
         if isinstance(cfg, dict):
             cfg = copy.deepcopy(cfg)
             cfg.pop('pretrained', None)
-            start = cfg['backbone'].pop('init_cfg', None)
+            start = cfg.get('backbone', {}).pop('init_cfg', None)
             if 'data_preprocessor' in self.runner.cfg:  # the Runner moves it into the model's
                 cfg.setdefault('data_preprocessor', copy.deepcopy(self.runner.cfg.data_preprocessor))
             encoders['random_init'] = partial(self._encode, self._control(cfg, device))
