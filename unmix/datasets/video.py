@@ -153,7 +153,9 @@ class VideoFrames(BaseDataset):
 
             mmcv.VideoReader  # noqa: B018
         except (ImportError, AttributeError) as error:
-            raise ImportError('VideoFrames needs the package mmcv: pip install mmcv-lite.') from error
+            raise ImportError(
+                'VideoFrames needs the package mmcv: pip install mmcv-lite, or onedl-mmcv beside onedl-mmengine.'
+            ) from error
         self.root = path_bytes(data_root)
         storage = open_storage(backend_args, self.root)
         self.data_root = Path(text(self.root)) if storage is None else text(self.root)
