@@ -184,6 +184,7 @@ REPLACED = {
     'CheckpointHook': 'unmix.checkpoint.hook.CheckpointHook',
     'DefaultOptimWrapperConstructor': 'unmix.engine.optimizers.fused_constructor.FusedConstructor',
     'Pretrained': 'unmix.models.pretrained.PretrainedInit',
+    'Visualizer': 'unmix.visualization.visualizer.LazyVisualizer',
 }
 
 
