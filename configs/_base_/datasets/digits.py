@@ -1,4 +1,4 @@
-"""scikit-learn's digits, 16 px: 1,257 images to train on, 540 (510 of other writers) to test on; nothing to download."""
+"""scikit-learn's digits, 16 px: 1,257 images to train on, 540 to test on, 510 of them of other writers."""
 
 batch_size, size = 128, 16
 
