@@ -14,7 +14,12 @@ class LazyVisualizer(Visualizer):
     """MMEngine's ``Visualizer``, whose figure is made when something is first drawn on it.
 
     So a matplotlib that cannot be imported (a wrong ``MPLBACKEND``, no folder to write to) does not end a training, and
-    one that draws nothing starts sooner. Arguments are those of ``Visualizer``.
+    one that draws nothing starts sooner.
+
+    Args:
+        name: Name of the instance.
+        image: What is drawn on, (H, W, 3); None: it is set later.
+        **kwargs: As in MMEngine's ``Visualizer``.
     """
 
     def __init__(self, name: str = 'visualizer', image: Any = None, **kwargs: Any) -> None:
