@@ -18,6 +18,6 @@ model = dict(
     head=dict(type='DINOHead', dim=dim, temperature=0.1, teacher_temperature=0.04),
 )
 train_dataloader = dict(dataset=dict(pipeline=dict(type='BatchMultiView', num_views=2, transforms=_base_.augmentation)))
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-2))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.001, weight_decay=1e-2))
 param_scheduler = [dict(type='CosineLR', by_epoch=False)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)

@@ -17,6 +17,6 @@ model = dict(
     head=dict(type='LeJEPAHead', weight=0.05, directions=256),
 )
 train_dataloader = dict(dataset=dict(pipeline=dict(type='BatchMultiView', num_views=2, transforms=_base_.augmentation)))
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=5e-4))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.004, weight_decay=5e-4))
 param_scheduler = [dict(type='CosineLR', by_epoch=False)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)
