@@ -50,8 +50,14 @@ RATES = {'moco': 0.05, 'moco-align-uniform': 0.05, 'simclr': 0.1, 'byol': 0.1, '
          'deepclusterv2': 0.05, 'instdisc': 0.05, 'pic': 0.05, 'cmc': 0.05, 'vicreg': 0.002, 'barlow-twins': 0.002,
          'moco-v3': 0.1, 'nnclr': 0.1, 'dino': 0.002, 'lejepa': 0.002, 'simsiam': 0.1}  # fmt: skip
 FACTORS = (1.0, 0.5, 2.0)
-PROBS = (0.0, 0.5, 1.0)  # of the global mixture; chosen for MoCo, used for all
 SIZES = (0.75, 0.5, 0.875)  # of mixtures at lower resolution; chosen for MoCo, used for all
+# What else is searched: whether with Un-Mix, further changes, and the values of each key, the present one first. MoCo's
+# values are used for all methods. DINO's were tried before its rates, since it collapsed at all rates without BatchNorm.
+FURTHER: dict[str, tuple[bool, dict[str, Any], dict[str, tuple[float, ...]]]] = {
+    'moco': (True, {}, {'model.unmix.mixing.prob': (0.0, 0.5, 1.0), 'model.unmix.size': SIZES}),
+    'dino': (False, {'optim_wrapper.optimizer.lr': 0.001, 'model.neck.norm': True},
+             {'model.neck.norm': (False, True), 'model.head.teacher_temperature': (0.04, 0.02)}),
+}  # fmt: skip
 # Forms of Un-Mix that cost less, as changes of its config; besides mixtures at the best of SIZES.
 CHEAPER: dict[str, dict[str, Any]] = {
     'once': {'model.unmix.pairs': 'once'},
@@ -106,7 +112,7 @@ def recipe(method: str) -> Any:
 
 
 def tune(score: Callable[[Arm], float | None]) -> Iterator[Arm]:
-    """Learning rates of the plain methods, and MoCo's kind and size of mixtures, on the validation writers.
+    """Learning rates of the plain methods, and what is in ``FURTHER``, on the validation writers.
 
     Nothing is tuned for Un-Mix but the probability of global mixtures, and the size where mixtures are smaller. It
     takes the learning rate of the plain method.
@@ -122,10 +128,10 @@ def tune(score: Callable[[Arm], float | None]) -> Iterator[Arm]:
         best = best_of({factor: score(arm) for factor, arm in found.items()})
         if method in NEW and best in (0.5, 2.0):
             yield rated(best * best)
-        if method == 'moco':
-            for key, values in {'mixing.prob': PROBS, 'size': SIZES}.items():
-                for value in values:
-                    yield on_val(f'{key.rpartition(".")[2]} {value:g}', method, True, {f'model.unmix.{key}': value})
+        mixed, options, tried = FURTHER.get(method, (False, {}, {}))
+        for key, values in tried.items():
+            for value in values:
+                yield on_val(f'{key.rpartition(".")[2]} {value:g}', method, mixed, options | {key: value})
 
 
 def on_val(column: str, method: str, mixed: bool, options: Mapping[str, Any]) -> Arm:
@@ -322,8 +328,10 @@ def collect(table: str, arms: list[Arm], place: Place) -> dict[str, Any]:
 
 def choices_of(arms: list[Arm], place: Place) -> dict[str, Any]:
     """Return what the search has chosen: the value with the highest kNN, of several the one tried first."""
-    before = {'lr': RATES, 'prob': dict(moco=0.0), 'size': dict(moco=1.0)}
-    names = {'lr': 'learning rate', 'prob': 'share of global mixtures', 'size': 'size of smaller mixtures'}
+    before = {'lr': RATES, 'prob': dict(moco=0.0), 'size': dict(moco=1.0), 'norm': dict(dino=0),
+              'teacher_temperature': dict(dino=0.04)}  # fmt: skip
+    names = {'lr': 'learning rate', 'prob': 'share of global mixtures', 'size': 'size of smaller mixtures',
+             'norm': 'BatchNorm in the neck, at rate 0.001', 'teacher_temperature': 'temperature of the teacher'}  # fmt: skip
     found: dict[str, Any] = {}
     for arm in arms:
         kind, value = arm.column.split()

@@ -14,7 +14,7 @@ model = dict(
     backbone=dict(
         type='ResNet', depth=8, in_channels=1, width=16, stem=dict(kernel_size=3, stride=2, padding=1, maxpool=False)
     ),
-    neck=dict(type='DINONeck', in_dim=64, hidden_dim=256, bottleneck_dim=64, out_dim=dim),
+    neck=dict(type='DINONeck', in_dim=64, hidden_dim=256, bottleneck_dim=64, out_dim=dim, norm=True),
     head=dict(type='DINOHead', dim=dim, temperature=0.1, teacher_temperature=0.04),
 )
 train_dataloader = dict(dataset=dict(pipeline=dict(type='BatchMultiView', num_views=2, transforms=_base_.augmentation)))

@@ -15,7 +15,7 @@ model = dict(
     type='DINO',
     momentum=0.99,  # rises to 1 along half a cosine
     backbone=dict(type='ResNet', depth=18),
-    neck=dict(type='DINONeck', in_dim=512, hidden_dim=512, bottleneck_dim=128, out_dim=dim),
+    neck=dict(type='DINONeck', in_dim=512, hidden_dim=512, bottleneck_dim=128, out_dim=dim, norm=True),
     head=dict(type='DINOHead', dim=dim, temperature=0.1, teacher_temperature=0.04),
 )
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-2))

@@ -94,6 +94,14 @@ def test_last_layer_is_weight_normalised_with_constant_length() -> None:
     torch.testing.assert_close(neck.last.weight.grad, expected, rtol=0, atol=1e-12)
 
 
+def test_batch_norm_follows_the_hidden_layers_only() -> None:
+    """``use_bn_in_head``: linear, BatchNorm, GELU, as often as there are hidden layers, then the bottleneck."""
+    plain, normed = DINONeck(4, 6, 3, 5), DINONeck(4, 6, 3, 5, norm=True)
+    hidden = [nn.Linear, nn.BatchNorm1d, nn.GELU]
+    assert [type(layer) for layer in normed.layers] == [*hidden, *hidden, nn.Linear]
+    assert [type(layer) for layer in plain.layers] == [nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear]
+
+
 def test_last_layer_does_not_learn_in_the_first_epoch() -> None:
     model = MODELS.build(dict(ALGORITHMS['dino'], freeze_epochs=1)).double()
     optimizer, before = sgd(model), model.neck.last.weight.detach().clone()

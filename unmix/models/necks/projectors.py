@@ -91,6 +91,8 @@ class DINONeck(BaseModule):
         bottleneck_dim: Dimension before the last layer.
         out_dim: Output dimension.
         num_layers: Number of linear layers to the bottleneck.
+        norm: Whether BatchNorm follows each hidden layer, ``use_bn_in_head`` of the release. Weights start with a
+            standard deviation of 0.02, so in narrow layers features vanish beside the biases without it.
     """
 
     def __init__(
@@ -100,16 +102,18 @@ class DINONeck(BaseModule):
         bottleneck_dim: int = 256,
         out_dim: int = 65536,
         num_layers: int = 3,
+        norm: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         dims = [in_dim, *[hidden_dim] * (num_layers - 1), bottleneck_dim]
         layers: list[nn.Module] = []
         for before, after in pairwise(dims):
-            layers += [nn.Linear(before, after), nn.GELU()]
-            nn.init.trunc_normal_(layers[-2].weight, std=0.02)  # type: ignore[arg-type]
-            nn.init.zeros_(layers[-2].bias)  # type: ignore[arg-type]
-        self.layers = nn.Sequential(*layers[:-1])
+            linear = nn.Linear(before, after)
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, *([nn.BatchNorm1d(after)] if norm else []), nn.GELU()]
+        self.layers = nn.Sequential(*layers[: -2 if norm else -1])  # the bottleneck has neither
         self.last = nn.Linear(bottleneck_dim, out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
