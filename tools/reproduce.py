@@ -51,8 +51,8 @@ RATES = {'moco': 0.05, 'moco-align-uniform': 0.05, 'simclr': 0.1, 'byol': 0.1, '
          'moco-v3': 0.1, 'nnclr': 0.1, 'dino': 0.002, 'lejepa': 0.002, 'simsiam': 0.1}  # fmt: skip
 FACTORS = (1.0, 0.5, 2.0)
 SIZES = (0.75, 0.5, 0.875)  # of mixtures at lower resolution; chosen for MoCo, used for all
-# What else is searched: whether with Un-Mix, further changes, and the values of each key, the present one first. MoCo's
-# values are used for all methods. DINO's were tried before its rates, since it collapsed at all rates without BatchNorm.
+# What else is searched: whether with Un-Mix, further changes, and the values of each key. MoCo's values are used for
+# all methods. DINO's were tried before its rates, since without BatchNorm it collapsed at all of them.
 FURTHER: dict[str, tuple[bool, dict[str, Any], dict[str, tuple[float, ...]]]] = {
     'moco': (True, {}, {'model.unmix.mixing.prob': (0.0, 0.5, 1.0), 'model.unmix.size': SIZES}),
     'dino': (False, {'optim_wrapper.optimizer.lr': 0.001, 'model.neck.norm': True},
@@ -328,10 +328,14 @@ def collect(table: str, arms: list[Arm], place: Place) -> dict[str, Any]:
 
 def choices_of(arms: list[Arm], place: Place) -> dict[str, Any]:
     """Return what the search has chosen: the value with the highest kNN, of several the one tried first."""
-    before = {'lr': RATES, 'prob': dict(moco=0.0), 'size': dict(moco=1.0), 'norm': dict(dino=0),
-              'teacher_temperature': dict(dino=0.04)}  # fmt: skip
-    names = {'lr': 'learning rate', 'prob': 'share of global mixtures', 'size': 'size of smaller mixtures',
-             'norm': 'BatchNorm in the neck, at rate 0.001', 'teacher_temperature': 'temperature of the teacher'}  # fmt: skip
+    before: dict[str, dict[str, float]] = {
+        'lr': RATES, 'prob': dict(moco=0.0), 'size': dict(moco=1.0), 'norm': dict(dino=0),
+        'teacher_temperature': dict(dino=0.04),
+    }  # fmt: skip
+    names = {
+        'lr': 'learning rate', 'prob': 'share of global mixtures', 'size': 'size of smaller mixtures',
+        'norm': 'BatchNorm in the neck (1) or none (0)', 'teacher_temperature': 'temperature of the teacher',
+    }  # fmt: skip
     found: dict[str, Any] = {}
     for arm in arms:
         kind, value = arm.column.split()

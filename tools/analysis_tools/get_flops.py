@@ -40,6 +40,7 @@ TFLOPS = 75.0
 FORMS: dict[str, dict[str, Any] | None] = {
     'plain': None, 'Un-Mix': {}, "pairs='once'": dict(pairs='once'), 'every=2': dict(every=2),
     'replace=True': dict(replace=True, replay_bn_stats=False), 'size=0.5': dict(size=0.5),
+    'patch_drop=0.5': dict(patch_drop=0.5),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from unmix.mixing.ops import Mixing
 from unmix.mixing.partners import REVERSE, OncePartners, Partners, RandomPartners
+from unmix.mixing.patches import KeptPatches
 from unmix.registry import MIXINGS, MODELS
 from unmix.utils.rng import to_device
 
@@ -40,7 +41,7 @@ class UnMix(BaseModule):
 
     ``loss_unmix = sum_t mean_n [lam_n * loss(q_n, t_n) + (1 - lam_n) * loss(q_n, t_pi(n))]``
 
-    The paper's form is ``partner='reverse', shares='batch'``. Four keys make it cheaper; they can be combined:
+    The paper's form is ``partner='reverse', shares='batch'``. Five keys make it cheaper; they can be combined:
 
     * ``pairs='once'`` encodes the first ceil(N / 2) mixtures only, which hold each unordered pair once. With ``_h`` for
       the first half of the rows, ``loss_unmix = sum_t lam * head(q_h, t_h) + (1 - lam) * head(q_h, reverse(t)_h)``: the
@@ -51,6 +52,8 @@ class UnMix(BaseModule):
       the mixture, with their weight; the other pairs stay.
     * ``size`` makes the mixtures smaller, for networks that take any size. They are mixed at full size and then scaled
       (bilinear, with antialiasing), so that the shares stay exact.
+    * ``patch_drop`` makes a ViT encode some patches of the mixtures only, drawn anew in each step, the same of all
+      mixtures, so that the encoder still commutes with the reversal. ``lam`` is the exact share in those patches.
 
     Args:
         mixing: Config of the mixture, registry ``MIXINGS``; the default is the paper's ``RandomMixing(prob=0.5)``.
@@ -67,10 +70,17 @@ class UnMix(BaseModule):
         every: Mix at each so many steps; 1: at all.
         replace: Whether the mixture takes the place of view 0 as a query.
         size: Factor of height and width of the mixtures, above 0, at most 1.
+        patch_drop: Share of the patches of the mixtures that a ViT does not encode, from 0 to below 1; rounded to whole
+            patches, of which one stays at least.
+
+    Attributes:
+        patch_size: Side of the network's patches in pixels, for ``patch_drop``; the method sets it.
 
     Raises:
         ValueError: If an argument is none of its choices, or two of them exclude each other.
     """
+
+    patch_size: int = 1
 
     def __init__(
         self,
@@ -84,6 +94,7 @@ class UnMix(BaseModule):
         every: int = 1,
         replace: bool = False,
         size: float = 1.0,
+        patch_drop: float = 0.0,
     ) -> None:
         super().__init__()
         given = dict(lam_policy=lam_policy, partner=partner, shares=shares, pairs=pairs)
@@ -95,6 +106,11 @@ class UnMix(BaseModule):
             raise ValueError(f'model.unmix.every is {every!r}; it is a whole number from 1: mix at each such step.')
         if not 0 < size <= 1:
             raise ValueError(f'model.unmix.size is {size!r}; it is the factor of height and width, above 0, at most 1.')
+        if not 0 <= patch_drop < 1:
+            raise ValueError(
+                f'model.unmix.patch_drop is {patch_drop!r}; it is the share of the patches of a ViT that the mixtures '
+                'lose, from 0 to below 1.'
+            )
         if pairs == 'once' and partner == 'random':
             raise ValueError(
                 "model.unmix.pairs is 'once' and model.unmix.partner 'random', but the halves of a permutation do not "
@@ -109,7 +125,7 @@ class UnMix(BaseModule):
         self.mixing: Mixing = MIXINGS.build(dict(type='RandomMixing') | dict(mixing or {}))
         self.loss_weight = loss_weight
         self.replay_bn_stats = replay_bn_stats
-        self.every, self.replace, self.size = every, replace, size
+        self.every, self.replace, self.size, self.patch_drop = every, replace, size, patch_drop
 
     def due(self, step: int) -> bool:
         """Whether a step has a mixture; steps count from 0."""
@@ -129,54 +145,72 @@ class UnMix(BaseModule):
         Args:
             view: Images (N, C, H, W), or a list of crops of any sizes: one draw of mixture and share for all of them,
                 and a box of its own for each.
-            rng: Where the draws come from, that of random partners first.
+            rng: Where the draws come from: that of random partners, then mixtures, then patches.
 
         Returns:
-            The mixtures (M, C, h, w), in the form of ``view``, and ``lam``, the exact share of sample n in mixture n;
-            with several crops and ``lam_policy='per_pair'`` one for each, (J,); with ``shares='sample'`` one for each
-            mixture, (M,). With N odd the middle sample of the reversed batch is its own partner.
+            The mixtures (M, C, h, w), in the form of ``view``, with ``patch_drop`` as :class:`KeptPatches`; and
+            ``lam``, the exact share of sample n in mixture n; with several crops and ``lam_policy='per_pair'`` one for
+            each, (J,); with ``shares='sample'`` one for each mixture, (M,). With N odd the middle sample of the
+            reversed batch is its own partner.
 
         Raises:
             ValueError: If each sample has its share, but there are several crops.
         """
         crops = [view] if isinstance(view, Tensor) else view
         partners = self.partners(lambda: rng)
-        if self.shares == 'sample':
-            if len(crops) > 1:
-                raise ValueError(
-                    f"model.unmix.shares is 'sample', but {len(crops)} crops are mixed, and their shares differ. Set "
-                    "it to 'batch'."
-                )
-            mixture, lam = self._mix_each(partners.first(crops[0]), partners.second(crops[0]), rng)
-            return mixture if isinstance(view, Tensor) else [mixture], lam
+        if self.shares == 'sample' and len(crops) > 1:
+            raise ValueError(
+                f"model.unmix.shares is 'sample', but {len(crops)} crops are mixed, and their shares differ. Set it to "
+                "'batch'."
+            )
         params: Any = None
-        mixed: list[Tensor] = []
-        shares: list[float] = []
+        mixed: list[Any] = []
+        shares: list[Any] = []
         for crop in crops:
             size = (int(crop.shape[-2]), int(crop.shape[-1]))
             images, others = partners.first(crop), partners.second(crop)
-            if params is None:
+            if self.shares == 'sample':
+                params = [self.mixing.draw(rng, size) for _ in images]
+            elif params is None:
                 params = self.mixing.draw(rng, size)
             else:
                 wanted = shares[-1] if self.lam_policy == 'chained' else None
                 params = self.mixing.draw_again(rng, size, params, wanted)
-            mixture, share = self.mixing.apply(images, others, params)
-            mixed.append(self._scaled(mixture))
+            mixture, share = self._mix_by(images, others, params)
+            mixture = self._scaled(mixture)
+            if self.patch_drop:
+                kept = KeptPatches(mixture, self._draw_patches(rng, mixture), self.patch_size)
+                share = self._share_of_patches(kept, size, params)
+            mixed.append(kept if self.patch_drop else mixture)
             shares.append(share)
-        if isinstance(view, Tensor):
-            return mixed[0], shares[0]
-        if self.lam_policy == 'per_pair' and len(shares) > 1:
-            return mixed, to_device(np.array(shares), crops[0].device, crops[0].dtype)
-        return mixed, shares[-1] if self.lam_policy == 'chained' else shares[0]
+        lam: Any = np.array(shares) if self.lam_policy == 'per_pair' and len(shares) > 1 else shares[0]
+        lam = shares[-1] if self.lam_policy == 'chained' else lam
+        if isinstance(lam, np.ndarray):
+            lam = to_device(lam, crops[0].device, crops[0].dtype)
+        return mixed[0] if isinstance(view, Tensor) else mixed, lam
 
-    def _mix_each(self, images: Tensor, others: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Mix (M, C, H, W) with a draw for each sample; return the mixtures and their shares (M,)."""
-        size = (int(images.shape[-2]), int(images.shape[-1]))
-        pairs = zip(images, others, strict=True)
-        mixed = [self.mixing.apply(image, other, self.mixing.draw(rng, size)) for image, other in pairs]
-        shares = np.array([share for _, share in mixed])
-        mixtures = torch.stack([mixture for mixture, _ in mixed])
-        return self._scaled(mixtures), to_device(shares, images.device, images.dtype)
+    def _mix_by(self, images: Tensor, others: Tensor, params: Any) -> tuple[Tensor, Any]:
+        """Mix (M, C, H, W) by one draw, or by one for each sample; return the mixtures, and their share or (M,)."""
+        if self.shares == 'batch':
+            return self.mixing.apply(images, others, params)
+        each = zip(images, others, params, strict=True)
+        mixed, shares = zip(*(self.mixing.apply(image, other, drawn) for image, other, drawn in each), strict=True)
+        return torch.stack(mixed), np.array(shares)
+
+    def _draw_patches(self, rng: np.random.Generator, mixture: Tensor) -> np.ndarray:
+        """Draw the numbers of the patches that stay, rising."""
+        total = (mixture.shape[-2] // self.patch_size) * (mixture.shape[-1] // self.patch_size)
+        stay = max(total - round(self.patch_drop * total), 1)
+        return np.sort(rng.permutation(total)[:stay])
+
+    def _share_of_patches(self, mixture: KeptPatches, size: tuple[int, int], params: Any) -> Any:
+        """Return the share of sample n in the patches that stay of mixture n: of all mixtures, or (M,)."""
+        number = 1 if self.shares == 'batch' else len(mixture)
+        own = torch.ones(number, 1, *size, dtype=torch.float64)
+        shares, _ = self._mix_by(own, torch.zeros_like(own), params)
+        by_patch = F.avg_pool2d(self._scaled(shares), mixture.patch_size).flatten(1).numpy()
+        kept = by_patch[:, mixture.numbers].mean(1)
+        return float(kept[0]) if self.shares == 'batch' else kept
 
     def _scaled(self, mixture: Tensor) -> Tensor:
         """Scale mixtures (M, C, H, W) by ``size``."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unmix.mixing import KeptPatches
 from unmix.models.algorithms.base import MIXTURE, BaseAlgorithm, View
 from unmix.models.heads.base import BaseHead
 from unmix.testing.method import (
@@ -393,12 +394,13 @@ def unmix_leaves_the_base_loss_alone(method: MethodUnderTest, unmix: Unmix) -> N
 
 
 FORMS: tuple[dict[str, Any], ...] = (
-    dict(pairs='once'), dict(partner='random'), dict(partner='random', shares='sample'), dict(replace=True)
+    dict(pairs='once'), dict(partner='random'), dict(partner='random', shares='sample'), dict(replace=True),
+    dict(patch_drop=0.5),
 )  # fmt: skip
 
 
 def _forms_are_the_equation(method: MethodUnderTest, unmix: Unmix) -> None:
-    """Un-Mix with other pairs, partners or shares, or in the place of a query, is its equation, or refused by name."""
+    """Un-Mix in another form (pairs, partners, shares, fewer patches ...) is its equation, or refused by name."""
     for form in FORMS:
         named = ', '.join(f'{key}={value!r}' for key, value in form.items())
         try:
@@ -426,7 +428,8 @@ def _literal(model: BaseAlgorithm, seen: Recorded) -> dict[str, Tensor]:
     """Return the losses of a step from its encodings; which images are in a mixture is read from its pixels."""
     assert model.unmix is not None
     head, lam, query, unmix = model.head, seen.lam, seen.queries[MIXTURE], model.unmix
-    view, mixture = (x if isinstance(x, Tensor) else x[0] for x in (seen.views[0], seen.mixture))
+    view, mixture = (x[0] if isinstance(x, list | tuple) else x for x in (seen.views[0], seen.mixture))
+    mixture = mixture.images if isinstance(mixture, KeptPatches) else mixture
     share = torch.as_tensor(lam, dtype=view.dtype).flatten()
     share = (share if len(share) == len(mixture) else share[:1].expand(len(mixture)))[:, None]
     rest = (mixture.flatten(1) - share * view.flatten(1)[: len(mixture)]) / (1 - share)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.mixing import KeptPatches
 from unmix.models import BaseAlgorithm
 from unmix.utils.clock import Step
 from unmix.utils.files import atomic_path
@@ -22,7 +23,7 @@ class Mixture(NamedTuple):
     """Mixtures of images of a batch with their partners.
 
     Attributes:
-        images: (M, C, h, w), mixture n of image n and its partner.
+        images: (M, C, h, w), mixture n of image n and its partner; 0 in patches that are not encoded.
         partner: Share of the partner in each pixel of the unscaled mixtures, (H, W), or (M, H, W) where they differ.
         lam: Share of image n in mixture n that weights the loss; one for all, or one for each, (M,).
         iteration: Training step that it was drawn for.
@@ -74,9 +75,10 @@ def draws_of_a_run(model: BaseAlgorithm, inputs: Sequence[Tensor], seed: int, ea
         for iteration in range(0, _STEPS * unmix.every, unmix.every):
             model.step = Step(seed, iteration)
             mixed, lam = model.mix(model.views(inputs))
-            with patch.object(unmix, 'size', 1.0):
+            with patch.multiple(unmix, size=1.0, patch_drop=0.0):
                 blend, _ = model.mix(model.views(probes))
-            mixed, blend = (crops if isinstance(crops, Tensor) else crops[0] for crops in (mixed, blend))
+            mixed, blend = (crops[0] if isinstance(crops, list) else crops for crops in (mixed, blend))
+            mixed = mixed.shown() if isinstance(mixed, KeptPatches) else mixed
             own, others = model.partners.first(numbers), model.partners.second(numbers)
             apart = (others - own).view(-1, 1, 1)
             shares = torch.where(apart == 0, 0.0, (blend[:, 0] - own.view(-1, 1, 1)) / apart).cpu()

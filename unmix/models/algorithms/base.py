@@ -99,6 +99,7 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         self.momentum_encoder = None
         if self.unmix is not None:
             self.check_unmix(self.unmix)
+            self.unmix.patch_size = getattr(self.backbone, 'patch_size', None) or 1
 
     # What a method defines: views, queries, targets.
 
@@ -123,6 +124,12 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
             raise ValueError(
                 f"model.unmix.shares is 'sample', but {head} has no loss of a single sample, which its share would "
                 "weight. Set it to 'batch'."
+            )
+        if unmix.patch_drop and not getattr(self.backbone, 'drops_patches', False):
+            network = getattr(self.backbone, 'model_name', type(self.backbone).__name__)
+            raise ValueError(
+                f'model.unmix.patch_drop is {unmix.patch_drop}, but {network} encodes no image of which patches are '
+                "missing: it is for ViTs. Leave it out; pairs='once' makes Un-Mix cheaper with any network."
             )
         if unmix.replace and self.head.remembers_queries:
             self.refuse_replacement(f'{head} remembers the features of view 0')

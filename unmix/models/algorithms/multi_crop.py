@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmix.mixing import UnMix
 from unmix.models.algorithms.base import BaseAlgorithm, Features, View
 
 
@@ -19,6 +20,15 @@ class MultiCropAlgorithm(BaseAlgorithm):
 
     All ranks draw the same mixture, as released.
     """
+
+    def check_unmix(self, unmix: UnMix) -> None:
+        """Check also that the mixtures can be encoded together with the crops of their size."""
+        super().check_unmix(unmix)
+        if unmix.patch_drop:
+            raise ValueError(
+                f'model.unmix.patch_drop is {unmix.patch_drop}, but {type(self).__name__} encodes mixtures and crops '
+                "of one size together, with the same patches. Leave it out; pairs='once' makes Un-Mix cheaper, too."
+            )
 
     def mixing_rng(self) -> np.random.Generator:
         """Return those of all ranks."""

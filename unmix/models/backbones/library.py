@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unmix.config.check import suggest
+from unmix.mixing.patches import KeptPatches
 from unmix.models.guarded import Guarded
 
 POOLS = (None, 'token', 'mean')
@@ -150,15 +151,23 @@ class LibraryBackbone(Guarded, BaseModule):
     def unregularised(self) -> set[str]:
         """Return the names of tokens, position embeddings and the like in ``network``, which have no weight decay."""
 
+    @property
     @abstractmethod
-    def pooled(self, x: Tensor) -> Tensor:
-        """Return the network's own pooled features (N, D)."""
+    def drops_patches(self) -> bool:
+        """Whether the network can encode images of which patches are missing."""
 
     @abstractmethod
-    def mapped(self, x: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def pooled(self, x: Tensor, kept: KeptPatches | None = None) -> Tensor:
+        """Return the network's own pooled features (N, D); with ``kept`` those of its patches only."""
+
+    @abstractmethod
+    def mapped(
+        self, x: Tensor, layer: int | None = None, kept: KeptPatches | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the own pooled features (N, D), the map (N, D', H', W') after a layer, and the class token (N, D').
 
-        ``layer`` is counted from 1; None: the last one, after the last norm if that comes before the pooling.
+        ``layer`` is counted from 1; None: the last one, after the last norm if that comes before the pooling. With
+        ``kept`` the map has one row, of its patches.
         """
 
     # The rest.
@@ -238,20 +247,26 @@ class LibraryBackbone(Guarded, BaseModule):
     def num_layers(self) -> int:
         """Number of the maps that :meth:`forward` can return."""
 
-    def forward(self, x: Tensor, layer: int | None = None) -> Tensor:
+    def forward(self, x: Tensor | KeptPatches, layer: int | None = None) -> Tensor:
         """Return features (N, D) of images ``x`` (N, C, H, W), or with ``layer`` the map (N, D', H', W') after it.
 
-        The layers are blocks of a ViT and stages of other networks, from 1.
+        The layers are blocks of a ViT and stages of other networks, from 1. A ViT encodes the patches of
+        :class:`KeptPatches` only; the others cost nothing beyond their embedding.
         """
-        self._check(x)
+        kept = x if isinstance(x, KeptPatches) else None
+        images = x.images if isinstance(x, KeptPatches) else x
+        self._check(images)
         if layer is not None:
-            return self.mapped(x, layer)[1]
-        return self.pooled(x) if self.pool is None else self.with_patches(x)[0]
+            return self.mapped(images, layer, kept)[1]
+        return self.pooled(images, kept) if self.pool is None else self._with_patches(images, kept)[0]
 
     def with_patches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features (N, D) of images ``x`` (N, C, H, W), and those of their patches (N, D', H', W')."""
         self._check(x)
-        own, patches, token = self.mapped(x)
+        return self._with_patches(x)
+
+    def _with_patches(self, x: Tensor, kept: KeptPatches | None = None) -> tuple[Tensor, Tensor]:
+        own, patches, token = self.mapped(x, None, kept)
         if self.pool == 'token':
             if token is None:
                 raise ValueError(f"backbone.pool is 'token', but {self.model_name} has no class token. Use 'mean'.")

@@ -1,10 +1,13 @@
 """Networks of timm."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from unmix.mixing.patches import KeptPatches
 from unmix.models.backbones.library import LibraryBackbone
 from unmix.registry import MODELS
 
@@ -119,12 +122,39 @@ class TIMMBackbone(LibraryBackbone):
         info = getattr(self.network, 'feature_info', None)
         return len(info) if info is not None and hasattr(self.network, 'forward_intermediates') else 0
 
-    def pooled(self, x: Tensor) -> Tensor:
+    @property
+    def drops_patches(self) -> bool:
+        """Whether it is timm's ViT: patches of the image, all positions in ``pos_embed``."""
+        from timm.layers import PatchEmbed
+        from timm.models import VisionTransformer
+
+        network: Any = self.network
+        vit = isinstance(network, VisionTransformer) and isinstance(network.patch_embed, PatchEmbed)
+        return vit and network.pos_embed is not None
+
+    def pooled(self, x: Tensor, kept: KeptPatches | None = None) -> Tensor:
         """Return what timm's network returns without classifier."""
         network: Any = self.network
-        return network.forward_head(network.forward_features(x), pre_logits=True)
+        with self._keeping(kept):
+            return network.forward_head(network.forward_features(x), pre_logits=True)
 
-    def mapped(self, x: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    @contextmanager
+    def _keeping(self, kept: KeptPatches | None) -> Iterator[None]:
+        """Choose the tokens where timm's network drops patches."""
+        if kept is None:
+            yield
+            return
+        network: Any = self.network
+        extra = network.num_prefix_tokens
+        handle = network.patch_drop.register_forward_pre_hook(lambda _, args: (kept.tokens(args[0], extra), *args[1:]))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def mapped(
+        self, x: Tensor, layer: int | None = None, kept: KeptPatches | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return pooled features, map and class token."""
         network: Any = self.network
         if layer is not None:
@@ -132,7 +162,8 @@ class TIMMBackbone(LibraryBackbone):
                 x, indices=[layer - 1], stop_early=True, output_fmt='NCHW', intermediates_only=True
             )
             return found, found, None
-        features = network.forward_features(x)
+        with self._keeping(kept):
+            features = network.forward_features(x)
         if not isinstance(features, Tensor):
             raise ValueError(
                 f'{self.model_name} of timm has no map before its pooled features. Leave out backbone.pool.'
@@ -142,7 +173,7 @@ class TIMMBackbone(LibraryBackbone):
             last = getattr(network, 'output_fmt', 'NCHW')
             return own, features.permute(0, 3, 1, 2) if str(last).endswith('NHWC') else features, None
         extra = getattr(network, 'num_prefix_tokens', 0)
-        rows = x.shape[2] // (self.patch_size or 1)
+        rows = x.shape[2] // (self.patch_size or 1) if kept is None else 1
         patches = features[:, extra:]
         rows = rows if patches.shape[1] % max(rows, 1) == 0 else int(patches.shape[1] ** 0.5)
         patches = patches.transpose(1, 2).unflatten(2, (rows, -1))

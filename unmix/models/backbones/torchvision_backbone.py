@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchvision.models import SwinTransformer, VisionTransformer
 from torchvision.ops import StochasticDepth
 
+from unmix.mixing.patches import KeptPatches
 from unmix.models.backbones.library import LibraryBackbone, check_patches
 from unmix.registry import MODELS
 
@@ -154,11 +155,18 @@ class TorchVisionBackbone(LibraryBackbone):
             self._layers = [stage for stage, dims in shapes if dims >= 3]
         return self._layers
 
-    def pooled(self, x: Tensor) -> Tensor:
-        """Return the input of the classifier."""
-        return self._tokens(x)[:, 0] if isinstance(self.network, VisionTransformer) else self.network(x)
+    @property
+    def drops_patches(self) -> bool:
+        """Whether it is a ViT."""
+        return isinstance(self.network, VisionTransformer)
 
-    def mapped(self, x: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def pooled(self, x: Tensor, kept: KeptPatches | None = None) -> Tensor:
+        """Return the input of the classifier."""
+        return self._tokens(x, kept)[:, 0] if isinstance(self.network, VisionTransformer) else self.network(x)
+
+    def mapped(
+        self, x: Tensor, layer: int | None = None, kept: KeptPatches | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return pooled features, map and class token."""
         network: Any = self.network
         vit = isinstance(network, VisionTransformer)
@@ -167,15 +175,15 @@ class TorchVisionBackbone(LibraryBackbone):
         found: list[Tensor] = []
         handle = stage.register_forward_hook(lambda *args: found.append(args[2]))
         try:
-            own = self.pooled(x)
+            own = self.pooled(x, kept)
         finally:
             handle.remove()
         if vit:
-            rows = x.shape[2] // network.patch_size
+            rows = x.shape[2] // network.patch_size if kept is None else 1
             return own, found[0][:, 1:].transpose(1, 2).unflatten(2, (rows, -1)), found[0][:, 0]
         return own, found[0].permute(0, 3, 1, 2) if isinstance(network, SwinTransformer) else found[0], None
 
-    def _tokens(self, x: Tensor) -> Tensor:
+    def _tokens(self, x: Tensor, kept: KeptPatches | None) -> Tensor:
         """Return a ViT's class token and patches (N, 1 + T, D), after the last norm."""
         vit: Any = self.network
         patches = vit.conv_proj(x)
@@ -184,7 +192,10 @@ class TorchVisionBackbone(LibraryBackbone):
         tokens = torch.cat([token, patches.flatten(2).transpose(1, 2)], 1)
         encoder = vit.encoder
         positions = resized_positions(encoder.pos_embedding, (rows, columns), 1)
-        return encoder.ln(encoder.layers(encoder.dropout(tokens + positions)))
+        tokens = tokens + positions
+        if kept is not None:
+            tokens = kept.tokens(tokens, 1)
+        return encoder.ln(encoder.layers(encoder.dropout(tokens)))
 
 
 def resized_positions(positions: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
