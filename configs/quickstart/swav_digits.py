@@ -17,6 +17,6 @@ model = dict(
     head=dict(type='SwAVHead', dim=dim, num_prototypes=60, temperature=0.1, epsilon=0.05, freeze_steps=50),
 )
 train_dataloader = dict(dataset=dict(pipeline=dict(type='BatchMultiView', num_views=2, transforms=_base_.augmentation)))
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='LARC', lr=0.6, momentum=0.9, weight_decay=1e-6))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='LARC', lr=1.2, momentum=0.9, weight_decay=1e-6))
 param_scheduler = [dict(type='RampCosineLR', warmup=5, eta_min=0.0006, convert_to_iter_based=True)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)

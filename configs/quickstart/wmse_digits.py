@@ -18,6 +18,6 @@ model = dict(
     head=dict(type='WMSEHead', sub_batch=2 * dim),
 )
 train_dataloader = dict(dataset=dict(pipeline=dict(type='BatchMultiView', num_views=2, transforms=_base_.augmentation)))
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=3e-3, weight_decay=1e-6))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=0.006, weight_decay=1e-6))
 param_scheduler = [dict(type='CosineLR', by_epoch=False)]
 train_cfg = dict(type='TrainLoop', max_epochs=max_epochs, val_interval=10)
