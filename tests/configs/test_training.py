@@ -111,7 +111,7 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     'quickstart/instdisc_digits': ((1, 16, 16), BANK, HALVED),
     'quickstart/cmc_digits': ((1, 16, 16), BANK, HALVED),
     'quickstart/pic_digits': ((1, 16, 16), BANK | SLIDING | RECENT, HALVED),
-    'quickstart/swav_digits': ((1, 16, 16), NO_RAMP, TO_A_THOUSANDTH),
+    'quickstart/swav_digits': ((1, 16, 16), NO_RAMP, (1, 0.5 + 0.5 * 0.0006 / 1.2)),
     'quickstart/deepclusterv2_digits': ((1, 16, 16), CLUSTERS, HALVED),
     'quickstart/moco_digits': ((1, 16, 16), {}, HALVED),
     'quickstart/moco-align-uniform_digits': ((1, 16, 16), {}, HALVED),

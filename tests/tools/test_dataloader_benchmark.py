@@ -158,6 +158,9 @@ def test_forms_of_unmix_are_counted(monkeypatch, capsys):
     )
     flops.main()
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    *rows, dropped = rows
+    assert dropped[0] == '-'  # refused: no ViT
+    assert 'model.unmix.patch_drop' in ' '.join(dropped)
     plain, whole, once, second, replace, small = (float(row[0]) for row in rows)
     assert once == second == pytest.approx((plain + whole) / 2, abs=2e-3)
     assert replace == pytest.approx(plain, abs=2e-3)
