@@ -93,6 +93,13 @@ def test_barlow_twins() -> None:
 
 
 @pytest.mark.slow
+def test_mixed_barlow_twins() -> None:
+    """0.01 for 256 images, to a thousandth."""
+    name = 'relatives/mixed-barlow-twins_resnet18_1xb256-coslr-2000e_cifar10'
+    check_rates(name, lambda iteration, steps, *_: 0.01 * ramp(iteration, steps, 2000, 0.001))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'lr', 'batch', 'epochs'), [
     ('moco-v3/moco-v3_resnet50_16xb256-coslr-100e_in1k', 0.6, 4096, 100),
     ('moco-v3/moco-v3_resnet50_16xb256-coslr-300e_in1k', 0.3, 4096, 300),

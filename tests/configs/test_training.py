@@ -95,6 +95,7 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict, tuple[float, float]]] = {
     ),
     'relatives/imix-mocov2_resnet50_8xb32-coslr-800e_in1k': ((3, 80, 60), DEEP, (1, 1)),
     'relatives/mocomix_resnet50_8xb32-coslr-200e_in1k': ((3, 80, 60), DEEP, (1, 1)),
+    'relatives/mixed-barlow-twins_resnet18_1xb256-coslr-2000e_cifar10': ((3, 32, 32), NO_RAMP, TO_A_THOUSANDTH),
     'image-mixture/moco-im_resnet50_4xb32-steplr-600e_in100': ((3, 80, 60), DEEP, (1, 1)),
     'instdisc/instdisc-softmax16384_resnet50_4xb32-steplr-240e_in100': ((3, 80, 60), DEEP | BANK, (1, 1)),
     'instdisc/instdisc-nce_resnet50_4xb32-steplr-200e_in1k': ((3, 80, 60), DEEP | BANK, (1, 1)),

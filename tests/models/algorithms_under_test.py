@@ -65,6 +65,10 @@ ALGORITHMS = {
     'barlow-twins': dict(
         type='SimCLR', backbone=BACKBONE, neck=dict(NORM_NECK, last_bias=False), head=dict(type='BarlowTwinsHead'),
     ),
+    'mixed-barlow-twins': dict(
+        type='MixedBarlowTwins', backbone=BACKBONE, neck=dict(NORM_NECK, last_bias=False),
+        head=dict(type='BarlowTwinsHead', off_diagonal=0.1, unit_length=True),
+    ),
     'moco-v3': dict(
         type='BYOL', backbone=BACKBONE, neck=NORM_NECK, predictor=dict(NORM_NECK, in_dim=8),
         head=dict(type='MoCoV3Head', temperature=0.5),
@@ -126,6 +130,7 @@ ENCODINGS |= {'simsiam': (3, 0), 'wmse': (3, 0), 'wmse-4': (5, 0)}
 ENCODINGS |= {
     'vicreg': (3, 0),
     'barlow-twins': (3, 0),
+    'mixed-barlow-twins': (3, 0),
     'moco-v3': (3, 3),
     'nnclr': (3, 0),
     'dino': (4, 3),
@@ -147,6 +152,7 @@ def cluster(model: DeepClusterV2, views: Sequence[Tensor], index: Tensor, epoch:
 FACTS = {
     'pic-recent': dict(moves_with_optimizer=True),
     'swav': dict(joint_batch_norm=True),
+    'mixed-barlow-twins': dict(literal_unmix=False),
     'swav-released': dict(joint_batch_norm=True, literal_unmix=False),
     'deepclusterv2': dict(joint_batch_norm=True, prepare=cluster),
 }

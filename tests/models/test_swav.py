@@ -142,7 +142,7 @@ def test_second_term(flip_mode, num_crops):
     head.after_step()
     mixture, target = features(6, num_crops // 2, 8), features(6, num_crops // 2, 8)
     lam = 0.3
-    loss = model._loss_unmix(None, lam, {0: mixture, MIXTURE: mixture}, {1: head.prepare(target)}, {1: target})
+    loss = model.mixture_loss(None, lam, {0: mixture, MIXTURE: mixture}, {1: head.prepare(target)}, {1: target})
     order = [(mixture, target)[v % 2][:, v // 2] for v in range(num_crops)]
     reverse = [(mixture.flip(0), target)[v % 2][:, v // 2] for v in range(num_crops)]
     weight = head.prototypes.weight
@@ -173,7 +173,7 @@ def test_released_reverse_leaves_the_clean_code_its_full_weight(num_crops):
         return -sum((code * log_p).sum(1).mean() for v, log_p in enumerate(log_probabilities) if v != but)
 
     expected = lam * predict(q0, 0) + (1 - lam) * predict(q0.flip(0), 0) + predict(q1, 1)
-    loss = model._loss_unmix(None, lam, {0: mixture, MIXTURE: mixture}, {1: head.prepare(target)}, {1: target})
+    loss = model.mixture_loss(None, lam, {0: mixture, MIXTURE: mixture}, {1: head.prepare(target)}, {1: target})
     torch.testing.assert_close(loss, expected / (2 * (num_crops - 1)), rtol=0, atol=1e-12)
 
 
@@ -184,7 +184,7 @@ def test_shares_of_each_pair_weight_its_terms():
     queries, targets = {0: mixture, MIXTURE: mixture}, {1: model.head.prepare(target)}
 
     def loss(lam):
-        return model._loss_unmix(None, lam, queries, targets, {1: target})
+        return model.mixture_loss(None, lam, queries, targets, {1: target})
 
     torch.testing.assert_close(loss(torch.tensor([0.3, 0.3], dtype=torch.float64)), loss(0.3), rtol=0, atol=1e-12)
     terms, reverse_terms = (model.head.terms(x, model.head.prepare(target)) for x in (mixture, mixture.flip(0)))

@@ -139,13 +139,14 @@ class UnMix(BaseModule):
 
     @torch.no_grad()
     @torch.compiler.disable  # it would be compiled anew for each share and box
-    def mix(self, view: Any, rng: np.random.Generator) -> tuple[Any, float | Tensor]:
+    def mix(self, view: Any, rng: np.random.Generator, others: Any = None) -> tuple[Any, float | Tensor]:
         """Mix the samples of ``view`` (N, C, H, W) with their partners.
 
         Args:
             view: Images (N, C, H, W), or a list of crops of any sizes: one draw of mixture and share for all of them,
                 and a box of its own for each.
             rng: Where the draws come from: that of random partners, then mixtures, then patches.
+            others: The view, in the form of ``view``, that the partners are taken from; None: ``view`` itself.
 
         Returns:
             The mixtures (M, C, h, w), in the form of ``view``, with ``patch_drop`` as :class:`KeptPatches`; and
@@ -156,7 +157,7 @@ class UnMix(BaseModule):
         Raises:
             ValueError: If each sample has its share, but there are several crops.
         """
-        crops = [view] if isinstance(view, Tensor) else view
+        crops, other_crops = ([x] if isinstance(x, Tensor) else x for x in (view, view if others is None else others))
         partners = self.partners(lambda: rng)
         if self.shares == 'sample' and len(crops) > 1:
             raise ValueError(
@@ -166,9 +167,9 @@ class UnMix(BaseModule):
         params: Any = None
         mixed: list[Any] = []
         shares: list[Any] = []
-        for crop in crops:
+        for crop, other in zip(crops, other_crops, strict=True):
             size = (int(crop.shape[-2]), int(crop.shape[-1]))
-            images, others = partners.first(crop), partners.second(crop)
+            images, second = partners.first(crop), partners.second(other)
             if self.shares == 'sample':
                 params = [self.mixing.draw(rng, size) for _ in images]
             elif params is None:
@@ -176,7 +177,7 @@ class UnMix(BaseModule):
             else:
                 wanted = shares[-1] if self.lam_policy == 'chained' else None
                 params = self.mixing.draw_again(rng, size, params, wanted)
-            mixture, share = self._mix_by(images, others, params)
+            mixture, share = self._mix_by(images, second, params)
             mixture = self._scaled(mixture)
             if self.patch_drop:
                 kept = KeptPatches(mixture, self._draw_patches(rng, mixture), self.patch_size)

@@ -33,7 +33,7 @@ class MethodUnderTest:
             effect on the base loss in training mode, but in no other mode.
         moves_with_optimizer: The buffers of the head move in ``head.after_step``, not in ``head.update``.
         literal_unmix: ``loss_unmix`` is the equation of the paper; False for a method that departs from it in
-            ``match_mixture``.
+            ``match_mixture`` or ``mixture_loss``.
         condition: How many times the method enlarges a relative error of rounding; for the check on two ranks.
     """
 

@@ -7,6 +7,7 @@ from unmix.models.algorithms.deepcluster import DeepClusterV2
 from unmix.models.algorithms.dino import DINO
 from unmix.models.algorithms.instances import CMC, PIC, InstDisc
 from unmix.models.algorithms.lejepa import LeJEPA
+from unmix.models.algorithms.mixed_barlow_twins import MixedBarlowTwins
 from unmix.models.algorithms.moco import MoCo
 from unmix.models.algorithms.multi_crop import MultiCropAlgorithm
 from unmix.models.algorithms.simclr import SimCLR
@@ -24,6 +25,7 @@ __all__ = [
     'DeepClusterV2',
     'InstDisc',
     'LeJEPA',
+    'MixedBarlowTwins',
     'MoCo',
     'MultiCropAlgorithm',
     'SimCLR',

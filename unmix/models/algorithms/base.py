@@ -311,10 +311,10 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         if penalty is not None:
             losses['loss_regulariser'] = penalty
         if mixture is not None:
-            losses['loss_unmix'] = self._loss_unmix(mixture, lam, queries, prepared, targets)
+            losses['loss_unmix'] = self.mixture_loss(mixture, lam, queries, prepared, targets)
         return losses
 
-    def _loss_unmix(
+    def mixture_loss(
         self,
         mixture: Any,
         lam: float | Tensor,
@@ -322,9 +322,16 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
         prepared: Mapping[View, Any],
         targets: Mapping[View, Tensor],
     ) -> Tensor:
-        """Un-Mix over :attr:`mixture_pairs`: the mixture as query of targets, in some methods also as target.
+        """Return ``loss_unmix``: the mixture as query of targets, in some methods also as target.
 
-        ``prepared`` serves where each target meets a mixture; else parts of ``targets`` are prepared.
+        Default: the sum of :class:`UnMix` over :attr:`mixture_pairs`.
+
+        Args:
+            mixture: From :meth:`mix`.
+            lam: Its share, likewise.
+            queries: All encodings by view; the mixture's is ``queries[MIXTURE]``.
+            prepared: By view, what the head has prepared of the targets; serves where each target meets a mixture.
+            targets: By view, the targets.
         """
         assert self.unmix is not None
         head, partners = self.head, self.partners

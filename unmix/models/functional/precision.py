@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a method on tensors without autocast; half-precision arguments become float32, float64 stays, None too."""
+    """Run a method without autocast; tensors of half precision become float32, all other arguments stay."""
 
     @wraps(function)
-    def run(self: Any, *args: Tensor | None) -> Any:
-        with torch.autocast(next(x.device.type for x in args if x is not None), enabled=False):
+    def run(self: Any, *args: Any) -> Any:
+        with torch.autocast(next(x.device.type for x in args if isinstance(x, Tensor)), enabled=False):
             return function(self, *map(_full, args))
 
     return run
 
 
-def _full(x: Tensor | None) -> Tensor | None:
-    return x if x is None or x.dtype not in (torch.float16, torch.bfloat16) else x.float()
+def _full(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,5 +1,6 @@
 """Cross-correlation of the dimensions of two views."""
 
+import torch
 from mmengine.dist import get_world_size
 from torch import Tensor
 
@@ -24,24 +25,47 @@ class BarlowTwinsHead(BaseHead):
     Args:
         off_diagonal: Weight of the off-diagonal elements.
         eps: Added to the variances, as in BatchNorm.
+        unit_length: Whether features are scaled to unit length before their dimensions are standardised.
     """
 
     method = 'Barlow Twins'
-    unit_length = False  # dimensions are standardised over the batch
     pools_ranks = True
 
-    def __init__(self, off_diagonal: float = 0.0051, eps: float = 1e-5) -> None:
+    def __init__(self, off_diagonal: float = 0.0051, eps: float = 1e-5, unit_length: bool = False) -> None:
         super().__init__()
-        self.off_diagonal, self.eps = off_diagonal, eps
+        self.off_diagonal, self.eps, self.unit_length = off_diagonal, eps, unit_length
 
     @full_precision
     def forward(self, query: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``query`` and ``target``, both (N, D), of any length."""
-        part = self.standardise(query).T @ self.standardise(target)
-        correlation = sum_over_ranks(part) / (len(query) * get_world_size())
+        correlation = self.correlation(self.standardise(query), self.standardise(target))
         diagonal = correlation.diagonal()
         off_diagonal = correlation.square().sum() - diagonal.square().sum()
         return (1 - diagonal).square().sum() + self.off_diagonal * off_diagonal
+
+    @full_precision
+    def nonlinearity(
+        self, lam: float | Tensor, mixture: Tensor, first: Tensor, second: Tensor, *views: Tensor
+    ) -> Tensor:
+        """Return how far the features of mixtures are from mixtures of features, as the views see them.
+
+        ``off_diagonal * sum_v || C(m, v) - lam C(a, v) - (1 - lam) C(b, v) ||^2``, which is ``C(r, v)`` of one rest
+        ``r = s(m) - lam s(a) - (1 - lam) s(b)``.
+
+        Args:
+            lam: The share of the first image in each mixture.
+            mixture: Features m (N, D) of the mixtures.
+            first: Features a (N, D) of the first image of each.
+            second: Features b (N, D) of the second.
+            *views: Features v (N, D) of views, to correlate with.
+        """
+        rest = self.standardise(mixture) - lam * self.standardise(first) - (1 - lam) * self.standardise(second)
+        errors = [self.correlation(rest, self.standardise(view)).square().sum() for view in views]
+        return self.off_diagonal * torch.stack(errors).sum()
+
+    def correlation(self, one: Tensor, other: Tensor) -> Tensor:
+        """Return the mean of ``one_d other_e`` (D, D) over the samples of all ranks; both are (N, D)."""
+        return sum_over_ranks(one.T @ other) / (len(one) * get_world_size())
 
     def standardise(self, view: Tensor) -> Tensor:
         """Return the samples (N, D) less the mean of those of all ranks, over their standard deviation."""
