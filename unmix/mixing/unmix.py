@@ -155,7 +155,7 @@ class UnMix(BaseModule):
             reversed batch is its own partner.
 
         Raises:
-            ValueError: If each sample has its share, but there are several crops.
+            ValueError: If each sample has its share, but there are several crops; if a mixture has no whole patch.
         """
         crops, other_crops = ([x] if isinstance(x, Tensor) else x for x in (view, view if others is None else others))
         partners = self.partners(lambda: rng)
@@ -200,7 +200,13 @@ class UnMix(BaseModule):
 
     def _draw_patches(self, rng: np.random.Generator, mixture: Tensor) -> np.ndarray:
         """Draw the numbers of the patches that stay, rising."""
-        total = (mixture.shape[-2] // self.patch_size) * (mixture.shape[-1] // self.patch_size)
+        height, width = mixture.shape[-2:]
+        total = (height // self.patch_size) * (width // self.patch_size)
+        if not total:
+            raise ValueError(
+                f'A mixture has {height} x {width} pixels and the network patches of {self.patch_size}, so that none is '
+                f'whole. Raise model.unmix.size, which is {self.size}, or the crop of the views.'
+            )
         stay = max(total - round(self.patch_drop * total), 1)
         return np.sort(rng.permutation(total)[:stay])
 
