@@ -204,8 +204,8 @@ class UnMix(BaseModule):
         total = (height // self.patch_size) * (width // self.patch_size)
         if not total:
             raise ValueError(
-                f'A mixture has {height} x {width} pixels and the network patches of {self.patch_size}, so that none is '
-                f'whole. Raise model.unmix.size, which is {self.size}, or the crop of the views.'
+                f'A mixture has {height} x {width} pixels and the network patches of {self.patch_size}, so none is whole. '
+                f'Raise model.unmix.size, which is {self.size}, or the crop of the views.'
             )
         stay = max(total - round(self.patch_drop * total), 1)
         return np.sort(rng.permutation(total)[:stay])
