@@ -232,11 +232,15 @@ def test_every_method_trains(method: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ranks
 def test_two_processes_follow_one_plan(tmp_path: Path) -> None:
-    """The first one measures and plans; both train on batches of half the size, with one learning rate."""
-    data, out = make(tmp_path / 'images', 1, 48), tmp_path / 'out'
+    """The first one measures and plans; both train on batches of half the size, with one learning rate.
 
+    Both start from the given weights: the first one writes them, and both wait for them.
+    """
+    data, out, start = make(tmp_path / 'images', 1, 48), tmp_path / 'out', tmp_path / 'a.pth'
+    torch.save(torchvision.models.resnet18().state_dict(), start)
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(TRAIN)]
     command += ['--data', str(data), '--out', str(out), '--launcher', 'pytorch', '--method', 'moco', '--minutes', '3']
+    command += ['--from', str(start)]
     environment = os.environ | {'PYTHONPATH': str(TRAIN.parents[1])}
     done = subprocess.run([*command, *SMALL], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -244,4 +248,7 @@ def test_two_processes_follow_one_plan(tmp_path: Path) -> None:
     assert printed.count('steps of one process of batch 4') == 1
     cfg = load_config(str(out / 'unmix-moco_folder.py'))
     assert cfg.train_dataloader.batch_size == 4
-    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.06 * 8 / 128)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.06 * 8 / 128 / 10)  # a tenth, from weights
+    assert printed.count('proved: backbone here') == 1
+    ranks = json.loads((out / 'start.json').read_text())
+    assert ranks['effective_rank'].keys() == {'random_init', 'start', 'trained'}

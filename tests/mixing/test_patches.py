@@ -127,7 +127,7 @@ def test_crops_that_are_encoded_together_are_refused() -> None:
 def test_mixtures_without_a_whole_patch_are_refused() -> None:
     unmix = UnMix(patch_drop=0.5, size=0.2)
     unmix.patch_size = 4
-    with pytest.raises(ValueError, match=r'3 x 3 pixels and the network patches of 4.*Raise model\.unmix\.size'):
+    with pytest.raises(ValueError, match=r'3 x 3 pixels, and no whole patch of 4.*Raise model\.unmix\.size'):
         unmix.mix(images(), generator(0))
 
 

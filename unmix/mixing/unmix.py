@@ -204,7 +204,7 @@ class UnMix(BaseModule):
         total = (height // self.patch_size) * (width // self.patch_size)
         if not total:
             raise ValueError(
-                f'A mixture has {height} x {width} pixels and the network patches of {self.patch_size}, so none is whole. '
+                f'A mixture has {height} x {width} pixels, and no whole patch of {self.patch_size}. '
                 f'Raise model.unmix.size, which is {self.size}, or the crop of the views.'
             )
         stay = max(total - round(self.patch_drop * total), 1)
