@@ -14,6 +14,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from unmix.checkpoint.of_run import checkpoint_of
+from unmix.converters.containers import read
 from unmix.converters.start import is_library, read_start, write_start
 from unmix.engine.feature_pictures import draw_seen, look_at_training
 from unmix.registry import MODELS
@@ -94,10 +96,17 @@ def compare_with_start(runner: Runner | FlexibleRunner) -> None:
             built.init_weights()
         return built.to(next(model.parameters()).device)
 
+    def trained() -> Any:
+        if not isinstance(runner, FlexibleRunner):
+            return model
+        whole = build(True)  # the ranks have a part of the model each; their checkpoints are whole
+        whole.load_state_dict(read(checkpoint_of(runner.work_dir))['state_dict'])
+        return whole
+
     builders: dict[str, Callable[[], Any]] = {
         'random_init': lambda: build(True),
         'start': lambda: build(False),
-        'trained': lambda: model,
+        'trained': trained,
     }
     for name, builder in builders.items():
         seen = look_at_training(builder(), dataset, view)
