@@ -22,7 +22,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from unmix.checkpoint.data import difference, fingerprint
-from unmix.datasets import EpochSampler, ImageFolder, ImageNet, Subset, archive, collate, scan
+from unmix.datasets import EpochSampler, ImageFolder, ImageNet, Subset, archive, archive_directory, collate, scan
 from unmix.utils.names import text
 
 VIEWS = dict(
@@ -441,16 +441,16 @@ def test_the_directory_of_a_large_archive_is_kept(tmp_path: Path, monkeypatch: p
     path = pack_tar(tmp_path / 'x.tar', members)
     ImageFolder(path)
     assert not (tmp_path / 'home').exists()  # a small one
-    monkeypatch.setattr(archive, 'KEPT', 3)
+    monkeypatch.setattr(archive_directory, 'KEPT', 3)
     first = ImageFolder(path)
     (kept,) = (tmp_path / 'home' / 'archives').iterdir()
-    monkeypatch.setattr(archive, '_read_tar', None)
+    monkeypatch.setattr(archive_directory, '_read_tar', None)
     second = ImageFolder(path)
     assert second.paths.tolist() == first.paths.tolist()
     assert torch.equal(second.load(3)[0], first.load(3)[0])
     monkeypatch.undo()
     monkeypatch.setenv('UNMIX_HOME', str(tmp_path / 'home'))
-    monkeypatch.setattr(archive, 'KEPT', 3)
+    monkeypatch.setattr(archive_directory, 'KEPT', 3)
     kept.write_bytes(b'damaged')
     assert len(ImageFolder(path)) == 12
     pack_tar(path, members[:3])  # another archive of the name

@@ -24,7 +24,6 @@ from unmix.datasets import (
     WeightedSampler,
     collate,
     decode,
-    samplers,
 )
 from unmix.datasets.broken import GIVE_UP
 from unmix.registry import DATASETS
@@ -100,7 +99,7 @@ def test_two_broken_in_a_row(folder: Path) -> None:
 def test_workers_ranks_and_resuming_change_nothing(folder: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     damage(folder, 2, 3, 11)
     for rank in range(2):
-        monkeypatch.setattr(samplers, 'get_dist_info', lambda rank=rank: (rank, 2))
+        monkeypatch.setattr('unmix.datasets.samplers.keys.get_dist_info', lambda rank=rank: (rank, 2))
         data = dataset(folder)
         sampler = EpochSampler(data, seed=2, round_up=False)
         sampler.set_epoch(1)

@@ -16,7 +16,6 @@ from unmix.datasets import (
     SampleKey,
     WeightedSampler,
     collate,
-    samplers,
 )
 from unmix.datasets.samplers import COPY, KeySampler
 from unmix.datasets.transforms import BatchMultiView, MultiView
@@ -42,7 +41,7 @@ def build(name: str, seed: int = 3, **changes: Any) -> KeySampler:
 
 
 def on_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int) -> None:
-    monkeypatch.setattr(samplers, 'get_dist_info', lambda: (rank, world_size))
+    monkeypatch.setattr('unmix.datasets.samplers.keys.get_dist_info', lambda: (rank, world_size))
 
 
 def epoch(sampler: KeySampler, number: int) -> list[SampleKey]:

@@ -3,13 +3,14 @@
 import pytest
 from mmengine.dataset import DefaultSampler
 
-from unmix.datasets import EpochSampler, SampleKey, samplers
+from unmix.datasets import EpochSampler, SampleKey
+from unmix.datasets.samplers import keys
 
 SHARES = [(10, 1, True), (10, 3, True), (10, 3, False), (11, 4, True), (11, 4, False), (2, 5, True), (1, 1, False)]
 
 
 def on_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int) -> None:
-    for module in (samplers, __import__('mmengine.dataset.sampler', fromlist=['sampler'])):
+    for module in (keys, __import__('mmengine.dataset.sampler', fromlist=['sampler'])):
         monkeypatch.setattr(module, 'get_dist_info', lambda: (rank, world_size))
 
 

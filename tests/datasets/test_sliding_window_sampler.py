@@ -78,7 +78,7 @@ def test_windows_are_functions_of_seed_and_epoch():
 def test_ranks_have_windows_of_their_own_images(monkeypatch):
     found = []
     for rank in range(4):
-        monkeypatch.setattr('unmix.datasets.samplers.get_dist_info', lambda rank=rank: (rank, 4))
+        monkeypatch.setattr('unmix.datasets.samplers.keys.get_dist_info', lambda rank=rank: (rank, 4))
         found.append(windows(SlidingWindowSampler(range(103), 40, 8, seed=0), 12))
     for rank, own in enumerate(found):
         assert all(len(window) == 10 for window in own)

@@ -21,8 +21,8 @@ def tools(monkeypatch):
     return [importlib.import_module(name) for name in ('check_resume', 'compare_checkpoints')]
 
 
-# State of each kind: queue and momentum encoder, bank, rows, prototypes, clusters, centre. The contract test resumes the
-# others, in one process.
+# State of each kind: queue and momentum encoder, bank, rows, prototypes, clusters, centre. The contract resumes all
+# methods, in one process.
 METHODS = ('moco', 'instdisc', 'pic', 'swav', 'deepclusterv2', 'dino')
 
 

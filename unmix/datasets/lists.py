@@ -169,3 +169,8 @@ def read_numbers(
             f'{key}: {source} holds values of type {found.dtype} and shape {found.shape}; expected a list of numbers.'
         )
     return found
+
+
+def span(values: np.ndarray) -> str:
+    """Return `` from LEAST to LARGEST`` for a message; nothing of no values."""
+    return f' from {values.min():g} to {values.max():g}' if len(values) else ''

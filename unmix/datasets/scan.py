@@ -12,7 +12,8 @@ from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from unmix.datasets.archive import FOLDER, LINK, OTHER, Archive, FolderFiles
+from unmix.datasets.archive import Archive, FolderFiles
+from unmix.datasets.archive_directory import FOLDER, LINK, OTHER
 from unmix.datasets.decode import readable_suffixes
 from unmix.datasets.storage import StoredFiles
 from unmix.utils.names import byte_array, few, shown, text
