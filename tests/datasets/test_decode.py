@@ -146,3 +146,20 @@ def test_an_orientation_that_is_damaged_or_in_xmp(tmp_path: Path) -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
     photo((40, 30)).save(tmp_path / 'y.jpg', xmp=xmp)
     assert torch.equal(decode_image(tmp_path / 'y.jpg'), stored.rot90(-1, (1, 2)))
+
+
+def test_an_orientation_behind_other_segments_and_beside_none(tmp_path: Path) -> None:
+    """Behind a thumbnail with pixels of its own, and bytes that fill up; not behind the pixels."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    photo((40, 30)).save(tmp_path / 'x.jpg', xmp=xmp)
+    data, stored = (tmp_path / 'x.jpg').read_bytes(), decode_image(tmp_path / 'x.jpg', exif=False)
+    turned = stored.rot90(-1, (1, 2))
+    thumbnail = b'\xff\xd8\xff\xda\x00\x0cpixels\xff\xd9'
+    other = b'\xff\xe5' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail
+    for before in (b'', other, b'\xff\xff' + other[1:], 3 * other):
+        assert torch.equal(decode_image('x', data=data[:2] + before + data[2:]), turned)
+    photo((40, 30)).save(tmp_path / 'y.jpg')
+    plain = (tmp_path / 'y.jpg').read_bytes()
+    assert torch.equal(decode_image('x', data=plain + xmp), stored)
+    assert decode._before_pixels(plain) < 1000
+    assert decode._before_pixels(plain[:300]) == decode._before_pixels(b'\xff\xd8') + 298

@@ -161,13 +161,29 @@ def _turn_of(data: bytes, decoder: str) -> Callable[[np.ndarray], np.ndarray] | 
     """Return how a file is turned upright, as :func:`_turn`; of a TIFF cv2 has done so, as PIL would."""
     if data[:4] in TIFF:
         return None if decoder == 'cv2' else TURNS.get(tiff_tag(data, ORIENTATION))
-    if not any(sign in data for sign in (TURNED if data.startswith(JPEG) else TURNED_OTHERS)):
+    jpeg = data.startswith(JPEG)
+    end = _before_pixels(data) if jpeg else len(data)
+    if all(data.find(sign, 0, end) < 0 for sign in (TURNED if jpeg else TURNED_OTHERS)):
         return None
     try:
         with Image.open(io.BytesIO(data)) as image:
             return _turn(image)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):  # a format that PIL has not
         return None
+
+
+def _before_pixels(data: bytes) -> int:
+    """Return how many bytes of a JPEG come before its pixels; all, if its segments do not tell."""
+    at = 2
+    while data[at : at + 1] == b'\xff':
+        marker = data[at + 1 : at + 2]
+        if marker == b'\xda':
+            return at
+        if marker == b'\xff':  # fills up
+            at += 1
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
+    return len(data)
 
 
 def unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
