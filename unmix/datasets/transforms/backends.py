@@ -22,6 +22,7 @@ from unmix.utils.rng import to_device
 
 Images = Tensor | Sequence[Tensor]
 Array = np.ndarray[Any, Any]
+NO_FLOATS, NO_BYTES = np.empty(0, np.float32), np.empty(0, np.uint8)
 PIL_CHANGES: dict[int, Callable[[Image.Image, float], Image.Image]] = {
     Op.NONE: lambda image, _: image,
     Op.BRIGHTNESS: TF.adjust_brightness,
@@ -129,17 +130,17 @@ def numba_views(images: Images, draws: Draws, out: Tensor, mean: Array, scale: A
     numbers = np.empty((len(images), 12), np.int64)  # origin, height, width of the image, and of its view:
     numbers[:, 3:7], numbers[:, 7:9] = draws.boxes, draws.resized
     numbers[:, 9:11], numbers[:, 11] = draws.corners, draws.flips
+    flat, length = out.view(-1).numpy(), out[0].numel()
     parts = [images] if isinstance(images, Tensor) else [image[None] for image in images]
     start = 0
     for part in parts:
-        rows = slice(start, start + len(part))
-        start = rows.stop
+        rows = slice(start, start + part.shape[0])
         last = part.permute(0, 2, 3, 1)
         interleaved = part.shape[1] == 3 and last.is_contiguous()
         source = (last if interleaved else part.contiguous()).numpy().reshape(-1)
         numbers[rows, 0] = np.arange(len(part)) * (len(source) // len(part))
         numbers[rows, 1:3] = part.shape[2:]
-        target = out[rows].view(-1).numpy()
+        target = flat[start * length : rows.stop * length]
         views(
             source,
             numbers[rows],
@@ -151,6 +152,7 @@ def numba_views(images: Images, draws: Draws, out: Tensor, mean: Array, scale: A
             draws.bicubic,
             mean,
             scale,
-            target if target.dtype == np.float32 else np.empty(0, np.float32),
-            target if target.dtype == np.uint8 else np.empty(0, np.uint8),
+            target if target.dtype == np.float32 else NO_FLOATS,
+            target if target.dtype == np.uint8 else NO_BYTES,
         )
+        start = rows.stop
