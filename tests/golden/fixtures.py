@@ -87,12 +87,12 @@ class Golden:
         if key:
             self.compare(actual, self.arrays[key][at], f'{key}[{at}]', scale)
 
-    def compare(self, actual: Tensor | np.ndarray | float, expected: np.ndarray, what: str, scale: float = 1.0) -> None:
-        """Compare with ``expected`` by the fixtures' measure."""
-        actual = (
-            actual.detach().cpu().double().numpy() if isinstance(actual, Tensor) else np.asarray(actual, np.float64)
+    def compare(self, actual: Any, expected: Any, what: str, scale: float = 1.0) -> None:
+        """Compare tensors, arrays or numbers by the fixtures' measure."""
+        actual, expected = (
+            value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, np.float64)
+            for value in (actual, expected)
         )
-        expected = np.asarray(expected, np.float64)
         assert actual.shape == expected.shape, f'{what}: shape {actual.shape}, expected {expected.shape}'
         difference = np.abs(actual - expected).max(initial=0) / max(1.0, np.abs(expected).max(initial=0))
         assert difference <= scale * self.tolerance, f'{what}: differs by {difference:.3g} > {self.tolerance:.3g}'

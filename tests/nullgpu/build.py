@@ -70,6 +70,7 @@ def build(folder: Path) -> None:
     missing = sorted(name for name in wanted if re.match('cu[A-Z]', name))
     stubs = generated('driver_stubs', [f'int {name}(void) {{ return 0; }}' for name in missing])
     _link(folder / 'libcuda.so.1', [own, stubs], '-Wl,-soname,libcuda.so.1')
+    _link(folder / 'libnvidia-ml.so.1', [compiled(SOURCES / 'nvml.c')])
 
 
 def _run(*command: str) -> str:

@@ -24,30 +24,14 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from tests.nullgpu.device import Counted, filled
-from unmix.config import config_files, config_root, load_config
-from unmix.datasets import SampleKey
+from tools.misc.recipe_batches import make_batch, recipes, with_fewer_instances
+from unmix.config import load_config
 from unmix.engine.step import TrainStep
-from unmix.registry import MODELS, TRANSFORMS
+from unmix.registry import MODELS
 from unmix.utils.rng import reseed_step
 
 VARIANTS = ('recipe', 'bf16', 'amp', 'clip_grad', 'channels_last', 'device_views')
 STEPS = 2  # the first makes the optimiser's state, the second is counted
-MOST_INSTANCES = {'DeepClusterV2Head': 20_000}  # of others 200,000
-OWN_SIZES = {'digits': 16, 'fashion-mnist': 28}  # of images that no transform scales; others: 32
-
-
-def recipes() -> list[str]:
-    """Return the names of all recipes that pre-train, but those for a folder, whose models others have."""
-    names = [path.relative_to(config_root()).with_suffix('').as_posix() for path in config_files()]
-    return [name for name in names if not name.startswith('benchmarks/') and not name.endswith('_folder')]
-
-
-def sizes_of(transforms: Any) -> Iterator[int]:
-    """Yield the sizes in a list of transforms, from the first on."""
-    for transform in transforms:
-        if 'size' in transform:
-            yield transform['size']
-        yield from sizes_of(transform.get('transforms') or [])
 
 
 def load(name: str, variant: str) -> Any:
@@ -65,26 +49,8 @@ def load(name: str, variant: str) -> Any:
 
 
 def empty_batch(cfg: Any, name: str) -> dict[str, Any]:
-    """Return a batch as the recipe's loader delivers it, with images that have no content and the ids 0, 1, 2, ..."""
-    own = next((size for key, size in OWN_SIZES.items() if key in name), 32)
-    pipeline = cfg.train_dataloader.dataset.get('pipeline') or dict(transforms=[], num_views=2)
-    crops = pipeline.get('crops') or [pipeline]
-    sizes = [next(sizes_of(crop['transforms']), own) for crop in crops for _ in range(crop.get('num_views', 1))]
-    grey = own != 32 or cfg.model.get('data_preprocessor', {}).get('palette') is not None
-    channels = 1 if grey else cfg.model.backbone.get('in_channels', 3)
-    number, pinned = cfg.train_dataloader.batch_size, cfg.train_dataloader.get('pin_memory', True)
-    if pipeline.get('backend') == 'torch':
-        return images_of_several_sizes(pipeline, number)
-    views = [torch.empty((number, channels, size, size), dtype=torch.uint8, pin_memory=pinned) for size in sizes]
-    index = torch.arange(number)
-    return dict(inputs=views, index=index.pin_memory() if pinned else index)
-
-
-def images_of_several_sizes(pipeline: Any, number: int) -> dict[str, Any]:
-    """Return a batch as workers deliver it whose views the device makes."""
-    images = [torch.empty(3, 60 + n % 7, 80 - n % 5, dtype=torch.uint8) for n in range(number)]
-    views = TRANSFORMS.build(pipeline).defer(images, [SampleKey(n) for n in range(number)])
-    return dict(inputs=views.pin_memory(), index=torch.arange(number).pin_memory())
+    """Return a batch whose images have no content, pinned if the recipe's loader pins."""
+    return make_batch(cfg, name, torch.empty, cfg.train_dataloader.get('pin_memory', True))
 
 
 @contextlib.contextmanager
@@ -104,12 +70,7 @@ def no_random_numbers() -> Iterator[None]:
 
 def train(name: str, variant: str, folder: str) -> dict[str, Any]:
     """Build the model and optimiser of a recipe, take the steps and return what was counted in the last."""
-    cfg = load(name, variant)
-    head = cfg.model.head
-    if 'num_instances' in head:
-        head.num_instances = min(head.num_instances, MOST_INSTANCES.get(head.type, 200_000))
-    if head.get('rows_dir'):
-        head.rows_dir = folder
+    cfg = with_fewer_instances(load(name, variant), folder)
     with no_random_numbers():
         model = MODELS.build(cfg.model)
     if cfg.model.type == 'DeepClusterV2':

@@ -220,3 +220,10 @@ def test_a_pytorch_without_cuda_is_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(building.torch.version, 'cuda', None)
     with pytest.raises(Unavailable, match='needs a PyTorch with CUDA'):
         build(tmp_path)
+
+
+def test_forks_of_a_server_that_has_imported_mmengine_can_use_cuda(libraries, tmp_path):
+    lines = ['import pathlib, torch', 'from unmix.testing import run_ranks', "if __name__ == '__main__':"]
+    lines += [f'    run_ranks(torch.cuda.synchronize, 1, pathlib.Path({str(tmp_path)!r}))', "    print('worked')"]
+    (tmp_path / 'forks.py').write_text('\n'.join(lines))
+    assert run(libraries, str(tmp_path / 'forks.py'))[0].endswith('worked\n')

@@ -9,6 +9,7 @@ Sections, in this order:
 * agreement: a step of every method, plain and with Un-Mix, equals that on the CPU
 * training: 50 steps of every method in float32, bfloat16 and AMP stay finite and on the device
 * resume: a killed and resumed training equals an uninterrupted one, with deterministic algorithms; what holds without
+* recipes: steps of every recipe with its own network, sizes and batch; their time and memory
 * waits: where a step waits for the device
 * nccl: a training and all collectives in use, with one process
 * speed: time and memory of a step, the literal form's over ours
@@ -38,17 +39,20 @@ from typing import Any, NamedTuple
 import torch
 from device_cases import Case, Options, Outcome
 from device_programs import program_cases
+from device_recipes import recipe_cases
 from device_speed import speed_cases
 from device_training import training_cases
 from measure import machine
 from mmengine.registry import init_default_scope
 
 from unmix.apis.command import run_tool
+from unmix.testing.fork_server import fork_server
 
-PRELOAD = ['device_cases', 'device_programs', 'device_speed', 'device_training', 'unmix.apis.command']
+PRELOAD = ['device_cases', 'device_programs', 'device_recipes', 'device_speed', 'device_training', 'unmix.apis.command']
 # Seconds that the cases of a section may take.
 SECTIONS = dict(
-    golden=150, agreement=90, training=150, resume=120, waits=60, nccl=120, speed=150, losses=120, loader=60
+    golden=150, agreement=90, training=150, resume=120, recipes=300, waits=60, nccl=120, speed=150, losses=120,
+    loader=60,
 )  # fmt: skip
 
 
@@ -68,7 +72,7 @@ class Row(NamedTuple):
 
 def all_cases(options: Options) -> list[Case]:
     """Return the cases of all sections, in order."""
-    cases = [*training_cases(options), *program_cases(options), *speed_cases(options)]
+    cases = [*training_cases(options), *program_cases(options), *recipe_cases(options), *speed_cases(options)]
     return sorted(cases, key=lambda case: list(SECTIONS).index(case.section))
 
 
@@ -169,7 +173,7 @@ def main() -> None:
     options = Options(args.device, args.quick)
     begin, log = time.monotonic(), f'{args.json}.log'
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, sys.path))  # of all processes that are started
-    get_context('forkserver').set_forkserver_preload(PRELOAD)
+    fork_server(*PRELOAD)
     Path(log).write_text('', encoding='utf-8')
     cases = [case for case in all_cases(options) if case.section in args.sections and re.search(args.filter, case.name)]
     if not cases:

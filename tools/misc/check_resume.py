@@ -38,9 +38,10 @@ from small_trainings import Case, method, train
 
 from unmix.apis.command import run_tool
 from unmix.config import config_root
+from unmix.testing.fork_server import fork_server
 
 CONFIG_OF_FORMS = 'quickstart/unmix-moco_digits'
-PRELOAD = ['unmix.apis', 'sklearn.datasets', 'matplotlib.pyplot', 'matplotlib.backends.backend_agg']
+PRELOAD = ['small_trainings', 'unmix.apis.command', 'sklearn.datasets', 'matplotlib.backends.backend_agg']
 
 
 def start(case: Case, work_dir: Path, resume: bool = False) -> BaseProcess:
@@ -160,7 +161,7 @@ def main() -> None:
     cases = [case for case in cases if args.filter in str(case)]
     cases = covering(cases, args.seed) if args.cover else cases
     cases = [case._replace(deterministic=args.deterministic) for case in cases]
-    get_context('forkserver').set_forkserver_preload(PRELOAD)
+    fork_server(*PRELOAD)
     begin, equal_cases = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(args.jobs) as pool:
         directory = args.keep or Path(scratch)

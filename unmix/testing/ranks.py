@@ -1,6 +1,5 @@
 """Run a function on several ranks (gloo, CPU); ranks are forked from a server that has torch loaded."""
 
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +7,12 @@ import torch
 from torch import distributed, nn
 from torch.multiprocessing.spawn import start_processes
 
+from unmix.testing.fork_server import fork_server
+
 
 def run_ranks(function: Callable[..., None], world_size: int, directory: Path, *args: object) -> None:
     """Call ``function(rank, *args)`` on every rank of a process group; it is a module's top-level function."""
-    multiprocessing.get_context('forkserver').set_forkserver_preload(['torch', 'mmengine.runner', 'unmix.testing'])
+    fork_server('torch', 'mmengine.runner', 'unmix.testing')
     store = directory / f'store-{function.__name__}'
     store.unlink(missing_ok=True)
     start: Callable[..., object] = start_processes
