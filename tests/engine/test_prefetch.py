@@ -3,7 +3,9 @@
 There is no device: streams only write down what they are asked for. ``tests/nullgpu`` runs the real ones.
 """
 
+import gc
 import itertools
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +112,31 @@ def test_an_error_comes_where_its_batch_would(streams: Streams) -> None:
             next(prefetcher)
     with pytest.raises(StopIteration):
         next(Prefetcher(iter([]), Preprocessor(streams)))
+
+
+def test_at_the_end_nothing_is_left_to_collect(streams: Streams) -> None:
+    """Its events would otherwise be destroyed by the next collection, be it in a data worker."""
+
+    class Batch:
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        batch = Batch()
+        left = weakref.ref(batch)
+        preprocessor = Preprocessor(streams)
+        preprocessor.cast_data = lambda data: data  # type: ignore[method-assign]
+        prefetcher = Prefetcher(iter([batch]), preprocessor)
+        for batch in prefetcher:
+            pass
+        del batch
+        assert left() is None  # also while the prefetcher is there
+        prefetcher_left = weakref.ref(prefetcher)
+        del prefetcher
+        assert prefetcher_left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow

@@ -103,6 +103,26 @@ def test_prefetch(libraries):
         assert ahead['waits'] == {place: 4 * number for place, number in CHECK.items()}, method
 
 
+WORKERS = """
+import gc, torch
+from torch.utils.data import DataLoader
+import unmix.engine
+gc.disable()  # but not in the worker
+event = torch.cuda.Event()
+event.record()
+garbage = [event]  # as a hook may leave it
+garbage.append(garbage)
+del event, garbage
+print(list(DataLoader([1, 2], num_workers=1, worker_init_fn=lambda _: gc.collect())))
+"""
+
+
+def test_data_workers_that_collect_garbage(libraries, tmp_path):
+    """An event that is destroyed in a fork of its process ends that fork."""
+    (tmp_path / 'workers.py').write_text(WORKERS)
+    assert run(libraries, str(tmp_path / 'workers.py'))[0].endswith('[tensor([1]), tensor([2])]\n')
+
+
 def test_views_that_the_device_makes(libraries, tmp_path):
     names = ['unmix-mocov2_resnet50_8xb32-coslr-200e_in1k', 'unmix-swav_resnet26_1xb128-coslr-400e_cifar10', 'cmc-lab']
     results = take_steps(libraries, tmp_path, 'device_views', *names)

@@ -51,7 +51,7 @@ from unmix.testing.fork_server import fork_server
 PRELOAD = ['device_cases', 'device_programs', 'device_recipes', 'device_speed', 'device_training', 'unmix.apis.command']
 # Seconds that the cases of a section may take.
 SECTIONS = dict(
-    golden=150, agreement=90, training=150, resume=120, recipes=300, waits=60, nccl=120, speed=150, losses=120,
+    golden=150, agreement=90, training=150, resume=180, recipes=300, waits=60, nccl=120, speed=150, losses=120,
     loader=60,
 )  # fmt: skip
 

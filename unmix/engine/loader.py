@@ -1,5 +1,7 @@
 """Data loaders from configs, and streams (``IterableDataset``) as training data."""
 
+import gc
+import os
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -9,6 +11,11 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, IterableDataset
 
 from unmix.datasets.wrappers import FirstImages
+
+if hasattr(os, 'register_at_fork'):
+    # A data worker does not collect the garbage of its parent: an event or a stream of CUDA that is destroyed in
+    # another process than its own ends that process.
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 def build_dataloader(

@@ -24,7 +24,7 @@ class Prefetcher:
         self._stream = torch.cuda.Stream(preprocessor.device)
         self._copies: Any = None
         self._ahead: tuple[Any, Any, torch.cuda.Event] | None = None
-        self._error: Exception | None = None
+        self._error: Exception | None = None  # None at the end: a StopIteration would keep all frames that it left
         self._take()
 
     def __iter__(self) -> 'Prefetcher':
@@ -33,8 +33,8 @@ class Prefetcher:
     def __next__(self) -> Any:
         """Return the next batch on the host, and begin to copy the one after it."""
         if self._ahead is None:
-            assert self._error is not None
-            raise self._error
+            self._copies = None
+            raise StopIteration if self._error is None else self._error
         batch, self._copies, copied = self._ahead
         self._compute().wait_event(copied)
         self._take()
@@ -57,6 +57,8 @@ class Prefetcher:
             with torch.cuda.stream(self._stream):
                 copies = self._preprocessor.cast_data(batch)
             self._ahead = batch, copies, self._stream.record_event()
+        except StopIteration:
+            pass
         except Exception as error:
             self._error = error
 

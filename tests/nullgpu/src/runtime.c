@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define OK cudaSuccess
 #define GIB (1ul << 30)
@@ -61,14 +62,22 @@ cudaError_t cudaGetDeviceCount(int *count) {
     return OK;
 }
 
+// A fork of a process that has used the device cannot use it, and so cannot destroy an event either.
+static pid_t owner;
+
+static cudaError_t usable(void) {
+    if (!owner) owner = getpid();
+    return owner == getpid() ? OK : cudaErrorInitializationError;
+}
+
 cudaError_t cudaGetDevice(int *device) {
     *device = current;
-    return OK;
+    return usable();
 }
 
 cudaError_t cudaSetDevice(int device) {
     current = device;
-    return OK;
+    return usable();
 }
 
 cudaError_t cudaDriverGetVersion(int *version) {
