@@ -7,11 +7,11 @@
     python tools/reproduce.py cost --seeds 16         # cheaper forms of the mixture, on the digits
     python tools/reproduce.py fashion-mnist --seeds 5
 
-Finished runs in --work-dir are not repeated, interrupted ones are resumed, and tables share runs. A run is known by
-what determines its result (model, data, optimiser, schedules, evaluation): after a change of a recipe it is another
-run. The order is by seed, so that an interrupted table has all rows with fewer seeds. Each call writes all runs of the
-table that are there, and prints those that are missing; with --no-train it does only that. Then
-``python tools/results.py`` puts the numbers into the pages.
+Finished runs, in --work-dir or recorded in --results, are not repeated, interrupted ones are resumed, and tables share
+runs. A run is known by what determines its result (model, data, optimiser, schedules, evaluation): after a change of a
+recipe it is another run. To repeat all, give an empty folder as --results. The order is by seed, so that an interrupted
+table has all rows with fewer seeds. Each call writes all runs of the table that are there, and prints those that are
+missing; with --no-train it does only that. Then ``python tools/results.py`` puts the numbers into the pages.
 
 Give one --work-dir to one process at a time. Results depend on --threads.
 """
@@ -259,18 +259,39 @@ def operations(config: str) -> int:
 
 
 @dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        environment: Commit, versions, machine and device.
+        seconds: Time that it took.
+        top1: Accuracies, by metric.
+        raw_pixels: Accuracies of raw pixels.
+        random_init: Accuracies of the untrained network.
+    """
+
+    environment: Mapping[str, Any]
+    seconds: int
+    top1: Mapping[str, float]
+    raw_pixels: Mapping[str, float]
+    random_init: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Place:
     """Where runs are, and how they are trained.
 
     Attributes:
-        folder: Of all runs.
+        folder: Of the work directories of all runs.
         threads: Of each run.
         device: Where it trains.
+        recorded: Runs of earlier calls, which may have no work directory any more, by digest and seed.
     """
 
     folder: Path
     threads: int
     device: str
+    recorded: Mapping[tuple[str, int], Run] = field(default_factory=dict)
 
     def of(self, arm: Arm, seed: int) -> Path:
         """Return the work directory of a run."""
@@ -278,16 +299,46 @@ class Place:
         device = '' if self.device == 'cpu' else f'_{self.device.replace(":", "")}'
         return self.folder / f'{stem}_{digest(arm, self.threads)}{device}_s{seed}'
 
-    def results(self, arm: Arm, seed: int) -> dict[str, Any] | None:
-        """Return ``results.json`` of a run; None if it is not finished."""
+    def run(self, arm: Arm, seed: int) -> Run | None:
+        """Return a run; None if it is not finished."""
         file = self.of(arm, seed) / 'results.json'
-        found: dict[str, Any] | None = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else None
-        return found
+        if not file.is_file():
+            return self.recorded.get((digest(arm, self.threads), seed))
+        found = json.loads(file.read_text(encoding='utf-8'))
+        starts = json.loads(file.with_name('report.json').read_text(encoding='utf-8'))['starts']
+
+        def accuracies(key: str) -> dict[str, float]:
+            return {metric: found[metric][key] for metric in METRICS if key in found.get(metric, {})}
+
+        return Run(
+            {key: starts[-1][key] for key in ('commit', 'versions', 'machine')} | dict(device=self.device),
+            round(sum(start['seconds'] for start in starts)),
+            accuracies('top1'),
+            accuracies('raw_pixels_top1'),
+            accuracies('random_init_top1'),
+        )
 
     def score(self, arm: Arm) -> float | None:
         """Return kNN of seed 0."""
-        found = self.results(arm, 0)
-        return None if found is None else float(found['knn']['top1'])
+        run = self.run(arm, 0)
+        return None if run is None else run.top1['knn']
+
+
+def recorded(folder: Path, threads: int, device: str) -> dict[tuple[str, int], Run]:
+    """Return the runs that the tables in a folder hold, of so many threads on a device, by digest and seed."""
+    runs: dict[tuple[str, int], Run] = {}
+    for file in (folder / f'{table}.json' for table in TABLES):
+        content = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
+        for cell in content.get('arms', []) if content.get('threads') == threads else []:
+            for number, seed in enumerate(cell['seeds']):
+                environment = content['environments'][cell['environment'][number]]
+                top1, random_init = (
+                    {metric: values[number] for metric, values in cell[key].items()} for key in ('top1', 'random_init')
+                )
+                run = Run(environment, cell['seconds'][number], top1, cell['raw_pixels'], random_init)
+                if environment['device'] == device:
+                    runs[cell['digest'], seed] = run
+    return runs
 
 
 def train(arm: Arm, seed: int, place: Place) -> bool:
@@ -317,12 +368,12 @@ def missing(arms: list[Arm], seeds: int | None, place: Place) -> list[tuple[Arm,
         for arm in arms:
             if seed < (seeds or arm.planned):
                 runs[place.of(arm, seed)] = arm, seed
-    return [run for folder, run in runs.items() if not (folder / 'results.json').is_file()]
+    return [(arm, seed) for arm, seed in runs.values() if place.run(arm, seed) is None]
 
 
 def collect(table: str, arms: list[Arm], place: Place) -> dict[str, Any]:
     """Return the content of ``results/TABLE.json``: all runs of the table that are finished."""
-    environments: list[dict[str, Any]] = []
+    environments: list[Mapping[str, Any]] = []
     cells = []
     for arm in arms:
         cell: dict[str, Any] = dict(
@@ -331,22 +382,19 @@ def collect(table: str, arms: list[Arm], place: Place) -> dict[str, Any]:
             planned=arm.planned, seeds=[], environment=[], seconds=[], top1={}, raw_pixels={}, random_init={},
         )  # fmt: skip
         for seed in range(max(arm.planned, 64)):
-            found = place.results(arm, seed)
-            if found is None:
+            run = place.run(arm, seed)
+            if run is None:
                 continue
-            facts = json.loads((place.of(arm, seed) / 'report.json').read_text(encoding='utf-8'))
-            start = facts['starts'][-1]
-            environment = {key: start[key] for key in ('commit', 'versions', 'machine')} | dict(device=place.device)
-            if environment not in environments:
-                environments.append(environment)
+            if run.environment not in environments:
+                environments.append(run.environment)
             cell['seeds'].append(seed)
-            cell['environment'].append(environments.index(environment))
-            cell['seconds'].append(round(sum(start['seconds'] for start in facts['starts'])))
-            for metric in METRICS.keys() & found.keys():
-                cell['top1'].setdefault(metric, []).append(found[metric]['top1'])
-                if 'raw_pixels_top1' in found[metric]:
-                    cell['raw_pixels'][metric] = found[metric]['raw_pixels_top1']
-                    cell['random_init'].setdefault(metric, []).append(found[metric]['random_init_top1'])
+            cell['environment'].append(environments.index(run.environment))
+            cell['seconds'].append(run.seconds)
+            for metric, value in run.top1.items():
+                cell['top1'].setdefault(metric, []).append(value)
+            for metric, value in run.random_init.items():
+                cell['random_init'].setdefault(metric, []).append(value)
+            cell['raw_pixels'].update(run.raw_pixels)
         cells.append(cell)
     content = dict(table=table, threads=place.threads, environments=environments,
                    comparisons=planned_comparisons(table, arms), arms=cells)  # fmt: skip
@@ -389,7 +437,7 @@ def main() -> None:
     parser.add_argument('--device', default='cpu', help='where to train, as cuda (default cpu)')
     parser.add_argument('--no-train', action='store_true', help='print what is missing, and write what is there')
     args = parser.parse_args()
-    place = Place(args.work_dir, args.threads, args.device)
+    place = Place(args.work_dir, args.threads, args.device, recorded(args.results, args.threads, args.device))
     failed: set[tuple[str, str, int]] = set()
     while True:  # the values that a search tries last depend on the first ones
         arms = list(TABLES[args.table](*[place.score][: args.table in ('tune', 'tune-vit', 'vit', 'cost')]))

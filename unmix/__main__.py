@@ -1,8 +1,6 @@
 """``python -m unmix`` is the command ``unmix``, also where its script is not on the path."""
 
-import sys
-
 from unmix.cli import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -76,6 +76,11 @@ def test_a_table_of_finished_and_missing_runs(
     assert content['environments'][0] == dict(
         commit='c0ffee', versions=dict(torch='2'), machine='one core', device='cpu'
     )
+    # What the table has recorded is not repeated where the work directories are gone, and stays in the table.
+    monkeypatch.setattr(sys, 'argv', ['reproduce.py', *arguments, '--work-dir', str(tmp_path / 'new'), '--seeds', '2'])
+    reproduce.main()
+    assert (trained, json.loads((tmp_path / 'methods.json').read_text())) == ([], content)
+    assert reproduce.recorded(tmp_path, 2, 'cpu') == reproduce.recorded(tmp_path, 1, 'cuda') == {}  # other results
     # Of two values a and b the 95 % t-interval is 12.706 |a - b| / 2.
     text = (tmp_path / 'work' / 'methods.md').read_text()
     assert '| MoCo | plain | 150 | 2 of 3 | 92.0 ± 25.4 |' in text
