@@ -1,12 +1,11 @@
 """Options of the whole test suite."""
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,8 +13,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption('--device', default='cpu', help='device of the golden tests, as cuda or cuda:1; default: cpu')
 
 
-def pytest_configure() -> None:
-    """Shells let what they start in the background ignore Ctrl-C, and nohup SIGHUP, which tests send to trainings."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Make every machine alike.
+
+    The suite is of the CPU's paths and of the null GPU, also where there is a GPU, on which ``--device`` runs the
+    golden tests. MMEngine asks for CUDA when it is imported, so no conftest imports it. Shells let what they start in
+    the background ignore Ctrl-C, and nohup SIGHUP, which tests send to trainings.
+    """
+    if config.getoption('--device') == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, 'SIGHUP'):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -28,6 +34,9 @@ def _reproducible() -> Iterator[None]:
     That is: random numbers, a Runner's clock and scope, loggers that print to closed files, a config's number of
     threads.
     """
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+
     num_threads = torch.get_num_threads()
     torch.manual_seed(0)
     MessageHub._instance_dict.clear()

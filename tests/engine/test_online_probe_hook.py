@@ -10,7 +10,7 @@ from torch import nn
 
 from unmix.apis import build_runner, load_config
 from unmix.engine.hooks import OnlineProbeHook
-from unmix.testing.ranks import run_ranks
+from unmix.testing import assert_same, rounding, run_ranks
 
 
 def digits_run(work_dir, method='unmix-moco', probe=True, epochs=2, **changes):
@@ -124,9 +124,11 @@ def test_two_processes_train_one_classifier(tmp_path):
     run_ranks(half, 2, tmp_path, tmp_path)
     hook = OnlineProbeHook(num_classes=4)
     steps(hook, batches())
+    # Three steps, each a sum over 12 images; a gradient whose terms cancel moves Adam by its sign.
+    bound = rounding(3 * 12, condition=10, dtype=torch.float32)
     for rank in (0, 1):
         for name, value in torch.load(tmp_path / f'{rank}.pt').items():
-            assert torch.equal(value, hook.probe.state_dict()[name]), name
+            assert_same(value.double(), hook.probe.state_dict()[name].double(), bound, name)
 
 
 def test_labels_must_be_classes_and_without_any_there_is_a_warning(tmp_path):

@@ -128,9 +128,9 @@ def test_at_the_end_nothing_is_left_to_collect(streams: Streams) -> None:
         preprocessor = Preprocessor(streams)
         preprocessor.cast_data = lambda data: data  # type: ignore[method-assign]
         prefetcher = Prefetcher(iter([batch]), preprocessor)
-        for batch in prefetcher:
-            pass
         del batch
+        while next(prefetcher, None) is not None:
+            pass
         assert left() is None  # also while the prefetcher is there
         prefetcher_left = weakref.ref(prefetcher)
         del prefetcher

@@ -30,6 +30,7 @@ def start(
         **kwargs: For ``subprocess.Popen``.
     """
     variables = {'OMP_NUM_THREADS': '1', **os.environ, **(environment or {})} | dict(
+        CUDA_VISIBLE_DEVICES=','.join(map(str, range(ranks))),
         NULLGPU_BUILD=str(libraries),
         NULLGPU_COUNT=str(ranks),
         LD_PRELOAD=str(libraries / 'libnullgpu.so'),
