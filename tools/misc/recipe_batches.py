@@ -48,7 +48,10 @@ def make_batch(cfg: Any, name: str, image: Callable[..., Tensor], pinned: bool) 
         pinned: Whether it is in page-locked memory.
     """
     own = next((size for key, size in OWN_SIZES.items() if key in name), 32)
-    pipeline = cfg.train_dataloader.dataset.get('pipeline') or dict(transforms=[], num_views=2)
+    dataset = cfg.train_dataloader.dataset
+    while 'pipeline' not in dataset and 'dataset' in dataset:  # a wrapper
+        dataset = dataset.dataset
+    pipeline = dataset.get('pipeline') or dict(transforms=[], num_views=2)
     crops = pipeline.get('crops') or [pipeline]
     sizes = [next(sizes_of(crop['transforms']), own) for crop in crops for _ in range(crop.get('num_views', 1))]
     grey = own != 32 or cfg.model.get('data_preprocessor', {}).get('palette') is not None
