@@ -194,6 +194,22 @@ def methods(content: Json) -> str:
     return markdown(['method', 'n', *head, 'difference in kNN', f'p, Holm of {len(content["comparisons"])}'], rows)
 
 
+def equal_compute(content: Json, row: str) -> str:
+    """Table of a method: controls, plain, with as much computation as with Un-Mix, with Un-Mix, and the difference."""
+    plain, equal, full = (arm_of(content, row, column) for column in ('plain', 'equal', 'full'))
+    lines = [
+        ['raw pixels', *(f'{plain["raw_pixels"][metric]:.1f}' for metric in METRICS)],
+        ['random initialisation', *(str(Estimate.of(plain['random_init'][metric])) for metric in METRICS)],
+    ]
+    for arm, mark in ((plain, ''), (equal, ' (equal compute)'), (full, '')):
+        name = f'{NAMES[row]}{" + Un-Mix" * (arm is full)}, {arm["epochs"]} epochs{mark}'
+        lines.append([f'**{name}**' if arm is full else name, *(str(estimate(arm, metric)) for metric in METRICS)])
+    lines.append(
+        ['Un-Mix minus equal compute, paired by seed', *(difference(full, equal, metric).signed for metric in METRICS)]
+    )
+    return markdown(['', *METRICS.values()], lines)
+
+
 def verdicts(content: Json) -> str:
     """Table of the planned comparisons in kNN: difference, p-value, what it shows."""
     rows = [
@@ -312,6 +328,7 @@ REGIONS: dict[str, Callable[..., str]] = {
     for function in (
         accuracies,
         methods,
+        equal_compute,
         verdicts,
         half_price,
         controls,
