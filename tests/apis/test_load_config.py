@@ -152,6 +152,14 @@ def test_a_base_that_does_not_exist(tmp_path):
         load_config(str(config))
 
 
+def test_a_base_of_a_checkout_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.config.config.get_installed_path', lambda _: str(tmp_path / 'unmix'))
+    config = tmp_path / 'mine.py'
+    config.write_text("_base_ = 'unmix::quickstart/moco_digits.py'\n")
+    with pytest.raises(FileNotFoundError, match=rf'unmix:: in its _base_ .* Run "pip install -e \." in {tmp_path}\.$'):
+        load_config(str(config))
+
+
 @pytest.mark.parametrize(('options', 'message'), [
     ({'max_epochs': 3}, r'--cfg-options max_epochs: .* has no effect. Set where it was used: train_cfg\.max_epochs$'),
     ({'knn.k': 3}, r'--cfg-options knn\.k: .* Set where it was used: val_evaluator\.0\.k test_evaluator\.0\.k$'),

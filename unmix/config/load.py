@@ -200,6 +200,12 @@ def _read(file: Path) -> Config:
         ) from error
     except FileNotFoundError as error:
         base = re.search(r'[^\s\'"]+\.(py|ya?ml|json)\b', str(error))
+        if base and base[0].endswith('/.mim/model-index.yml'):
+            package = Path(base[0]).parents[1]
+            raise FileNotFoundError(
+                f'{file}: {package.name}:: in its _base_ names the configs in {package}/.mim, which its installation '
+                f'makes. Run "pip install -e ." in {package.parent}.'
+            ) from error
         what = f'its _base_ {base[0]} does not exist. {_near(base[0])}' if base else _line(error)
         raise FileNotFoundError(f'{file}: {what}') from error
     except ImportError as error:
