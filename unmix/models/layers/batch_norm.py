@@ -43,22 +43,26 @@ class SplitBatchNorm(nn.BatchNorm2d):
         if self.adjacent:
             return self._normalize_adjacent(x)
         grouped = x.contiguous().view(n // self.num_splits, self.num_splits * c, h, w)
-        mean, var = self.running_mean.repeat(self.num_splits), self.running_var.repeat(self.num_splits)
+        statistics = self.running_mean.new_zeros(2, self.num_splits * c)
         weight, bias = self.weight.repeat(self.num_splits), self.bias.repeat(self.num_splits)
-        y = F.batch_norm(grouped, mean, var, weight, bias, True, self.momentum or 0.0, self.eps)
-        self.running_mean.copy_(mean.view(self.num_splits, c).mean(0))
-        self.running_var.copy_(var.view(self.num_splits, c).mean(0))
+        # With a momentum of 1 it leaves the statistics of the groups.
+        y = F.batch_norm(grouped, statistics[0], statistics[1], weight, bias, True, 1.0, self.eps)
+        self._update(statistics.view(2, self.num_splits, c))
         return y.view(n, c, h, w)
 
     def _normalize_adjacent(self, x: Tensor) -> Tensor:
-        means, variances = (r.repeat(self.num_splits, 1) for r in (self.running_mean, self.running_var))
+        statistics = self.running_mean.new_zeros(2, self.num_splits, x.shape[1])
         groups = [
-            F.batch_norm(group, mean, var, self.weight, self.bias, True, self.momentum or 0.0, self.eps)
-            for group, mean, var in zip(x.chunk(self.num_splits), means, variances, strict=True)
+            F.batch_norm(group, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+            for group, mean, var in zip(x.chunk(self.num_splits), *statistics, strict=True)
         ]
-        self.running_mean.copy_(means.mean(0))
-        self.running_var.copy_(variances.mean(0))
+        self._update(statistics)
         return torch.cat(groups)
+
+    def _update(self, statistics: Tensor) -> None:
+        """Move the running statistics by means and variances of the groups (2, S, C): to the mean of their updates."""
+        running = [self.running_mean, self.running_var]
+        torch._foreach_lerp_(running, list(statistics.mean(1)), self.momentum or 0.0)
 
 
 def check_splits(batch_size: int, num_splits: int) -> None:
