@@ -9,12 +9,12 @@ Sections, in this order:
 * agreement: a step of every method, plain and with Un-Mix, equals that on the CPU
 * training: 50 steps of every method in float32, bfloat16 and AMP stay finite and on the device
 * resume: a killed and resumed training equals an uninterrupted one, with deterministic algorithms; what holds without
-* recipes: steps of every recipe with its own network, sizes and batch; their time and memory
 * waits: where a step waits for the device
 * nccl: a training and all collectives in use, with one process
 * speed: time and memory of a step, the literal form's over ours
 * losses: the same for the losses, at 65,536 negatives and 1.28 million classes
 * loader: images a second, of two views of 224 px, until they are on the device
+* recipes: steps of every recipe with its own network, sizes and batch; their time and memory
 
 A case runs in a worker process, so one that fails, hangs or breaks the device costs itself only. PASS and FAIL are
 judged by what the case's docstring says; SKIP is what there was no time for, or what the device does not have. The exit
@@ -51,8 +51,8 @@ from unmix.testing.fork_server import fork_server
 PRELOAD = ['device_cases', 'device_programs', 'device_recipes', 'device_speed', 'device_training', 'unmix.apis.command']
 # Seconds that the cases of a section may take.
 SECTIONS = dict(
-    golden=150, agreement=90, training=150, resume=180, recipes=300, waits=60, nccl=120, speed=150, losses=120,
-    loader=60,
+    golden=150, agreement=90, training=150, resume=180, waits=60, nccl=120, speed=150, losses=120, loader=60,
+    recipes=300,
 )  # fmt: skip
 
 
