@@ -85,6 +85,24 @@ def test_a_draw_that_differs_by_device_is_found(modules, monkeypatch):
 
 
 @pytest.mark.slow
+def test_steps_of_a_recipe(modules, monkeypatch):
+    """They have the recipe's sizes; a loss that is not finite fails."""
+    recipes = importlib.import_module('device_recipes')
+    init_default_scope('unmix')
+    name, options = 'quickstart/unmix-moco_digits', modules[0].Options('cpu', True)
+    assert name in {case.name for case in recipes.recipe_cases(options._replace(quick=False))}
+    outcome = recipes.steps(name, options)
+    assert (outcome.status, outcome.details['batch']) == ('PASS', 4)
+    monkeypatch.setattr(recipes, 'make_batch', lambda *args: make_nan(recipe_batches.make_batch(*args)))
+    recipe_batches = importlib.import_module('recipe_batches')
+    assert recipes.steps(name, options).status == 'FAIL'
+
+
+def make_nan(batch):
+    return dict(batch, inputs=[view.float() * float('nan') for view in batch['inputs']])
+
+
+@pytest.mark.slow
 def test_a_case_that_hangs_or_dies_costs_itself_only(modules, monkeypatch, tmp_path):
     """The others of its section are run; what ran out of time fails, and what is left of its section is skipped."""
     cases, _, check = modules
