@@ -106,8 +106,8 @@ def failures_explained(runner: Runner | FlexibleRunner) -> Iterator[None]:
             how = f'was ended by a signal ({worker[3].strip()})' if worker and worker[3] else 'has ended'
             raise ChildProcessError(
                 f'A worker of a DataLoader{which} {how}. If it crashed, its own message is above. If the system had '
-                'no memory left, its log (dmesg) names the process: take fewer workers (train_dataloader.num_workers), or '
-                f'a smaller train_dataloader.batch_size. {again}'
+                'no memory left, its log (dmesg) names the process: take fewer workers (train_dataloader.num_workers), '
+                f'or a smaller train_dataloader.batch_size. {again}'
             ) from error
         if _RANK.search(text):
             raise ConnectionError(
