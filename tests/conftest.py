@@ -17,8 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make every machine alike.
 
     The suite is of the CPU's paths and of the null GPU, also where there is a GPU, on which ``--device`` runs the
-    golden tests. MMEngine asks for CUDA when it is imported, so no conftest imports it. Shells let what they start in
-    the background ignore Ctrl-C, and nohup SIGHUP, which tests send to trainings.
+    golden tests. MMEngine asks for CUDA when it is imported, so this file imports it later. Shells let what they start
+    in the background ignore Ctrl-C, and nohup SIGHUP, which tests send to trainings.
     """
     if config.getoption('--device') == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
