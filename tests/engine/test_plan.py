@@ -11,11 +11,11 @@ import torch
 from unmix.converters.start import Start
 from unmix.datasets.survey import Facts
 from unmix.engine.plan import Machine, Plan, Wishes
+from unmix.engine.planned_network import backbone_depth
 from unmix.engine.planner import (
     LEAST_EPOCHS,
     METHODS,
     MIXTURES,
-    backbone_depth,
     default_minutes,
     full_epochs,
     make_plan,

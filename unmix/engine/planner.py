@@ -6,17 +6,14 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
-from torch import nn
 
 from unmix.config import load_config
 from unmix.config.check import suggest
-from unmix.converters.library_networks import library_of
-from unmix.converters.start import SETTINGS, check_network, is_library, library_config
 from unmix.datasets.survey import Facts
-from unmix.engine.pace import PASSES, Cost, estimate_pace, map_bytes, network_cost, resnet_cost
+from unmix.engine.pace import PASSES, Cost, estimate_pace, map_bytes, resnet_cost
 from unmix.engine.plan import Machine, Plan, Row, Wishes
+from unmix.engine.planned_network import PlannedNetwork
 from unmix.engine.sizes import fitting, splits_for
-from unmix.models.backbones.resnet import ARCHITECTURES
 from unmix.registry import MODELS
 from unmix.utils.names import few, shown
 from unmix.utils.sizes import LEAST_STEPS, SMALL, Sizes, batch_sizes, epochs_for
@@ -38,7 +35,6 @@ STRANGE = 0.62  # share of images that a change makes less like the others, from
 TRANSFORMS, EPOCHS = 'train_dataloader.dataset.pipeline.transforms', 'train_cfg.max_epochs'
 VIEWS, CROPS = f'{TRANSFORMS}.0.size', f'{TRANSFORMS}.0.scale'
 CONTINUED = 0.1  # of the learning rate from random weights, where a training starts from others
-PATCHES = 4  # of a Vision Transformer along a side of a view, at least
 TRANSFORMER = dict(type='AdamW', lr=5e-4, weight_decay=0.05)  # for 256 images; networks without BatchNorm
 CROP = 12  # pixels of an image, in which there is something to see
 BROKEN = 'train_dataloader.dataset.broken'
@@ -111,7 +107,7 @@ class _Planner:
         self.base = load_config(self.recipe)
         self.cfg = load_config(self.recipe, self.given) if self.given else self.base
         self.accelerated = machine.accelerators > 0
-        self.network = self.find_network()
+        self.network = PlannedNetwork(self.method, self.cfg.model.backbone, wishes)
         images = facts.images
         self.minutes = wishes.minutes or default_minutes(images, machine.accelerators)
 
@@ -241,7 +237,7 @@ class _Planner:
             size = 224 if side >= 160 else fitting_side
             return self.put_size(size, f'half of the images have {side} px or more')
         seconds, size = self.minutes * 60 - START, min(fitting_side, 64)
-        passes = seconds * self.estimate(self.cost(), size) * self.machine.processes / images
+        passes = seconds * self.estimate(self.network.cost(), size) * self.machine.processes / images
         steps = passes * images / max(batch_sizes(images, 1, 64), default=1)
         if size > 32 and (passes < GOOD_PASSES or steps < LEAST_STEPS):
             reason = f'a CPU: at {size} px there is time for {passes:.0f} passes only'
@@ -251,99 +247,24 @@ class _Planner:
 
     def put_size(self, size: int, reason: str) -> int:
         """Set the side of the views; a network of a library may need another one."""
-        network = self.network
-        if network is not None and network.patch_size is not None:
-            least = max(-(-size // network.patch_size), PATCHES) * network.patch_size
-            if least != size:
-                size, reason = least, f'{least // network.patch_size} patches of {network.patch_size} px; {reason}'
-        elif network is not None and network.image_size is not None and network.image_size != size:
-            size, reason = network.image_size, f'the only one that {network.model_name} takes'
+        size, reason = self.network.side(size, reason)
         return int(self.put('side of views, px', VIEWS, size, reason))
-
-    def find_network(self) -> Any:
-        """Return the network of a library that is the backbone; None if it is a ResNet of this package.
-
-        Raises:
-            ValueError: If weights to start from are of another network, or the method has two networks.
-        """
-        start, name = self.wishes.start, self.wishes.backbone
-        config = library_config(name) if name is not None and is_library(name) else None
-        if start is not None:
-            key = f'--backbone {name}'
-            if config is not None:
-                if library_of(start.backbone) is not None:
-                    check_network(start, start.backbone | config, key)
-            elif name is not None:
-                check_network(start, dict(type='ResNet', depth=backbone_depth(name)), key)
-            config = start.backbone
-        if config is None:
-            return None
-        two = 'branch' in self.cfg.model.backbone
-        if two != (config['type'] == 'TwoBranch'):
-            given = f'--backbone {name}' if start is None else f'--from {start.source}'
-            raise ValueError(
-                f'--method {self.method} has {"two networks, of lightness and of colour" if two else "one network"}, '
-                f'and {given} is {"one" if two else "two"}. Take another method.'
-            )
-        return MODELS.build(dict(config)) if library_of(config) is not None else None
-
-    def depth(self) -> int:
-        """Return the depth of the recipe's network."""
-        backbone = self.cfg.model.backbone
-        return int(backbone.get('branch', backbone).get('depth', 50))
-
-    def cost(self) -> Cost:
-        """Return the cost of the network before its depth is chosen."""
-        start = self.wishes.start
-        if self.network is not None:
-            side = self.network.image_size or self.network.native_size()
-            return network_cost(self.network, self.network.in_channels, side)
-        return resnet_cost(self.depth() if start is None else start.backbone.get('branch', start.backbone)['depth'])
-
-    def library_network(self, size: int) -> Cost:
-        """Set a network of a library as the backbone, and what depends on it; return its cost."""
-        network, start = self.network, self.wishes.start
-        config = dict(start.backbone) if start is not None else library_config(str(self.wishes.backbone))
-        if network.patch_size is not None and network.positions() is not None:
-            config['img_size'] = size
-        reason = 'given' if start is None else f'that of {start.source}'
-        self.options['model.backbone._delete_'] = True
-        self.options |= {f'model.backbone.{key}': value for key, value in config.items()}
-        self.rows.append(Row('network', network.model_name, reason, '--backbone, model.backbone.model_name'))
-        self.options['model.neck.in_dim'] = network.out_dim
-        return self.cost()
 
     def backbone(self, images: int, size: int) -> Cost:
         """Return the cost of the network, and set what depends on it."""
-        start = self.wishes.start
-        if self.network is not None:
-            return self.library_network(size)
-        two = 'branch' in self.cfg.model.backbone
-        key = 'model.backbone.branch.depth' if two else 'model.backbone.depth'
-        large = self.accelerated and images >= MANY and size >= 160
-        value, reason = (
-            (50, f'{MANY:,} images or more, on an accelerator') if large else (18, 'the smallest stock ResNet')
-        )
-        if start is not None:
-            found = start.backbone.get('branch', start.backbone)
-            value, reason = found['depth'], f'that of {start.source}'
-            place = key.removesuffix('depth')
-            self.options |= {
-                f'{place}{k}': found[k]
-                for k in SETTINGS
-                if k in found and k not in ('type', 'depth') and not (two and k == 'in_channels')
-            }
-        elif self.wishes.backbone is not None:
-            value, reason = backbone_depth(self.wishes.backbone), 'given'
-        depth = int(self.put('network, ResNet-', key, value, reason, '--backbone'))
-        cfg = self.cfg.model.backbone.copy()
-        part = cfg.branch if two else cfg
-        part.depth = depth
-        place = key.removesuffix('depth')
-        part.update({k.removeprefix(place): v for k, v in self.options.items() if k.startswith(place)})
-        with torch.device('meta'):
-            width = MODELS.build(cfg).out_dim
-        self.options['model.neck.neck.in_dim' if two else 'model.neck.in_dim'] = width // 2 if two else width
+        network = self.network
+        if network.library is not None:
+            self.options |= network.library_options(size)
+            where = '--backbone, model.backbone.model_name'
+            self.rows.append(Row('network', network.library.model_name, str(network.reason), where))
+            return network.cost()
+        value, reason = 18, 'the smallest stock ResNet'
+        if network.wanted is not None:
+            value, reason = network.wanted, str(network.reason)
+        elif self.accelerated and images >= MANY and size >= 160:
+            value, reason = 50, f'{MANY:,} images or more, on an accelerator'
+        depth = int(self.put('network, ResNet-', network.key, value, reason, '--backbone'))
+        self.options |= network.resnet_options(depth, self.options)
         return resnet_cost(depth)
 
     def estimate(self, cost: Cost, size: int) -> float:
@@ -410,8 +331,7 @@ class _Planner:
         if found[0] < most:
             reason = f'at most a quarter of {images:,} images'
         batch = int(self.put('batch of a process', key, found[0], reason))
-        groups = self.cfg.model.backbone.get('num_splits', 1) if self.network is None else 1
-        splits = types.SimpleNamespace(num_splits=groups)
+        splits = types.SimpleNamespace(num_splits=self.network.groups)
         for option, value in splits_for(splits, batch).items():
             self.put('groups of BatchNorm', option, value, 'at least 2 images each')
         return batch * world
@@ -431,9 +351,7 @@ class _Planner:
         optimizer = self.cfg.optim_wrapper.optimizer
         own, at = self.base.optim_wrapper.optimizer.lr, self.base.train_dataloader.batch_size
         place = 'optim_wrapper.optimizer'
-        layers = [] if self.network is None else self.network.modules()
-        plain = self.network is not None and not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
-        if plain and not {place, f'{place}.type'} & self.given.keys():
+        if not self.network.has_batch_norm and not {place, f'{place}.type'} & self.given.keys():
             optimizer, own, at = ConfigDict(TRANSFORMER), TRANSFORMER['lr'], 256
             self.options[f'{place}._delete_'] = True
             self.options |= {f'{place}.{key}': value for key, value in TRANSFORMER.items()}
@@ -512,17 +430,3 @@ def recipe_name(method: str, mixture: str) -> str:
     if mixture not in MIXTURES:
         raise ValueError(f'--mixture is {mixture!r}. {suggest(mixture, MIXTURES)}')
     return f'unmix::quickstart/{"" if mixture == "none" else "unmix-"}{method}_folder.py'
-
-
-def backbone_depth(name: str) -> int:
-    """Return the depth of a network by its name, as 18 of resnet18.
-
-    Raises:
-        ValueError: If there is no such network.
-    """
-    names = {f'resnet{depth}': depth for depth in ARCHITECTURES}
-    if name not in names:
-        raise ValueError(
-            f'--backbone is {name!r}; expected one of {", ".join(names)}, or timm:NAME or torchvision:NAME.'
-        )
-    return names[name]
