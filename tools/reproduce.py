@@ -9,7 +9,8 @@
 
 Finished runs, in --work-dir or recorded in --results, are not repeated, interrupted ones are resumed, and tables share
 runs. A run is known by what determines its result (model, data, optimiser, schedules, evaluation): after a change of a
-recipe it is another run. To repeat all, give an empty folder as --results. The order is by seed, so that an interrupted
+recipe it is another run; after a change of the code that moves results, delete their seeds in --results and their
+folders in --work-dir. To repeat all, give an empty folder as --results. The order is by seed, so that an interrupted
 table has all rows with fewer seeds. Each call writes all runs of the table that are there, and prints those that are
 missing; with --no-train it does only that. Then ``python tools/results.py`` puts the numbers into the pages.
 

@@ -43,17 +43,23 @@ def test_spread_and_uncorrelated_features_are_not_penalised() -> None:
     assert head.regulariser({0: torch.ones_like(signs)}).item() == pytest.approx(25 * (1 - 0.01), abs=1e-12)
 
 
-def test_the_mixture_enters_the_pair_term_only() -> None:
-    """A mixture of independent images has lam^2 + (1 - lam)^2 of the variance, which no term holds against it."""
+@pytest.mark.parametrize(('weight', 'replaced', 'times'), [(1.0, False, 2.0), (0.5, False, 1.5), (1.0, True, 1.0)])
+def test_the_mixture_enters_the_pair_term_only(weight: float, replaced: bool, times: float) -> None:
+    """A mixture of independent images has lam^2 + (1 - lam)^2 of the variance, which no term holds against it.
+
+    The regulariser of the clean views has the weight of all pairs.
+    """
     method = METHODS['vicreg']
-    model = method.build(method.unmix)
+    model = method.build({**(method.unmix or {}), 'loss_weight': weight, 'replace': replaced})
     seen = record(model)
     losses = model.loss(method.views())
-    lam, (q0, q1), mixed = seen.lam, (seen.queries[0], seen.queries[1]), seen.queries['mixture']
-    naive = sum(naive_regulariser(view.tolist(), 25.0, 1.0, 1e-4) for view in (q0, q1))
-    assert losses['loss_regulariser'].item() == pytest.approx(naive, abs=1e-10)
+    lam, q1, mixed = seen.lam, seen.queries[1], seen.queries['mixture']
+    clean = [seen.queries[i] for i in (0, 1) if i in seen.queries]
+    assert len(clean) == 2 - replaced
+    naive = 2 * sum(naive_regulariser(view.tolist(), 25.0, 1.0, 1e-4) for view in clean) / len(clean)
+    assert losses['loss_regulariser'].item() == pytest.approx(times * naive, abs=1e-10)
     reverse = torch.stack([mixed[len(mixed) - 1 - n] for n in range(len(mixed))])
-    pair = 25 * (lam * (mixed - q1).square().mean() + (1 - lam) * (reverse - q1).square().mean())
+    pair = weight * 25 * (lam * (mixed - q1).square().mean() + (1 - lam) * (reverse - q1).square().mean())
     torch.testing.assert_close(losses['loss_unmix'], pair, rtol=0, atol=1e-10)
 
 

@@ -127,6 +127,11 @@ class UnMix(BaseModule):
         self.replay_bn_stats = replay_bn_stats
         self.every, self.replace, self.size, self.patch_drop = every, replace, size, patch_drop
 
+    @property
+    def added_weight(self) -> float:
+        """Return the weight of the pairs that a mixture adds to those of the method, whose weight is 1."""
+        return 0.0 if self.replace else self.loss_weight
+
     def due(self, step: int) -> bool:
         """Whether a step has a mixture; steps count from 0."""
         return step % self.every == 0

@@ -24,7 +24,8 @@ class BaseHead(BaseModule, ABC):
     target have in common in ``prepare``. ``terms`` gets both back.
 
     What keeps the features apart without a pair, such as a demand on their variance, is no part of ``forward``:
-    ``regulariser`` returns it, once a step and of the clean views only. So Un-Mix mixes the pair term and nothing else.
+    ``regulariser`` returns it, once a step and of the clean views only. So Un-Mix mixes the pair term and nothing else;
+    the regulariser gets the weight of the pairs that it adds, so that the balance of the two stays that of the method.
 
     Attributes:
         unit_length: Whether queries and targets are scaled to unit length before they come here; False leaves them as
