@@ -5,6 +5,9 @@ transforms, the loss, the memory bank and the momentum update of lightly. Images
 plain BatchNorm), batch, optimiser and number of workers are ours. Two settings: ``32``, images in memory, a ResNet-18
 of width 16, batch 128; ``224``, JPEG files of 110 kB, the same network with ImageNet's stem, batch 64.
 
+The training process has the threads that PyTorch takes, one a core, as people run it; workers share the cores with it.
+With ``--threads 1`` on two cores a core is free for the worker.
+
 A turn of a variant starts its loader, takes two steps that do not count, and then ``--steps`` steps. All times are wall
 times, so they mean something on a machine that does nothing else; ``cpu ms`` is of all processes. Un-Mix encodes more,
 and its goal is the ratio of the counted encoder passes, 4 over 7 for MoCo and 6 over 9 for SimCLR. Its cheaper forms
@@ -272,7 +275,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5, help='turns of each variant (default 5)')
     parser.add_argument('--steps', type=int, default=20, help='steps of a turn that count (default 20)')
     parser.add_argument('--workers', type=int, default=1, help='data workers (default 1)')
-    parser.add_argument('--threads', type=int, default=1, help='threads of the training process (default 1)')
+    parser.add_argument(
+        '--threads', type=int, default=torch.get_num_threads(), help="of the training process (default: PyTorch's own)"
+    )
     parser.add_argument('--batch-size', type=int, help='(default: 128 at 32 px, 64 at 224 px)')
     parser.add_argument('--json', help='write goals, all seconds and the machine to this file, too')
     args = parser.parse_args()
