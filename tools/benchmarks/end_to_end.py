@@ -125,7 +125,7 @@ class Setting:
     def peers(self) -> DataLoader[Any]:
         """Return lightly's loader."""
         from lightly.data import LightlyDataset
-        from lightly.transforms import MoCoV2Transform
+        from lightly.transforms.moco_transform import MoCoV2Transform
 
         transform = MoCoV2Transform(input_size=self.size, gaussian_blur=0.5 if self.size == 224 else 0.0)
         if self.size == 32:

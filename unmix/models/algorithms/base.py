@@ -253,10 +253,9 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
             index: Instance ids (N,).
 
         Returns:
-            ``loss_base``, over the pairs; ``loss_regulariser``, if the head has one, once for these pairs and, in
-            proportion, once for those that a mixture adds; and with Un-Mix ``loss_unmix``, in the steps that have a
-            mixture. MMEngine adds them up. Where the mixture has replaced the query of all pairs there is no
-            ``loss_base``.
+            ``loss_base``, over the pairs; ``loss_regulariser``, if the head has one, with the weight of all pairs,
+            those with a mixture too; and with Un-Mix ``loss_unmix``, in the steps that have a mixture. MMEngine adds
+            them up. Where the mixture has replaced the query of all pairs there is no ``loss_base``.
 
         Raises:
             RuntimeError: If the step before was neither committed nor discarded.
@@ -310,8 +309,8 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
             losses['loss_base'] = self.pair_weight * torch.stack(terms).sum()
         penalty = head.regulariser({i: queries[i] for i in self.query_views if i in queries})
         if penalty is not None:
-            added = 0.0 if mixture is None or self.unmix is None else self.unmix.added_weight
-            losses['loss_regulariser'] = penalty * (1 + added) if added else penalty
+            added = self.unmix.added_weight if self.unmix is not None and mixture is not None else 0.0
+            losses['loss_regulariser'] = penalty * (1 + added)
         if mixture is not None:
             losses['loss_unmix'] = self.mixture_loss(mixture, lam, queries, prepared, targets)
         return losses

@@ -25,7 +25,8 @@ class LeJEPAHead(BaseHead):
 
     (`LeJEPA <https://arxiv.org/abs/2511.08544>`_, Eq. 6 to 8 and Alg. 1 and 2), the integral from ``-limit`` to
     ``limit`` by the trapezoidal rule; the integrand is even, so it has ``knots`` points from 0. It is computed view by
-    view. A mixture has about ``lam^2 + (1 - lam)^2`` of the variance, so Un-Mix mixes the invariance only.
+    view. A mixture has about ``lam^2 + (1 - lam)^2`` of the variance, so Un-Mix mixes the invariance only,
+    and weights the regulariser as all pairs together, by ``1 + loss_weight``.
 
     Args:
         weight: Weight lambda of the regulariser.

@@ -26,7 +26,7 @@ class VICRegHead(BaseHead):
 
     (`VICReg <https://arxiv.org/abs/2105.04906>`_, Eqs. 1 to 6, as released: half of the variance term of each view, and
     the sum of the covariance terms.) A mixture has about ``lam^2 + (1 - lam)^2`` of the variance, so Un-Mix mixes the
-    invariance only.
+    invariance only, and weights the regulariser as all pairs together, by ``1 + loss_weight``.
 
     Args:
         invariance: Weight of the pair term.
