@@ -125,6 +125,19 @@ def test_images_that_the_epoch_leaves_out_take_places_at_its_end(folder: Path) -
     assert len(set(seen)) == len(seen) == 20  # each at most once
 
 
+@pytest.mark.parametrize('batch', [21, 22, 23, 64])
+@pytest.mark.parametrize('bad', [(0, 7), (21, 22)])
+def test_a_batch_is_smaller_where_fewer_images_can_be_read(folder: Path, batch: int, bad: tuple[int, int]) -> None:
+    """So an evaluation has all images that can be read, each of which it keeps once."""
+    damage(folder, *bad)
+    data = dataset(folder)
+    batches = [b['index'].tolist() for b in loader(data, EpochSampler(data, shuffle=False), batch)]
+    readable = [index for index in range(N) if index not in bad]
+    assert batches[0] == readable[:batch]
+    assert sorted({index for one in batches for index in one}) == readable
+    assert all(len(set(one)) == len(one) for one in batches)
+
+
 def test_wrappers_and_samplers_keep_their_own_numbers(folder: Path) -> None:
     damage(folder, 4, 9)
     (folder.parent / 'list.txt').write_bytes(b'\n'.join(ImageFolder(folder).paths.tolist()[3:]))

@@ -112,15 +112,52 @@ def test_a_folder_that_is_divided_already(name: str, tmp_path: Path) -> None:
     assert (facts.root, facts.tested) == (str(tmp_path / 'train'), str(tmp_path / name))
 
 
-@pytest.mark.parametrize('other', ['z', ''])
-def test_parts_of_other_classes_or_none_are_images_like_all(other: str, tmp_path: Path) -> None:
-    for one in ('a', 'b'):
-        images(tmp_path / 'train' / one, [(9, 9)] * 2)
-    for one in ('a', other):
-        images(tmp_path / 'val' / one, [(9, 9)])
+@pytest.mark.parametrize(
+    ('parts', 'reason'),
+    [
+        ({'train/a': 2, 'train/b': 2, 'val/a': 1, 'val/z': 1}, 'it has classes that the images to train on lack, z.'),
+        ({'train/a': 2, 'train/b': 2, 'val': 1}, 'its images are in no folders of their classes.'),
+        ({'train/a': 2, 'train/b': 2, 'val/a': 0}, 'it has no images.'),
+        ({'train': 4, 'val/a': 1, 'val/b': 1}, 'the images to train on are in no class folders.'),
+    ],
+)
+def test_images_to_test_on_that_do_not_fit_are_not_trained_on(
+    parts: dict[str, int], reason: str, tmp_path: Path
+) -> None:
+    for name, number in parts.items():
+        images(tmp_path / name, [(9, 9)] * number)
     facts = survey(tmp_path)
-    assert (facts.root, facts.tested) == (str(tmp_path), None)
-    assert (facts.images, facts.classes) == (4 + len({'a', other}), ())
+    assert (facts.root, facts.tested, facts.images) == (str(tmp_path / 'train'), None, 4)
+    assert facts.notes == (f'{tmp_path / "val"} is not tested on: {reason}',)
+
+
+@pytest.mark.parametrize(('train', 'val'), [('Train', 'Test'), ('training', 'testing'), ('TRAIN', 'VALIDATION')])
+def test_what_lies_beside_the_parts_is_no_class(train: str, val: str, tmp_path: Path) -> None:
+    """Such as what operating systems and archives leave, which is not even named, and other images, which are."""
+    for part in (train, val, '__MACOSX/train', 'lost+found', '.cache'):
+        for one in ('a', 'b'):
+            images(tmp_path / part / one, [(9, 9)] * 2)
+    images(tmp_path / val, [(9, 9)])
+    (tmp_path / val / 'empty').mkdir()
+    facts = survey(tmp_path)
+    assert (facts.root, facts.tested) == (str(tmp_path / train), str(tmp_path / val))
+    assert (facts.images, facts.classes, facts.notes) == (4, (2, 2), ())
+    images(tmp_path / 'unlabeled', [(9, 9)] * 3)
+    images(tmp_path, [(9, 9)])
+    assert survey(tmp_path).images == 4
+    assert survey(tmp_path).notes == (
+        f'{tmp_path} has {train} and {val}, so RGB0.png, unlabeled beside them is not used.',
+    )
+
+
+def test_options_of_the_data_set_are_those_of_the_facts(tmp_path: Path) -> None:
+    for number, name in enumerate('abc', 1):
+        images(tmp_path / 'images' / name, [(9, 9)] * number)
+    (tmp_path / 'two.txt').write_text('a\nc\n')
+    assert survey(tmp_path / 'images', class_list=str(tmp_path / 'two.txt')).classes == (1, 3)
+    assert survey(tmp_path / 'images', labelled=False).classes == ()
+    with pytest.raises(ValueError, match=r'--data is the file .*two\.txt; expected a folder'):
+        survey(tmp_path / 'two.txt')
 
 
 def test_no_folder_and_no_image(tmp_path: Path) -> None:

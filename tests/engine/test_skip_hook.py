@@ -214,3 +214,9 @@ def test_a_folder_with_one_bad_jpeg_trains_and_says_which(
     error = capsys.readouterr().err
     assert f'error: The image {bad} cannot be read' in error
     assert f'It is number 7 of the data set. "unmix doctor {tmp_path}" lists all such images' in error
+
+
+def test_fewer_images_than_a_batch_are_one_message(tmp_path: Path) -> None:
+    data = dict(train_dataloader__dataset=dict(type='unmix.HarmedData', size=8, bad=(2, 5)))
+    with pytest.raises(ValueError, match=r'batch_size is 8, but of the 8 images .* only 6 can be read'):
+        toy_runner(tmp_path, train_dataloader__batch_size=8, **data).train()

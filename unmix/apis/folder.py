@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from unmix.engine.planner import METHODS, MIXTURES, default_method, make_plan, r
 from unmix.utils.names import shown
 
 ENDING = '_folder.py'
+DATASET, FOREIGN = 'train_dataloader.dataset', ('type', 'data_root', 'map_file', 'backend_args')  # keys of other images
 OPTIONS = ('method', 'mixture', 'backbone', 'minutes', 'start')  # of the plan
 WIDTH = 150  # of the table where the output is no terminal
 
@@ -86,8 +88,14 @@ def read_request(args: argparse.Namespace) -> Request | None:
             f'--data goes with --method, or with the recipe of a folder, such as unmix-moco{ENDING}. To train by '
             f'{args.config}, set its train_dataloader.dataset.data_root by --cfg-options.'
         )
-    if args.minutes is not None and args.minutes <= 0:
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
         raise ValueError(f'--minutes is {args.minutes:g}; expected a time above 0.')
+    foreign = [f'{DATASET}.{key}' for key in FOREIGN if f'{DATASET}.{key}' in options]
+    if foreign:
+        raise ValueError(
+            f'{" and ".join(foreign)}: the plan is of the images below --data. Leave it out, or train by a config of '
+            'your own, as docs/custom_data.md shows.'
+        )
     if own is not None:
         if args.method not in (None, own.method):
             raise ValueError(f'{args.config} is the recipe of {own.method}: leave out --method {args.method}.')
@@ -186,7 +194,9 @@ def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Con
 
 
 def _plan(request: Request, world: int, dry_run: bool) -> Plan:
-    wishes, facts, machine = request.wishes, survey(request.folder), this_machine(world)
+    wishes, machine = request.wishes, this_machine(world)
+    labelled, class_list = (wishes.given.get(f'{DATASET}.{key}') for key in ('labelled', 'class_list'))
+    facts = survey(request.folder, labelled, class_list)
     start = None if request.start is None else read_start(request.start, wishes.backbone)
     wishes = replace(wishes, start=start)
     speed, steps = measure_pace(make_plan(facts, machine, wishes).config())

@@ -21,7 +21,7 @@ class BatchDataset(Dataset[dict[str, Any]]):
     that follow the last of them in the sampler's order of the epoch, which begins again at its end. So it is a function
     of (seed, epoch, rank, place in the order) and of the files, on any number of workers. No image comes twice in a
     batch; one that takes a place comes once more in its own, unless the epoch leaves it out at its end (``drop_last``).
-    ``dataset[index]`` gives no other image.
+    If the whole order has fewer than B such images, the batch is smaller. ``dataset[index]`` gives no other image.
 
     Attributes:
         broken: 'error', or 'skip'.
@@ -57,6 +57,7 @@ class BatchDataset(Dataset[dict[str, Any]]):
 
     def _readable(self, keys: Sequence[SampleKey]) -> Iterator[dict[str, Any]]:
         failed: list[BrokenImage] = []
+        found = False
         for key in chain(keys, self._following(keys)):
             try:
                 item = self[key]
@@ -66,11 +67,14 @@ class BatchDataset(Dataset[dict[str, Any]]):
                     break
                 continue
             failed.clear()
+            found = True
             yield item
-        raise BrokenImage(
-            f"dataset.broken='skip' finds no image in the place of those that cannot be read: the last {len(failed)} "
-            f'in the order of the epoch cannot be read either. Is their disk or server there? {failed[0].__cause__}'
-        )
+        if len(failed) == GIVE_UP or not found:
+            raise BrokenImage(
+                f"dataset.broken='skip' finds no image in the place of those that cannot be read: the last "
+                f'{len(failed)} in the order of the epoch cannot be read either. Is their disk or server there? '
+                f'{failed[0].__cause__}'
+            )
 
     def _following(self, keys: Sequence[SampleKey]) -> Iterator[SampleKey]:
         last, present = keys[-1], {key.index for key in keys}

@@ -2,10 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from unmix.datasets.decode import decode_image
+from unmix.datasets.decode import decode_image, readable_suffixes
 from unmix.datasets.folder import ImageFolder
-from unmix.utils.names import path_bytes, text
+from unmix.datasets.scan import HIDDEN, SYSTEM
+from unmix.utils.names import few, path_bytes, shown, text
 from unmix.utils.rng import generator
 
 SAMPLE, WHOLE = 2000, 200  # files whose header is read, and of these, files that are read as a whole
@@ -23,7 +23,8 @@ THUMBNAIL, MIDDLE = 40, slice(8, 32)  # side of the images that are compared, in
 COMPARED = 8  # side at which they are compared
 LEAST_COMPARED = 100  # images, from which on a share tells something
 COPY = 0.02  # of the median distance of two images: below it one is taken for a copy of the other
-TRAIN, TESTED = 'train', ('val', 'valid', 'validation', 'test')  # names of the two parts of a folder
+TRAIN = ('train', 'training')  # names of the part of a folder to train on, in lower case, and of that to test on
+TESTED = ('val', 'valid', 'validation', 'test', 'testing')
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Facts:
         mirrored: Share of the images that are less like the others when they are mirrored, see :func:`estranged`; None
             if it is not known.
         cropped: The same of the middle of the images, three fifths of each side.
+        notes: Sentences about what of the folder is not used.
     """
 
     images: int
@@ -56,6 +58,7 @@ class Facts:
     tested: str | None = None
     mirrored: float | None = None
     cropped: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def grey(self) -> bool:
@@ -63,22 +66,32 @@ class Facts:
         return all(mode[0] in 'L1IF' for mode, _ in self.modes)
 
 
-def survey(folder: str | Path) -> Facts:
+def survey(folder: str | Path, labelled: bool | None = None, class_list: str | None = None) -> Facts:
     """Look at the images below a folder.
 
-    A folder that holds ``train`` and ``val`` (or ``valid``, ``validation``, ``test``), and no other images, is divided
-    already. Sizes are those of 2,000 images, drawn by a fixed seed, of which the first 200 are read as a whole, and
-    compared with each other.
+    A folder that holds ``train`` (or ``training``) and ``val`` (or ``valid``, ``validation``, ``test``, ``testing``),
+    in upper or lower case, is divided already: what else it holds is not used, and a note says so. Sizes are those of
+    2,000 images, drawn by a fixed seed, of which the first 200 are read as a whole, and compared with each other.
+
+    Args:
+        folder: The folder.
+        labelled: As for :class:`ImageFolder`.
+        class_list: As for :class:`ImageFolder`.
 
     Raises:
         FileNotFoundError: If there is no folder, or no image.
-        ValueError: If the folder, or no image of the sample, can be read.
+        ValueError: If it is no folder, or the folder, or no image of the sample, can be read.
     """
-    root, tested = _parts(folder)
-    dataset = _read(root)
-    tested = tested if tested is not None and dataset.classes is not None and _same_classes(dataset, tested) else None
-    if tested is None and root != str(folder):
-        root, dataset = str(folder), _read(folder, False)
+    if os.path.isfile(path_bytes(folder)):
+        raise ValueError(
+            f'--data is the file {shown(folder)}; expected a folder of images. Unpack an archive, or train on it by a '
+            'config of your own, as docs/custom_data.md shows.'
+        )
+    root, tested, notes = divided(folder)
+    dataset = _read(root, labelled, class_list)
+    if tested is not None and (reason := _unfit(dataset, tested, class_list is not None)):
+        notes.append(f'{shown(tested)} is not tested on: {reason}')
+        tested = None
     number = len(dataset)
     rows = generator('survey').permutation(number)[:SAMPLE].tolist()
     sides: list[tuple[int, int]] = []
@@ -113,6 +126,7 @@ def survey(folder: str | Path) -> Facts:
         tested=tested,
         mirrored=_share(thumbnails, lambda image: image.flip(-1)),
         cropped=_share(thumbnails, _middle),
+        notes=tuple(notes),
     )
 
 
@@ -156,30 +170,53 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
     return torch.cdist(first, second, compute_mode='donot_use_mm_for_euclid_dist')
 
 
-def _read(folder: str | Path, labelled: bool | None = None) -> ImageFolder:
+def _read(folder: str, labelled: bool | None, class_list: str | None) -> ImageFolder:
     """Return the images below a folder; without labels if a sub-folder has no images, so that it is no class."""
     try:
-        return ImageFolder(folder, labelled)
+        return ImageFolder(folder, labelled, class_list)
     except FileNotFoundError:
+        if labelled is not None or class_list is not None:
+            raise
         return ImageFolder(folder, labelled=False)
 
 
-def _parts(folder: str | Path) -> tuple[str, str | None]:
-    """Return the folders to train on and to test on, if a folder has these two and no other data; else itself, None."""
+def divided(folder: str | Path) -> tuple[str, str | None, list[str]]:
+    """Return the folders to train on and to test on, if a folder has these two, else itself and None; and notes.
+
+    The notes are sentences about what else it has, which belongs to neither.
+    """
     root = path_bytes(folder)
     try:
-        names = [
-            text(name) for name in os.listdir(root) if name[:1] != b'.' and os.path.isdir(os.path.join(root, name))
-        ]
+        names = [name for name in os.listdir(root) if name[0] != HIDDEN and name.lower() not in SYSTEM]
     except OSError:
-        return str(folder), None
-    tested = [name for name in TESTED if name in names]
-    if TRAIN not in names or not tested or set(names) - {TRAIN, *TESTED}:
-        return str(folder), None
-    return str(Path(folder, TRAIN)), str(Path(folder, tested[0]))
+        return str(folder), None, []
+    parts = {text(name).lower(): text(name) for name in names if os.path.isdir(os.path.join(root, name))}
+    train, tested = (next((parts[name] for name in known if name in parts), None) for known in (TRAIN, TESTED))
+    if train is None or tested is None:
+        return str(folder), None, []
+    suffixes = tuple(readable_suffixes())
+    others = [name for name in parts.values() if name not in (train, tested)]
+    others += [text(name) for name in names if text(name).lower().endswith(suffixes)]
+    notes = [f'{shown(folder)} has {train} and {tested}, so {few(sorted(others))} beside them is not used.'] * bool(
+        others
+    )
+    return str(Path(folder, train)), str(Path(folder, tested)), notes
 
 
-def _same_classes(dataset: Any, tested: str) -> bool:
-    """Return whether the classes of the images to test on are among those of a data set."""
-    other: Sequence[str] = _read(tested).classes or ()
-    return len(other) > 0 and set(other) <= set(dataset.classes or ())
+def _unfit(dataset: ImageFolder, tested: str, listed: bool) -> str | None:
+    """Return why a folder is none to test the classes of a data set on, as a sentence; None if it is one.
+
+    ``listed``: a list says which classes are read, so the folder may have others.
+    """
+    try:
+        paths = ImageFolder(tested, labelled=False).paths.tolist()
+    except FileNotFoundError:
+        return 'it has no images.'
+    classes = {text(path.split(b'/')[0]) for path in paths if b'/' in path}
+    known = set(dataset.classes or ())
+    if dataset.classes is None:
+        return 'the images to train on are in no class folders.'
+    if not classes & known:
+        return 'its images are in no folders of their classes.'
+    unknown = sorted(classes - known)
+    return f'it has classes that the images to train on lack, {few(unknown)}.' if unknown and not listed else None

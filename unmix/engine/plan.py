@@ -143,7 +143,8 @@ class Plan:
         view = dict(type='SingleView', transforms=[dict(type='Resize', size=size), dict(type='CenterCrop', size=size)])
         test = part(view, True, None)
         if self.facts.tested is not None:
-            test = dict(folder, data_root=self.facts.tested, class_list=self.facts.root, pipeline=view)
+            classes = folder.get('class_list') or self.facts.root
+            test = dict(folder, data_root=self.facts.tested, class_list=classes, pipeline=view)
         loader = dict(
             batch_size=128,
             num_workers=cfg.train_dataloader.num_workers,

@@ -143,7 +143,7 @@ class _Planner:
             images = min(whole, max(int(budget / LEAST_EPOCHS), min(whole, 256)))
         self.statistics()
         head = self.head()
-        total = self.batch(head, images, cost, size)
+        total = self.batch(head, max(images - len(facts.broken), 0), cost, size)
         steps = images // total
         if images < whole:
             images = steps * total
@@ -326,7 +326,8 @@ class _Planner:
         found = fitting([head], lambda size: self.sizes(images, size * world, LEAST_STEPS), candidates)
         if found is None or images < max(found[0] * world, SMALL):
             raise ValueError(
-                f'{self.facts.root} has {images} images to train on, too few for a batch. More are needed.'
+                f'{self.facts.root} has {images} images to train on that can be read, too few for a batch. '
+                + (f'Set {key} to less.' if key in self.given else 'More are needed.')
             )
         if found[0] < most:
             reason = f'at most a quarter of {images:,} images'
@@ -403,6 +404,7 @@ class _Planner:
                 f'{steps} steps are few: features hardly get better than those of random weights. {more} would give '
                 f'about {LEAST_STEPS}.'
             )
+        self.notes += self.facts.notes
         if self.facts.broken:
             self.notes.append(
                 f'{len(self.facts.broken)} of the images looked at cannot be read: {few(self.facts.broken)}. unmix '

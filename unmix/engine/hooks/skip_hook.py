@@ -25,7 +25,8 @@ class SkipHook(Hook):
     of the run, and in ``results.json``, ``skipped.train``. :class:`TrainLoop` owns this hook.
 
     Raises:
-        ValueError: If the sampler has no order of its own, or batches have no ``index``.
+        ValueError: If the sampler has no order of its own, batches have no ``index``, or there are fewer images than
+            a batch has.
     """
 
     priority = 'LOW'
@@ -44,6 +45,12 @@ class SkipHook(Hook):
         given = np.asarray(data_batch['index'].cpu())
         if np.array_equal(asked, given):
             return
+        if len(given) < len(asked):
+            raise ValueError(
+                f'train_dataloader.batch_size is {size}, but of the {len(self._order)} images of an epoch only '
+                f'{len(given)} can be read, so there is no whole batch. Set it to {len(given)} or less, or replace the '
+                'images that "unmix doctor CONFIG" lists.'
+            )
         for index in np.setdiff1d(asked, given).tolist():
             name = name_of(loader.dataset, index)
             known = runner.message_hub.get_info(INFO, {}).keys() | self._own.keys()
