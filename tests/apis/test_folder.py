@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,12 @@ def test_a_training(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixt
     assert f'A run was begun in {out} before' in capsys.readouterr().err
     run('--data', data, '--out', out, '--resume')
     assert 'Nothing is left to train' in ''.join(path.read_text() for path in out.glob('*/*.log'))
+    moved = Path(shutil.copytree(data, tmp_path / 'moved'))
+    run('--data', moved, '--out', out, '--resume')  # the same images
+    next(moved.rglob('*.png')).unlink()
+    with pytest.raises(SystemExit):
+        run('--data', moved, '--out', out, '--resume')
+    assert 'train_dataloader' in capsys.readouterr().err
     run('--data', data, '--out', out, '--overwrite', '--minutes', 2, *SMALL)
     assert len(list(out.glob('*_folder.py'))) == 1
 

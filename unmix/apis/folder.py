@@ -21,7 +21,7 @@ from unmix.apis.start import init_cfg, start_path
 from unmix.config import config_root, find_config, load_config
 from unmix.converters.library_networks import library_of
 from unmix.converters.start import Start, read_start, write_start
-from unmix.datasets.survey import Facts, survey
+from unmix.datasets.survey import Facts, divided, survey
 from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace
 from unmix.engine.plan import Machine, Plan, Wishes
@@ -144,7 +144,8 @@ def _refuse_used(work_dir: str, overwrite: bool) -> None:
 def _resume(args: argparse.Namespace, work_dir: str, asked: Sequence[str]) -> None:
     """Let the arguments name the config that a run on a folder has left in its work dir, or beside its checkpoint.
 
-    Where there is none, a recipe that was named is resumed as it stands, with the options given.
+    Its images are those below ``--data``, if that is given: they may have been moved. Where there is no config, a
+    recipe that was named is resumed as it stands, with the options given.
 
     Raises:
         ValueError: If there is neither, or the arguments ask for another plan.
@@ -157,12 +158,41 @@ def _resume(args: argparse.Namespace, work_dir: str, asked: Sequence[str]) -> No
     configs = next(filter(None, found), [])
     if configs:
         args.config = str(configs[-1])
-        if args.cfg_options:
-            args.cfg_options.pop('data_root', None)
+        options = dict(args.cfg_options or {})
+        named = options.pop('data_root', None)
+        folder = args.data if args.data is not None else named
+        args.cfg_options = options if folder is None else options | _at(folder, load_config(args.config))
     elif args.config is None:
         raise ValueError(f'--resume: {shown(work_dir)} holds no config of a run on a folder. Give its place by --out.')
     elif args.data is not None:
         args.cfg_options = dict(args.cfg_options or {}, data_root=args.data)
+
+
+def _at(folder: str, cfg: Config) -> dict[str, str]:
+    """Return the options with which the config of a run reads its images below ``folder``.
+
+    They may have been moved there. That they are the same is checked when the run is resumed.
+    """
+
+    def innermost(data: Any) -> Any:
+        return innermost(data['dataset']) if 'dataset' in data else data
+
+    train, tested, _ = divided(folder)
+    moved = {innermost(cfg.train_dataloader.dataset)['data_root']: train}
+    if cfg.get('val_dataloader'):
+        moved.setdefault(innermost(cfg.val_dataloader.dataset)['data_root'], tested or folder)
+    found: dict[str, str] = {}
+
+    def walk(node: Any, place: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f'{place}{key}.')
+            elif key in ('data_root', 'class_list') and moved.get(value, value) != value:
+                found[f'{place}{key}'] = moved[value]
+
+    for name in ('train_dataloader', 'val_dataloader', 'val_cfg', 'test_dataloader', 'test_cfg'):
+        walk({name: cfg.get(name) or {}}, '')
+    return found
 
 
 def plan_training(request: Request, launcher: str, dry_run: bool = False) -> Config | None:
