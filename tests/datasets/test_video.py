@@ -61,13 +61,106 @@ def write_slowing(path: Path, frames: int = 60, suffix: str = '.mkv') -> list[in
     return times
 
 
+def in_order(path: Path) -> list[Tensor]:
+    """Return the frames of a plain read from the beginning, RGB."""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(torch.from_numpy(read[1][..., ::-1].copy()).permute(2, 0, 1))
+    return frames
+
+
+def assert_same(dataset: VideoFrames, frames: list[Tensor]) -> None:
+    """Compare all frames in three orders, and each in a video that was just opened."""
+    assert len(dataset) == len(frames)
+    random = np.random.default_rng(0).permutation(len(frames)).tolist()
+    for order in (random, range(len(frames)), reversed(random)):
+        video._opened.videos.clear()
+        assert [index for index in order if not torch.equal(dataset.load(index)[0], frames[index])] == []
+    for index in random:
+        video._opened.videos.clear()
+        assert torch.equal(dataset.load(index)[0], frames[index])
+
+
 @pytest.mark.parametrize('code', FORMS)
 def test_frames_in_any_order(code: str, tmp_path: Path) -> None:
-    dataset = VideoFrames(write(tmp_path / f'x{FORMS[code]}', code=code))
-    assert len(dataset) == 60
-    order = [*range(10), *np.random.default_rng(0).permutation(60).tolist(), 59, 0]
-    assert [number_of(dataset.load(index)[0]) for index in order] == order
-    assert dataset.load(3)[0].shape == (3, HEIGHT, WIDTH)
+    path = write(tmp_path / f'x{FORMS[code]}', code=code)
+    dataset, frames = VideoFrames(path), in_order(path)
+    assert [number_of(frame) for frame in frames] == [*range(60)]
+    assert_same(dataset, frames)
+    assert dataset.seeks == [True]
+    assert frames[3].shape == (3, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize('name', ['MPG2.avi', 'MPG1.avi', 'MPG2.mpg', 'MPG1.mpeg', 'MPG2.wmv'])
+def test_containers_in_which_opencv_cannot_seek(name: str, tmp_path: Path) -> None:
+    """B-frames in containers that do not name the time of each frame."""
+    path = write(tmp_path / name, code=name[:4])
+    with pytest.warns(UserWarning, match=rf'OpenCV cannot seek in 1 of the 1 videos of .*: {name}\. .*convert'):
+        dataset = VideoFrames(path)
+    frames = in_order(path)
+    assert [number_of(frame) for frame in frames] == [*range(60)]
+    assert_same(dataset, frames)
+    with pytest.warns(UserWarning, match='seek'):
+        assert VideoFrames(path, fps=RATE / 5).frame.tolist() == [*range(0, 60, 5)]
+
+
+def test_packets_before_the_start(tmp_path: Path) -> None:
+    """An MP4 that was cut without decoding keeps frames that are not shown: an edit list names its start."""
+    path = write(tmp_path / 'x.mp4', code='mp4v')
+    data = bytearray(path.read_bytes())
+    media, edits = data.find(b'mdhd') + 4, data.find(b'elst') + 4
+    if edits == 3:
+        pytest.skip('this OpenCV writes no edit list')
+    ticks = int.from_bytes(data[media + 12 : media + 16], 'big') // RATE
+    data[edits + 12 : edits + 16] = (5 * ticks).to_bytes(4, 'big')
+    path.write_bytes(data)
+    frames = in_order(path)
+    assert [number_of(frame) for frame in frames] == [*range(5, 60)]
+    with pytest.warns(UserWarning, match='seek'):
+        assert_same(VideoFrames(path), frames)
+
+
+@pytest.mark.parametrize('order', [[29, 30, 31, 32], [32, 31, 30, 29], [30], [59, 30, 31]])
+def test_a_packet_without_a_frame(order: list[int], tmp_path: Path) -> None:
+    """It has no pixels, and the others keep theirs."""
+    times = 1000 * np.sort([*range(59), 29.5]) / RATE
+    opened = Video(os.fsencode(write(tmp_path / 'x.mp4', code='mp4v')), times, True)
+    found = [opened.frame(number) for number in order]
+    numbers = [None if frame is None else number_of(torch.from_numpy(frame).permute(2, 0, 1)) for frame in found]
+    assert numbers == [None if number == 30 else number - (number > 30) for number in order]
+
+
+def write_interlaced(path: Path) -> Path:
+    """Write MPEG-2 whose headers say that its frames are interlaced."""
+    data = bytearray(write(path, code='MPG2').read_bytes())
+    start = data.find(b'\0\0\1\xb5')
+    while start >= 0:
+        if data[start + 4] >> 4 == 1:  # sequence extension (ISO/IEC 13818-2, 6.2.2.3): progressive_sequence
+            data[start + 5] &= ~8
+        if data[start + 4] >> 4 == 8:  # picture coding extension (6.2.3.1): progressive_frame
+            data[start + 8] &= ~128
+        start = data.find(b'\0\0\1\xb5', start + 4)
+    path.write_bytes(data)
+    return path
+
+
+def test_interlaced_videos(tmp_path: Path) -> None:
+    """OpenCV does not convert them, and does not say so."""
+    path = write_interlaced(tmp_path / 'x.mkv')
+    if number_of(in_order(path)[7]) == 7:
+        pytest.skip('this OpenCV converts interlaced frames')
+    with pytest.raises(ValueError, match=r'x\.mkv \(black, or interlaced, which OpenCV cannot read: ffmpeg .* yadif'):
+        VideoFrames(path)
+
+
+def test_a_video_that_shows_one_picture(tmp_path: Path) -> None:
+    """It is not taken for an interlaced one."""
+    writer = cv2.VideoWriter(str(tmp_path / 'x.avi'), cv2.VideoWriter_fourcc(*'MJPG'), RATE, (WIDTH, HEIGHT))
+    for _ in range(10):
+        writer.write(drawn(7))
+    writer.release()
+    dataset = VideoFrames(tmp_path)
+    assert [number_of(dataset.load(index)[0]) for index in range(10)] == [7] * 10
 
 
 @pytest.mark.parametrize('suffix', ['.mkv', '.mov'])
@@ -106,7 +199,7 @@ def test_a_seek_that_finds_another_frame(tmp_path: Path, monkeypatch: pytest.Mon
 
     path, times = write(tmp_path / 'x.avi', 120), 1000 * np.arange(120) / RATE
     monkeypatch.setattr('mmcv.VideoReader', Astray)
-    astray = Video(os.fsencode(path), times)
+    astray = Video(os.fsencode(path), times, True)
     for number in (100, 3, 3 + NEAR, 4, 119):
         assert number_of(torch.from_numpy(astray.frame(number)).permute(2, 0, 1)) == number
     assert len(begun) > 2
@@ -142,10 +235,12 @@ def test_each_process_opens_a_video_for_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_batches(tmp_path: Path) -> None:
+@pytest.mark.parametrize('name', ['MJPG.avi', 'MPG2.mpg'])
+@pytest.mark.filterwarnings('ignore:.*OpenCV cannot seek')
+def test_batches(name: str, tmp_path: Path) -> None:
     views = dict(type='MultiView', transforms=[dict(type='RandomResizedCrop', size=16)])
     dataset = DATASETS.build(
-        dict(type='VideoFrames', data_root=write(tmp_path / 'x' / '1.avi').parent, every=4, pipeline=views)
+        dict(type='VideoFrames', data_root=write(tmp_path / name, code=name[:4]), every=4, pipeline=views)
     )
     sampler = EpochSampler(dataset, seed=0)
     found = [

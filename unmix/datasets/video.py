@@ -1,12 +1,19 @@
 """Frames of videos as images: nothing is unpacked or written.
 
-A frame is told by its time. The times of all frames of a video are read from its packets, which takes no decoding
-(``cv2.VideoCapture`` with ``CAP_PROP_FORMAT=-1``): their number is exact, where the header of a file may name another.
-OpenCV seeks to a time; in some videos it finds another one. So the time of the frame that it finds is compared, and if
-it is not the right one, the video is decoded from its beginning up to the frame.
+Frame k of a video is the k-th that OpenCV decodes from its beginning, whatever the order of reading. OpenCV seeks to a
+time; in some videos it finds another one. So the time of the frame that it finds is compared, and if it is not the
+right one, the video is decoded from its beginning.
+
+For this, the times of the decoded frames must be those of the packets (``cv2.VideoCapture``, ``CAP_PROP_FORMAT=-1``).
+MP4, MOV, Matroska and WebM name the time of each frame: there the packets are read without decoding, and only the first
+and the last frame are decoded. Packets that give no frame, as in a copy that was cut, lie at the ends, or their times
+occur twice. Then, and in every other container, the video is decoded once at the start. If the times differ, as with
+B-frames in AVI and in MPEG program streams, OpenCV cannot seek: frames are counted from the beginning, or from the last
+one that was read.
 """
 
 import os
+import re
 import warnings
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +39,8 @@ OPEN = 8  # videos that stay open in a process
 THREADS = 4  # that read times
 NEAR = 32  # frames that are decoded on the way to another one, rather than to seek it
 SAME = 0.5  # milliseconds: times of a frame that OpenCV computes in two ways
+# The first bytes of Matroska and WebM, and of MP4 and MOV.
+TIMED = re.compile(rb'\x1a\x45\xdf\xa3|.{4}(ftyp|moov|mdat|wide|free|skip)', re.DOTALL)
 
 
 class Video:
@@ -40,10 +49,11 @@ class Video:
     Args:
         path: The file.
         times: (n,) milliseconds at which its frames are shown, rising.
+        seeks: Whether frames are found by their times. If not, they are counted from the beginning.
     """
 
-    def __init__(self, path: bytes, times: np.ndarray) -> None:
-        self.path, self.times = path, times
+    def __init__(self, path: bytes, times: np.ndarray, seeks: bool) -> None:
+        self.path, self.times, self.seeks = path, times, seeks
         self._begin()
 
     def _begin(self) -> None:
@@ -54,22 +64,39 @@ class Video:
 
     def frame(self, number: int) -> np.ndarray | None:
         """Return a frame (H, W, 3), BGR; None if it cannot be decoded."""
+        if not (self._found(number) if self.seeks else self._counted(number)):
+            self._begin()
+            return None
+        self._next = number + 1
+        found, pixels = self._capture.retrieve()
+        return np.asarray(pixels) if found else None
+
+    def _counted(self, number: int) -> bool:
+        """Go to a frame by counting; return whether it is there."""
+        if number < self._next:
+            self._begin()
+        return all(self._capture.grab() for _ in range(number + 1 - self._next))
+
+    def _found(self, number: int) -> bool:
+        """Go to a frame by its time; return whether it is there."""
         import cv2
 
         time = float(self.times[number])
         if not self._next <= number <= self._next + NEAR:
             self._capture.set(cv2.CAP_PROP_POS_MSEC, time)
-            self._next = max(0, number - NEAR)  # or any later one
-        for _ in range(number - self._next + 1):
-            if not self._capture.grab() or self._capture.get(cv2.CAP_PROP_POS_MSEC) > time - SAME:
-                break
-        if abs(self._capture.get(cv2.CAP_PROP_POS_MSEC) - time) > SAME:
-            self._begin()
-            if not all(self._capture.grab() for _ in range(number + 1)):
-                return None
-        self._next = number + 1
-        found, pixels = self._capture.retrieve()
-        return np.asarray(pixels) if found else None
+        if self._reached(time):
+            return True
+        self._begin()
+        return self._reached(time)
+
+    def _reached(self, time: float) -> bool:
+        """Decode up to a time; return whether there is a frame of this time."""
+        import cv2
+
+        while self._capture.grab():
+            if self._capture.get(cv2.CAP_PROP_POS_MSEC) > time - SAME:
+                return abs(self._capture.get(cv2.CAP_PROP_POS_MSEC) - time) <= SAME
+        return False
 
 
 class Opened:
@@ -86,11 +113,11 @@ class Opened:
         """Let a new process have a lock of its own, which no thread of another one holds."""
         self.lock = Lock()
 
-    def frame(self, path: bytes, times: np.ndarray, number: int) -> np.ndarray | None:
+    def frame(self, path: bytes, times: np.ndarray, seeks: bool, number: int) -> np.ndarray | None:
         """Return a frame; see :class:`Video`."""
         with self.lock:
             if path not in self.videos or self.videos[path].times is not times:
-                self.videos[path] = Video(path, times)
+                self.videos[path] = Video(path, times, seeks)
             self.videos.move_to_end(path)
             if len(self.videos) > OPEN:
                 self.videos.popitem(last=False)
@@ -105,6 +132,9 @@ if hasattr(os, 'register_at_fork'):
 @DATASETS.register_module()
 class VideoFrames(BaseDataset):
     """The frames of the videos below a folder, as RGB images, by OpenCV.
+
+    Frame k of a video is the k-th that OpenCV decodes from its beginning, in any order and process. Videos in which
+    OpenCV cannot seek, such as AVI with B-frames and MPEG program streams, are read from the beginning, with a warning.
 
     Labelled: each sub-folder is a class, as in :class:`~unmix.datasets.folder.ImageFolder`. Videos are in the order of
     their paths, frames in the order of their times. Each process opens the videos that it reads for itself.
@@ -124,6 +154,8 @@ class VideoFrames(BaseDataset):
         videos: (M,) bytes, paths of the videos below ``data_root``.
         video: (N,) int32, the number of the video that a frame is in.
         frame: (N,) int32, the number of the frame there.
+        times: For each video, (n,) milliseconds at which its frames are shown.
+        seeks: For each video, whether OpenCV finds its frames by their times.
 
     Raises:
         FileNotFoundError: If there is no such folder, no video, or none in a class.
@@ -162,10 +194,10 @@ class VideoFrames(BaseDataset):
         self._copies = None if storage is None else self._copied(storage, broken)
         paths, labels = self._videos(labelled)
         with ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(_times, [os.path.join(self.root, path) for path in paths]))
-        bad = [path for path, (_, reason) in zip(paths, found, strict=True) if reason]
+            found = list(pool.map(_frames, [os.path.join(self.root, path) for path in paths]))
+        bad = [path for path, (*_, reason) in zip(paths, found, strict=True) if reason]
         if bad:
-            reason = next(filter(None, (reason for _, reason in found)))
+            reason = next(filter(None, (reason for *_, reason in found)))
             message = (
                 f'dataset.data_root: {len(bad)} of the {len(paths)} videos of {shown(self.data_root)} cannot be read: '
                 f'{few(bad)} ({reason}).'
@@ -173,9 +205,17 @@ class VideoFrames(BaseDataset):
             if broken != 'skip' or len(bad) == len(paths):
                 raise ValueError(f"{message} Replace or delete them, or set dataset.broken='skip'.")
             warnings.warn(f'{message} They are left out.', stacklevel=2)
-        kept = [number for number, (_, reason) in enumerate(found) if not reason]
+        kept = [number for number, (*_, reason) in enumerate(found) if not reason]
         self.videos = byte_array([paths[number] for number in kept])
         self.times = [found[number][0] for number in kept]
+        self.seeks = [found[number][1] for number in kept]
+        if slow := [paths[number] for number in kept if not found[number][1]]:
+            warnings.warn(
+                f'dataset.data_root: OpenCV cannot seek in {len(slow)} of the {len(kept)} videos of '
+                f'{shown(self.data_root)}: {few(slow)}. Their frames are decoded from the beginning, which is slow in '
+                'random order. To read them fast, convert them: ffmpeg -i FILE FILE.mp4.',
+                stacklevel=2,
+            )
         chosen = [_chosen(times, every, fps) for times in self.times]
         self.video = np.repeat(np.arange(len(chosen), dtype=np.int32), [len(frames) for frames in chosen])
         self.frame = np.concatenate(chosen).astype(np.int32)
@@ -250,7 +290,7 @@ class VideoFrames(BaseDataset):
         path = os.path.join(self.root, self.videos[video])
         if not os.path.isfile(path):
             raise BrokenImage(f'The video {shown(path)} is not there. Put it back.')
-        pixels = _opened.frame(path, self.times[video], number)
+        pixels = _opened.frame(path, self.times[video], self.seeks[video], number)
         if pixels is None:
             raise BrokenImage(f'The frame {shown(self.name(index))} cannot be decoded. Replace or delete the video.')
         rgb = torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)
@@ -269,18 +309,60 @@ class VideoFrames(BaseDataset):
         return self._evidence[video] + self.times[video][self.frame[index]].tobytes()
 
 
-def _times(path: bytes) -> tuple[np.ndarray, str]:
-    """Return the times of the frames of a video in milliseconds, (n,), and what is wrong, '' if nothing."""
+def _frames(path: bytes) -> tuple[np.ndarray, bool, str]:
+    """Return the times of the frames of a video in milliseconds, (n,), whether they find frames, and what is wrong."""
     import cv2
 
-    times: list[float] = []
     capture = cv2.VideoCapture(os.fsdecode(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
     if not capture.isOpened():
-        return np.array(times), 'OpenCV cannot open it'
+        return np.zeros(0), False, 'OpenCV cannot open it'
+    listed = []
     while capture.grab():
-        times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+        listed.append(capture.get(cv2.CAP_PROP_POS_MSEC))
     capture.release()
-    return np.sort(times), '' if times else 'it has no frame'
+    packets = np.sort(listed)
+    if not listed:
+        return packets, False, 'it has no frame'
+    differ = bool((np.diff(packets) > SAME).all())
+    with open(path, 'rb') as file:
+        timed = TIMED.match(file.read(8))
+    if timed and differ:
+        video = Video(path, packets, True)
+        first, last = video.frame(0), video.frame(len(packets) - 1)
+        if first is not None and last is not None and not np.array_equal(first, last):
+            return packets, True, ''
+    times, reason = _decoded(path)
+    if not differ or len(times) != len(packets):
+        return times, False, reason
+    return packets, np.allclose(times, packets, rtol=0, atol=SAME), reason
+
+
+def _decoded(path: bytes) -> tuple[np.ndarray, str]:
+    """Decode a video; return the times of its frames in milliseconds, (n,), and what is wrong, '' if nothing.
+
+    OpenCV 5.0 does not convert interlaced frames: without an error it returns what was in the memory, the same for each
+    frame. So if all frames are the same, a second capture must give them too, and not zeros.
+    """
+    import cv2
+
+    capture = cv2.VideoCapture(os.fsdecode(path), cv2.CAP_FFMPEG)
+    step = 1000 / max(1.0, capture.get(cv2.CAP_PROP_FPS))
+    times: list[float] = []
+    first, same = None, True
+    while capture.grab():
+        time = capture.get(cv2.CAP_PROP_POS_MSEC)
+        times.append(time if not times or time > times[-1] else times[-1] + step)  # the last ones may have no time
+        if same:
+            pixels = capture.retrieve()[1]
+            first = pixels if first is None else first
+            same = np.array_equal(first, pixels)
+    if first is None:
+        return np.array(times), 'OpenCV decodes no frame of it'
+    if same:
+        again = cv2.VideoCapture(os.fsdecode(path), cv2.CAP_FFMPEG).read()[1]  # while the first one keeps its memory
+        if not first.any() or not np.array_equal(first, again):
+            return np.array(times), 'black, or interlaced, which OpenCV cannot read: ffmpeg -i FILE -vf yadif FILE.mp4'
+    return np.array(times), ''
 
 
 def _chosen(times: np.ndarray, every: int | None, fps: float | None) -> np.ndarray:
