@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,11 @@ def test_images_that_are_files_elsewhere(tmp_path: Path) -> None:
     assert Shelf.read == [str(tmp_path / 'x' / 'a' / '1.JPEG')]
     (tmp_path / 'x' / 'a' / '1.JPEG').unlink()
     assert dataset.load(1)[0].shape == (3, 16, 16)  # in the memory
+    lost = HuggingFaceDataset(tmp_path / 'linked.parquet', label=None, broken='skip')
+    assert fingerprint(lost)['contents'].tolist() == [
+        fingerprint(dataset)['contents'][0].item(),
+        int.from_bytes(blake2b(b'', digest_size=8).digest(), 'little', signed=True),
+    ]
     with pytest.raises(
         ValueError, match=r'linked\.parquet@/1 \(1\.JPEG\) has no bytes in the table, and its file .*1\.JPEG'
     ):
