@@ -46,7 +46,8 @@ class Subset(Wrapper):
     Args:
         dataset: The data set, or its config.
         files: List with the path of an image in each line, relative to ``data_root``, or with its name alone, if no
-            other image has it (:func:`~unmix.datasets.lists.read_list`).
+            other image has it (:func:`~unmix.datasets.lists.read_list`). Images of a table may have the same path;
+            these cannot be listed.
         per_class: Images of each class, all there are where a class has fewer.
         share: Share of the images of each class, rounded up.
         num_images: Images of all, with or without labels; all there are if the data set has fewer.
@@ -59,8 +60,8 @@ class Subset(Wrapper):
 
     Raises:
         FileNotFoundError: If there is no list, or images of the list are not in the data set.
-        ValueError: Unless one of files, per_class, share and num_images is given, and fits; if a name in the list is
-            that of several images; if images of each class are to be drawn of a data set without labels; or if no image
+        ValueError: Unless one of files, per_class, share and num_images is given, and fits; if a name or path in the
+            list is that of several images; if images of each class are to be drawn of a data set without labels; or if no image
             is left.
     """
 
@@ -114,20 +115,31 @@ class Subset(Wrapper):
                 f'dataset.files: {len(missing)} of the {len(found)} images of {shown(files)} are not in the data set: '
                 f'{few(missing)}. A line is the path of an image below data_root, such as {shown(paths[0])}.'
             )
-        self._refuse_ambiguous(files, paths, found.keys() - rows.keys())
+        self._refuse_ambiguous(files, paths, found.keys())
         return torch.tensor(sorted({row for row in found.values() if row is not None}))
 
     def _refuse_ambiguous(self, files: str | Path, paths: Sequence[bytes], names: Collection[bytes]) -> None:
-        places: dict[bytes, list[bytes]] = {name: [] for name in names}
-        for path in paths:
-            if (name := os.path.basename(path)) in places:
-                places[name].append(path)
+        known = {*paths}
+        places: dict[bytes, list[int]] = {name: [] for name in names}
+        for row, path in enumerate(paths):
+            for name in {path, os.path.basename(path)}:
+                if name in places and (name == path or name not in known):
+                    places[name].append(row)
         several = [name for name, found in sorted(places.items()) if len(found) > 1]
-        if several:
+        if not several:
+            return
+        rows = places[several[0]]
+        what = f'dataset.files: {len(several)} names in {shown(files)} are those of several images: {few(several)}; '
+        if len({paths[row] for row in rows}) < len(rows):
             raise ValueError(
-                f'dataset.files: {len(several)} names in {shown(files)} are those of several images: {few(several)}; '
-                f'the first of {few(places[several[0]])}. Write the path of the image below data_root in each line.'
+                f'{what}the first of the images with the numbers {", ".join(map(str, rows[:10]))}'
+                f'{", ..." if len(rows) > 10 else ""}. Choose them by their numbers, with '
+                "sampler=dict(type='SubsetSampler', indices=...), or give each image of the table a name of its own."
             )
+        raise ValueError(
+            f'{what}the first of {few([paths[row] for row in rows])}. Write the path of the image below data_root in '
+            'each line.'
+        )
 
     def _drawn(self, per_class: int | None, share: float | None, seed: int) -> Tensor:
         labels, rng = self.dataset.labels.numpy(), generator('subset', seed)
