@@ -48,9 +48,9 @@ class ImageFolder(EncodedDataset):
             or if there is a map.
         class_list: The classes, numbered in the order of their names; only these sub-folders are read, and some may
             have no image here. A file with a name in each line (:func:`~unmix.datasets.lists.read_list`), or a folder
-            or archive (also ``data.zip@/train``), for example of the training set, whose sub-folders are the classes. ``imagenet100.txt`` (the
-            classes of `CMC <https://arxiv.org/abs/1906.05849>`_) comes with the package. With a class list, a map
-            beside the archive is not read.
+            or archive (also ``data.zip@/train``), for example of the training set, whose sub-folders are the classes.
+            ``imagenet100.txt`` (the classes of `CMC <https://arxiv.org/abs/1906.05849>`_) comes with the package. With
+            a class list, a map beside the archive is not read.
         pipeline: As for :class:`BaseDataset`.
         decode_size: As for :class:`EncodedDataset`.
         exif: As for :class:`EncodedDataset`.
