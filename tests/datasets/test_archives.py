@@ -210,7 +210,10 @@ def test_backslashes_of_windows_are_folders(tmp_path: Path, system: int) -> None
     with zipfile.ZipFile(path, 'w') as file:
         for name, data in [('a/', b''), *members]:
             entry = zipfile.ZipInfo(name)
-            entry.filename, entry.create_system = name.replace('/', '\\'), system  # ZipInfo itself makes slashes of them
+            entry.filename, entry.create_system = (
+                name.replace('/', '\\'),
+                system,
+            )  # ZipInfo itself makes slashes of them
             file.writestr(entry, data)
     folder, packed = ImageFolder(tmp_path / 'x', pipeline=VIEWS), ImageFolder(path, pipeline=VIEWS)
     assert (packed.classes, packed.paths.tolist()) == (folder.classes, folder.paths.tolist())

@@ -197,6 +197,8 @@ class FirstImages(Wrapper):
         self.num_images = num_images
         labels = getattr(self.dataset, 'labels', None)
         self.labels = None if labels is None else labels[:num_images]
+        if hasattr(self.dataset, 'paths'):
+            self.paths: np.ndarray = np.asarray(self.dataset.paths)[:num_images]
 
     def __len__(self) -> int:
         return self.num_images
