@@ -1,5 +1,6 @@
 """Training data that changed between a kill and a resumption."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -116,6 +117,15 @@ def test_images_in_memory():
     assert (
         difference(then, fingerprint(other), other) == '1 of 20 images have another content, first image 7, (label 7)'
     )
+
+
+def test_no_file_left_says_nothing_of_an_image(monkeypatch: pytest.MonkeyPatch):
+    def no_file(self: object, index: int) -> bytes:
+        raise OSError(errno.EMFILE, 'Too many open files')
+
+    monkeypatch.setattr(Named, 'content', no_file)
+    with pytest.raises(OSError, match='Too many open files'):
+        fingerprint(Named(['a']))
 
 
 class Named(BaseDataset):

@@ -175,6 +175,63 @@ def test_numbers_of_classes(tmp_path: Path) -> None:
     assert Subset(ImageFolder(path), per_class=1).labels.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize('top', ['', 'in'])
+@pytest.mark.parametrize('pack', ['zip', 'tar'])
+def test_train_and_val_in_one_archive(tmp_path: Path, top: str, pack: str) -> None:
+    """The oracle is the same in folders."""
+    members = images(tmp_path / 'x')
+    for split, chosen in dict(train='abc', val='bc').items():
+        for name, data in members:
+            if name[0] in chosen:
+                (tmp_path / 'f' / top / split / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / 'f' / top / split / name).write_bytes(data)
+    files = sorted(path for path in (tmp_path / 'f').rglob('*') if path.is_file())
+    content = [(path.relative_to(tmp_path / 'f').as_posix(), path.read_bytes()) for path in files]
+    path = (pack_zip if pack == 'zip' else pack_tar)(tmp_path / f'x.{pack}', content)
+    root, folder = f'{path}@/{top}'.rstrip('/'), tmp_path / 'f' / top
+    for split in ('train', 'val'):
+        packed, expected = ImageNet(root, split), ImageNet(folder, split)
+        assert (packed.classes, packed.paths.tolist()) == (expected.classes, expected.paths.tolist())
+        assert packed.labels.tolist() == expected.labels.tolist()
+    assert packed.labels.tolist() == [1] * 4 + [2] * 4
+    listed = ImageFolder(f'{root}/val', class_list=f'{root}/train')
+    assert listed.labels.tolist() == ImageFolder(folder / 'val', class_list=f'{root}/train').labels.tolist()
+    assert (listed.classes, listed.labels.tolist()) == (packed.classes, packed.labels.tolist())
+    with pytest.raises(FileNotFoundError, match=r'dataset\.class_list: .*/none has no sub-folders.*Correct the path'):
+        ImageFolder(f'{root}/val', class_list=f'{root}/none')
+    with pytest.raises(FileNotFoundError, match=r'dataset\.class_list: there is no folder .*y\.zip@/train'):
+        ImageFolder(f'{root}/val', class_list=tmp_path / 'y.zip@/train')
+
+
+@pytest.mark.parametrize('system', [0, 3])
+def test_backslashes_of_windows_are_folders(tmp_path: Path, system: int) -> None:
+    members = images(tmp_path / 'x')
+    path = tmp_path / 'w.zip'
+    with zipfile.ZipFile(path, 'w') as file:
+        for name, data in [('a/', b''), *members]:
+            entry = zipfile.ZipInfo(name)
+            entry.filename, entry.create_system = (
+                name.replace('/', '\\'),
+                system,
+            )  # ZipInfo itself makes slashes of them
+            file.writestr(entry, data)
+    folder, packed = ImageFolder(tmp_path / 'x', pipeline=VIEWS), ImageFolder(path, pipeline=VIEWS)
+    assert (packed.classes, packed.paths.tolist()) == (folder.classes, folder.paths.tolist())
+    assert same(batches(folder), batches(packed))
+    assert ImageFolder(f'{path}@/a').paths.tolist() == [name.encode()[2:] for name in NAMES[:4]]
+
+
+def test_a_backslash_may_be_part_of_a_name(tmp_path: Path) -> None:
+    """Where names have slashes; and as half of a letter of Shift-JIS."""
+    data = images(tmp_path / 'x')[0][1]
+    path = pack_zip(tmp_path / 'x.zip', [('a/1\\2.jpg', data), ('b/1.jpg', data)])
+    assert ImageFolder(path).paths.tolist() == [b'a/1\\2.jpg', b'b/1.jpg']
+    letter = 'ソ.jpg'.encode('shift-jis')
+    path = pack_zip(tmp_path / 'y.zip', [('aa.jpg', data)])
+    path.write_bytes(path.read_bytes().replace(b'aa.jpg', letter))
+    assert ImageFolder(path).paths.tolist() == [letter]
+
+
 def test_the_published_zipped_imagenet(tmp_path: Path) -> None:
     """``train.zip`` of class folders, a flat ``val.zip``, and a map for each; the order is that of the map."""
     members = [(name, data) for name, data in images(tmp_path / 'x') if name in NAMES]

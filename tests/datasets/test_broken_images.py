@@ -3,14 +3,21 @@
 import errno
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from engine_toy import toy_runner
 from PIL import Image
+from test_caches import CROP
+from test_storage import Shelf
+from test_train_loop import assert_same, state
 from torch.utils.data import ConcatDataset, DataLoader
 
+from unmix.checkpoint.data import difference, fingerprint
 from unmix.datasets import (
     BaseDataset,
     BrokenImage,
@@ -156,9 +163,9 @@ def test_wrappers_and_samplers_keep_their_own_numbers(folder: Path) -> None:
     drawn = WeightedSampler(data, [1.0] * 9 + [9.0] + [1.0] * 13, seed=0)
     assert not {4, 9} & {index for b in loader(data, drawn) for index in b['index'].tolist()}
     mixed = MixtureDataset(dataset(folder), dict(type='Mixup'), prob=1.0)
-    for batch in loader(mixed, EpochSampler(mixed, seed=0)):  # also those whose partner cannot be read are replaced
-        assert len(set(batch['index'].tolist())) == len(batch['index'])
-        assert not {4, 9} & set(batch['index'].tolist())
+    sampler = EpochSampler(mixed, seed=0)
+    order = [key.index for key in sampler]  # no image is left out because of its partner
+    assert [b['index'].tolist() for b in loader(mixed, sampler)] == expected(order, 4, {4, 9})
 
 
 def test_without_a_sampler_of_unmix_it_is_the_order_of_the_data_set(folder: Path) -> None:
@@ -274,3 +281,93 @@ def test_every_folder_data_set_has_the_key(folder: Path) -> None:
     for name in ('ImageNet', 'TinyImageNet'):
         built = DATASETS.build(dict(type=name, data_root=folder.parent, split='train', broken='skip'))
         assert built.broken == 'skip'
+
+
+def pictures(root: Path, count: int = 6) -> Path:
+    """Write images of random pixels, half of them of each of two classes."""
+    for number in range(count):
+        path = root / 'ab'[number >= count // 2] / f'{number}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, number)
+    return root
+
+
+def write(path: Path, seed: int) -> None:
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+
+
+def damaged_zip(root: Path, *rows: int) -> Path:
+    """Pack a folder, with these members damaged."""
+    path = root.parent / 'x.zip'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+        for image in sorted(root.rglob('*.png')):
+            file.writestr(image.relative_to(root).as_posix(), image.read_bytes())
+        entries = file.infolist()
+    data = bytearray(path.read_bytes())
+    for row in rows:
+        start = entries[row].header_offset + 30 + len(entries[row].filename)
+        data[start : start + 20] = b'\xff' * 20
+    path.write_bytes(data)
+    return path
+
+
+def test_what_cannot_be_read_is_alike_everywhere_and_a_repair_is_a_change(tmp_path: Path):
+    root = pictures(tmp_path / 'data')
+    lost = ImageFolder(root, broken='skip')
+    whole = fingerprint(lost)
+    packed = ImageFolder(damaged_zip(root, 3), broken='skip')
+    listed = tmp_path / 'map.txt'
+    listed.write_text(
+        ''.join(f'{name.decode()}\t{int(number > 2)}\n' for number, name in enumerate(lost.paths.tolist()))
+    )
+    (root / 'b' / '3.png').unlink()
+    at = dict(backend=Shelf.__name__.lower(), at=str(root.parent))
+    stored = ImageFolder('data', map_file=listed, backend_args=at, broken='skip')
+    then = fingerprint(lost)
+    for dataset in (lost, packed, stored):
+        with pytest.raises(BrokenImage):
+            dataset[3]
+        assert difference(then, fingerprint(dataset), dataset) is None
+    assert difference(then, whole, lost) == '1 of 6 images have another content, first image 3, b/3.png (label 1)'
+    other = ImageFolder(damaged_zip(root, 2), broken='skip')  # of the 5 that are left
+    assert 'it had 6 images and has 5 now' in difference(then, fingerprint(other), other)
+    write(root / 'b' / '3.png', 3)
+    more = ImageFolder(damaged_zip(root, 3, 5), broken='skip')
+    assert difference(then, fingerprint(more), more) == (
+        '1 of 6 images have another content, first image 5, b/5.png (label 1)'
+    )
+
+
+@pytest.mark.parametrize('form', ['zip', 'backend'])
+def test_a_run_with_images_that_cannot_be_read_continues_exactly(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture
+):
+    """An uninterrupted run is the oracle; images that cannot be read never come."""
+    root = pictures(tmp_path / 'data', 12)
+    if form == 'zip':
+        where = dict(data_root=str(damaged_zip(root, 3, 8)))
+    else:
+        names = sorted(path.relative_to(root).as_posix() for path in root.rglob('*.png'))
+        (tmp_path / 'map.txt').write_text(''.join(f'{name}\t0\n' for name in names))
+        for row in (3, 8):
+            (root / names[row]).unlink()
+        at = dict(backend=Shelf.__name__.lower(), at=str(tmp_path))
+        where = dict(data_root='data', map_file=str(tmp_path / 'map.txt'), backend_args=at)
+
+    def runner(name: str, **changes):
+        data = dict(type='ImageFolder', broken='skip', labelled=True, pipeline=CROP, _delete_=True) | where
+        return toy_runner(
+            tmp_path / name, train_dataloader__dataset=data, train_dataloader__collate_fn=dict(type='collate'),
+            model=dict(type='ImageToy', dim=48), default_hooks__checkpoint__by_epoch=False,
+            default_hooks__checkpoint__interval=2, default_hooks__checkpoint__max_keep_ckpts=-1, **changes,
+        )  # fmt: skip
+
+    whole = runner('whole')
+    whole.train()
+    assert len(whole.model.seen) == 9
+    assert not {3, 8} & {index for batch in whole.model.seen for index in batch}
+    second = runner('second', resume=True, load_from=str(tmp_path / 'whole' / 'iter_4.pth'))
+    second.train()
+    assert_same(state(second), state(whole))
+    assert second.model.seen == whole.model.seen[4:]
+    assert 'data set has changed since this checkpoint' not in capsys.readouterr().out

@@ -178,6 +178,24 @@ def test_a_broken_image_is_named_when_it_is_its_turn(tmp_path: Path, cache: str)
         dataset.load(6)
 
 
+def test_the_size_is_that_of_the_first_image_that_can_be_read(tmp_path: Path) -> None:
+    images(tmp_path / 'x')
+    folder = ImageFolder(tmp_path / 'x', broken='skip')
+    (tmp_path / 'x' / 'a' / '0.jpg').write_bytes(b'')
+    (tmp_path / 'x' / 'a' / '1.JPEG').write_bytes(b'no image')
+    cached = ImageFolder(tmp_path / 'x', cache='decoded', broken='skip')
+    assert [item['index'] for item in cached.__getitems__(range(10))] == [*range(2, 12)]
+    assert all(torch.equal(cached.load(number)[0], folder.load(number)[0]) for number in range(2, 12))
+    with pytest.raises(BrokenImage, match=r'a/0\.jpg cannot be read'):
+        cached[0]
+    for path in folder.paths.tolist():
+        (tmp_path / 'x' / os.fsdecode(path)).write_bytes(b'')
+    with pytest.raises(
+        BrokenImage, match=r"cache='decoded': the first 12 images cannot be read, .*server there\? .*0\.jpg"
+    ):
+        ImageFolder(tmp_path / 'x', cache='decoded', broken='skip')
+
+
 def test_a_file_that_grows_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images(tmp_path / 'x')
     dataset = ImageFolder(tmp_path / 'x')

@@ -1,5 +1,6 @@
 """Decoders by name: which pixels are the same, what is kept as it is stored, and what is refused."""
 
+import importlib.util
 import io
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, features
 from test_decode import photo
 
 from unmix.datasets import BrokenImage, ImageFolder, decode_image, decoders
@@ -91,6 +92,41 @@ def test_photographs_are_turned_upright(decoder: str, suffix: str, turn: int) ->
         assert pixels(data, decoder, exif=False).shape == (10, 20, 3)
     else:
         assert np.array_equal(pixels(data, decoder, exif=False), pixels(data, 'auto', exif=False))
+
+
+@pytest.mark.skipif(not features.check('avif'), reason='needs a PIL that reads AVIF')
+@pytest.mark.parametrize('turn', range(1, 9))
+def test_avif_is_turned_upright(turn: int) -> None:
+    """Each by its own pixels, which PIL turns in the oracle: libraries differ in the colours of AVIF."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = turn
+    data = encoded(photo((20, 10)), 'AVIF', exif=exif)
+    for decoder in ('auto', 'cv2'):
+        try:
+            stored = pixels(data, decoder, exif=False)
+        except BrokenImage:
+            pytest.skip('needs an OpenCV that reads AVIF')
+        image = Image.fromarray(stored)
+        image.getexif()[ORIENTATION] = turn
+        assert stored.shape == (10, 20, 3)
+        assert np.array_equal(pixels(data, decoder), np.asarray(ImageOps.exif_transpose(image)))
+
+
+@pytest.mark.parametrize('compression', ['tiff_lzw', 'jpeg', 'group4'])
+def test_a_tiff_that_needs_imagecodecs_says_so(compression: str, tmp_path: Path) -> None:
+    pytest.importorskip('tifffile', reason='needs the package tifffile')
+    image = photo((32, 16)).convert('1' if compression == 'group4' else 'RGB')
+    (tmp_path / 'x.tif').write_bytes(encoded(image, 'TIFF', compression=compression))
+    if importlib.util.find_spec('imagecodecs') is None:
+        with pytest.raises(
+            BrokenImage, match=r"'imagecodecs' package\)\. The file may be whole\. .*pip install imagecodecs"
+        ):
+            decode_image(tmp_path / 'x.tif', decoder='tifffile')
+    assert decode_image(tmp_path / 'x.tif', decoder='pil').shape == (3, 16, 32)  # what the message says
+    assert decode_image(tmp_path / 'x.tif', decoder='cv2').shape == (3, 16, 32)
+    (tmp_path / 'x.tif').write_bytes(b'II*\0junk')
+    with pytest.raises(BrokenImage, match=r'Replace or delete the file\.$'):
+        decode_image(tmp_path / 'x.tif', decoder='tifffile')
 
 
 @pytest.mark.parametrize('shape', [(9, 7), (9, 7, 3), (9, 7, 4)])

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from test_archives import VIEWS, batches, images, same
 from test_storage import Shelf
 
 from unmix.checkpoint.data import difference, fingerprint
-from unmix.datasets import HuggingFaceDataset, ImageFolder, Subset
+from unmix.datasets import BrokenImage, HuggingFaceDataset, ImageFolder, Subset, SubsetSampler
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # nothing is looked for elsewhere
 datasets = pytest.importorskip(
@@ -139,7 +140,71 @@ def test_images_that_are_files_elsewhere(tmp_path: Path) -> None:
     assert Shelf.read == [str(tmp_path / 'x' / 'a' / '1.JPEG')]
     (tmp_path / 'x' / 'a' / '1.JPEG').unlink()
     assert dataset.load(1)[0].shape == (3, 16, 16)  # in the memory
+    lost = HuggingFaceDataset(tmp_path / 'linked.parquet', label=None, broken='skip')
+    assert fingerprint(lost)['contents'].tolist() == [
+        fingerprint(dataset)['contents'][0].item(),
+        int.from_bytes(blake2b(b'', digest_size=8).digest(), 'little', signed=True),
+    ]
     with pytest.raises(
         ValueError, match=r'linked\.parquet@/1 \(1\.JPEG\) has no bytes in the table, and its file .*1\.JPEG'
     ):
         HuggingFaceDataset(tmp_path / 'linked.parquet', label=None).load(1)
+
+
+def test_a_single_saved_set_is_its_own_split_only(tmp_path: Path) -> None:
+    images(tmp_path / 'x')
+    content = table(tmp_path / 'x')
+    content.save_to_disk(tmp_path / 'unknown')
+    named = datasets.Dataset.from_dict(content.to_dict(), features=content.features, split='train')
+    named.save_to_disk(tmp_path / 'named')
+    assert len(HuggingFaceDataset(tmp_path / 'unknown', 'test')) == 12  # it does not say which it is
+    assert len(HuggingFaceDataset(tmp_path / 'named')) == 12
+    with pytest.raises(
+        FileNotFoundError, match=r"named' with a split 'test' \(it is the split 'train' by itself\)\. Give"
+    ):
+        HuggingFaceDataset(tmp_path / 'named', 'test')
+
+
+def test_names_that_several_images_have_cannot_be_listed(tmp_path: Path) -> None:
+    images(tmp_path / 'x')
+    content = table(tmp_path / 'x')
+    values = content.to_dict()
+    for row in (1, 3, 6):  # two in class a, one in the next
+        values['image'][row] = values['image'][row] | dict(path='image.png')
+    datasets.Dataset.from_dict(values, features=content.features).save_to_disk(tmp_path / 'saved')
+    dataset = HuggingFaceDataset(tmp_path / 'saved')
+    listed = tmp_path / 'list.txt'
+
+    def rows(*names: str) -> list[int]:
+        listed.write_text('\n'.join(names))
+        return Subset(dataset, files=listed).rows.tolist()
+
+    assert rows('a/0.jpg', 'b é/image.png') == [0, 6]  # which have no double
+    for names in (['a/image.png'], ['a/0.jpg', 'a/image.png']):
+        with pytest.raises(
+            ValueError, match=r'1 names in .* several images: a/image\.png; .* numbers 1, 3\. Choose .*SubsetSampler'
+        ):
+            rows(*names)
+    with pytest.raises(ValueError, match=r'several images: image\.png; the first of .* numbers 1, 3, 6\. Choose'):
+        rows('image.png', 'b é/image.png')
+    assert SubsetSampler(dataset, indices=[1, 3], shuffle=False).order(0).tolist() == [1, 3]  # what the message says
+
+
+@pytest.mark.parametrize('cache', ['full', 'part', 'decoded'])
+@pytest.mark.parametrize('lost', [0, 3])
+def test_a_cache_leaves_out_what_cannot_be_read(tmp_path: Path, cache: str, lost: int) -> None:
+    from pyarrow import array, binary, parquet, string, struct
+    from pyarrow import table as arrow
+
+    images(tmp_path / 'x')
+    folder = ImageFolder(tmp_path / 'x', labelled=False)
+    values = [dict(bytes=None, path=str(tmp_path / 'x' / name.decode())) for name in folder.paths.tolist()]
+    values[lost] = dict(bytes=None, path=str(tmp_path / 'gone.png'))
+    column = array(values, type=struct([('bytes', binary()), ('path', string())]))
+    parquet.write_table(arrow(dict(image=column)), tmp_path / 'linked.parquet')
+    cached = HuggingFaceDataset(tmp_path / 'linked.parquet', label=None, cache=cache, broken='skip')
+    kept = [number for number in range(12) if number != lost]
+    assert [item['index'] for item in cached.__getitems__(range(11))] == kept
+    assert all(torch.equal(cached.load(number)[0], folder.load(number)[0]) for number in kept)
+    with pytest.raises(BrokenImage, match=r'gone\.png'):
+        cached[lost]

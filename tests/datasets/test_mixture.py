@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from unmix.datasets import ArrayDataset, MixtureDataset, SampleKey
+from unmix.datasets import ArrayDataset, BrokenImage, EpochSampler, MixtureDataset, SampleKey, Subset, collate
 from unmix.datasets.transforms import Cutout, RandomErasing
 from unmix.registry import DATASETS
 from unmix.utils.rng import generator, seeded
@@ -128,3 +129,73 @@ def test_transforms_draw_from_the_seeded_stream():
         assert torch.equal(*results)
         assert results[0].any()
         assert not image.any()
+
+
+BAD = {7, 8, 39}
+
+
+class Flaky(ArrayDataset):
+    """Some of its images cannot be read."""
+
+    def load(self, index):
+        if index in BAD:
+            raise OSError(f'no image {index}')
+        return super().load(index)
+
+
+def flaky(broken='skip'):
+    dataset = Flaky(flat_images().images, None, pipeline=lambda image, key: [image])
+    dataset.broken = broken
+    return dataset
+
+
+def whole():
+    """The image after it in the place of each that cannot be read."""
+    images = flat_images().images.clone()
+    for index in sorted(BAD, reverse=True):
+        images[index] = images[(index + 1) % len(images)]
+    return ArrayDataset(images, None, pipeline=lambda image, key: [image])
+
+
+@pytest.mark.parametrize('form', ['one', 'nested', 'subset'])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_the_next_image_is_the_partner_in_the_place_of_one_that_cannot_be_read(form, workers, capfd):
+    def mixed(source):
+        if form == 'nested':
+            source = MixtureDataset(source, dict(type='CutMix'), num_mix=1, prob=0.5)
+        dataset = MixtureDataset(source, dict(type='Mixup'), prob=1.0)
+        return Subset(dataset, num_images=20) if form == 'subset' else dataset
+
+    def loaded(dataset):
+        sampler = EpochSampler(dataset, seed=3)
+        found = {}
+        for epoch in range(4):
+            sampler.set_epoch(epoch)
+            loader = DataLoader(dataset, 5, sampler=sampler, num_workers=workers, collate_fn=collate)
+            for batch in loader:
+                found |= {(epoch, i): x for i, x in zip(batch['index'].tolist(), batch['inputs'][0], strict=True)}
+        return found
+
+    dataset = mixed(flaky())
+    found, expected = loaded(dataset), loaded(mixed(whole()))
+    own = {i for i in range(len(dataset)) if (int(dataset.rows[i]) if form == 'subset' else i) not in BAD}
+    assert {i for _, i in found} == own  # those whose partners cannot be read are there
+    if form != 'nested':  # there the partner is mixed by its own number
+        assert all(torch.equal(image, expected[key]) for key, image in found.items())
+    said = capfd.readouterr().out
+    most = max(1, workers) * (
+        2 if form == 'nested' else 1
+    )  # of 8 workers in 4 epochs, two may see one at the same time
+    assert all(0 < said.count(f'(no image {i}). It is number {i} ') <= most for i in BAD)
+    with pytest.raises(BrokenImage, match='no image 8'):
+        dataset.dataset[8] if form == 'subset' else dataset[8]
+
+
+def test_a_partner_that_cannot_be_read_is_an_error_by_default(monkeypatch):
+    dataset = MixtureDataset(flaky('error'), dict(type='Mixup'), prob=1.0)
+    with pytest.raises(BrokenImage, match='no image'):
+        dataset.batch([SampleKey(index, 1, 2) for index in sorted(set(range(40)) - BAD)])
+    monkeypatch.setattr('unmix.datasets.wrappers.GIVE_UP', 2)  # so many in a row: the disk is gone
+    dataset = MixtureDataset(flaky(), dict(type='Mixup'), prob=1.0)
+    with pytest.raises(BrokenImage, match='no image 8'):
+        dataset.batch([SampleKey(index, 1, 2) for index in sorted(set(range(40)) - BAD)])

@@ -186,3 +186,19 @@ def test_places_where_it_cannot_be() -> None:
 
     with pytest.raises(ValueError, match=r'transforms\.0: Own reads in a way of its own'):
         SingleView([Own()])
+
+
+def test_kinds_of_crops_decode_alike() -> None:
+    floats, crop = LOAD | dict(to_float32=True), dict(type='CenterCrop', size=4)
+
+    def kinds(*loads: dict[str, Any] | None) -> MultiCrop:
+        return MultiCrop([dict(num_views=1, transforms=[*filter(None, [load]), crop]) for load in loads])
+
+    assert kinds(None, None).reader is None
+    for loads in ((floats, None), (floats, dict(floats))):
+        reader = kinds(*loads).reader
+        assert reader is not None
+        assert reader.floats
+    for wrong in ((None, floats), (LOAD, floats), (floats, floats, LOAD)):
+        with pytest.raises(ValueError, match=rf'MultiCrop\.crops\.{len(wrong) - 1}\.transforms\.0 is LoadImage.*first'):
+            kinds(*wrong)

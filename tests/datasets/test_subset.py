@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unmix.datasets import ArrayDataset, ImageFolder, SampleKey, Subset
+from unmix.datasets import ArrayDataset, FirstImages, ImageFolder, SampleKey, Subset
 
 
 def data():
@@ -52,6 +52,24 @@ def test_images_of_a_list_of_files(tmp_path):
         Subset(ImageFolder(tmp_path / 'images'), files='nowhere.txt')
     with pytest.raises(ValueError, match='not made of files'):
         Subset(data(), files=names)
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_a_list_chooses_of_the_first_images_only(tmp_path, labelled):
+    for number, name in enumerate(('a/1', 'a/2', 'b/3', 'b/4')):
+        (tmp_path / 'images' / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (4, 4), number).save(tmp_path / 'images' / f'{name}.png')
+    names = tmp_path / 'few.txt'
+    names.write_text('a/2.png\nb/3.png\n')
+    first = FirstImages(ImageFolder(tmp_path / 'images', labelled=labelled), 3)
+    assert first.paths.tolist() == [b'a/1.png', b'a/2.png', b'b/3.png']
+    subset = Subset(first, files=names)
+    assert [int(subset[i]['inputs'].max()) for i in range(len(subset))] == [1, 2]
+    assert subset.labels is None if not labelled else subset.labels.tolist() == [0, 1]
+    assert Subset(first, files=names, rest=True).rows.tolist() == [0]
+    names.write_text('a/2.png\nb/4.png\n')
+    with pytest.raises(FileNotFoundError, match=r'1 of the 2 images of .* are not in the data set: b/4\.png'):
+        Subset(first, files=names)
 
 
 @pytest.mark.parametrize('choice', [{}, dict(per_class=1, share=0.1), dict(per_class=0), dict(share=1.5)])

@@ -16,6 +16,7 @@ from torch.utils.data import ConcatDataset
 from torch.utils.data import Subset as TorchSubset
 
 from unmix.datasets import BaseDataset, Subset
+from unmix.datasets.decode import EXHAUSTED, BrokenImage
 from unmix.datasets.evidence import file_evidence
 from unmix.models.algorithms.base import BaseAlgorithm
 from unmix.utils.dist import agreed, unwrap
@@ -128,15 +129,20 @@ class Items:
         return codes
 
     def content(self, index: int) -> bytes:
-        """Return bytes that change with the image; empty if they are not known."""
+        """Return bytes that change with the image; empty if they are not known, or the image cannot be read.
+
+        Raises:
+            OSError: If the process has no memory or file left, which says nothing of the image.
+        """
         leaf, row = self.leaves[self.leaf[index]], int(self.row[index])
         try:
             if isinstance(leaf, BaseDataset):
                 return leaf.content(row)
             if callable(info := getattr(leaf, 'get_data_info', None)):  # MMEngine's data sets
                 return _of_mmengine(info(row), getattr(leaf, 'data_root', None))
-        except OSError:  # the training says so when it comes to the image
-            pass
+        except (BrokenImage, OSError) as error:  # the training says so when it comes to the image
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:
+                raise
         return b''
 
 
@@ -151,7 +157,8 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
 
     Returns:
         ``number`` N of items; ``names``, (M,) int32, the CRC-32 of the name and label of each of its M images;
-        ``contents``, (S,) int64, a hash of the content of a sample of the images, which N and M alone decide.
+        ``contents``, (S,) int64, a hash of the content of a sample of the images, which N and M alone decide. All that
+        cannot be read, wherever they are, have the same one, so one that is repaired later is a change.
     """
     items = Items(dataset)
     names = items.names()

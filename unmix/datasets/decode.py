@@ -14,7 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from unmix.datasets.decoders import JPEG, ORIENTATION, TIFF, by_cv2, by_tifffile, by_turbojpeg, tiff_tag
+from unmix.datasets.decoders import JPEG, ORIENTATION, TIFF, NoCodec, by_cv2, by_tifffile, by_turbojpeg, tiff_tag
 from unmix.utils.names import path_bytes, shown
 
 try:
@@ -44,7 +44,8 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # (H, W, C) that is st
     8: lambda image: image[:, ::-1].swapaxes(0, 1),
 }
 TURNED = (b'Exif\0\0', b'tiff:Orientation')  # without these a JPEG has no orientation; nor do others without these:
-TURNED_OTHERS = (*TURNED, b'eXIf', b'EXIF', b'Raw profile type', b'com.adobe.xmp')
+# AVIF, which begins with ftyp, has the orientation in parts of its own (irot, imir): PIL is asked in each case
+TURNED_OTHERS = (*TURNED, b'eXIf', b'EXIF', b'Raw profile type', b'com.adobe.xmp', b'ftyp')
 
 
 class BrokenImage(ValueError):
@@ -192,6 +193,11 @@ def unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
     if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
         reason = 'it is empty, or no image of a format that PIL knows'
     advice = 'Put it back' if isinstance(error, FileNotFoundError) else 'Replace or delete the file'
+    if isinstance(error, NoCodec):
+        advice = (
+            "The file may be whole. Install the package: pip install imagecodecs; or set dataset.decoder to 'cv2', or "
+            "to 'pil', which makes it RGB of 8 bits"
+        )
     return BrokenImage(f'The image {shown(path)} cannot be read ({reason}). {advice}.')
 
 

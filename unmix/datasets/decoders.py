@@ -19,6 +19,10 @@ TIFF = {b'II*\0': '<', b'MM\0*': '>', b'II+\0': '<', b'MM\0+': '>'}  # and the o
 SAMPLES, ORIENTATION, SHORT = 277, 274, 3  # two tags of TIFF, and the type of their values
 
 
+class NoCodec(ValueError):
+    """A TIFF whose compression tifffile can undo only with the package imagecodecs, which is not there."""
+
+
 def check_decoder(decoder: str, decode_size: int | None = None) -> None:
     """Check that a decoder can be used here.
 
@@ -106,6 +110,7 @@ def by_tifffile(data: bytes) -> np.ndarray:
     Its channels may be samples of a pixel, planes, or pages: one axis beside height and width.
 
     Raises:
+        NoCodec: If tifffile needs the package imagecodecs for it: LZW, JPEG, CCITT and others.
         ValueError: If it cannot be read, has more axes, or other numbers than a tensor has.
     """
     module = _tifffile()
@@ -114,7 +119,10 @@ def by_tifffile(data: bytes) -> np.ndarray:
             series = file.series[0]
             axes, pixels = series.axes, series.asarray()
     except Exception as error:  # of many types
-        raise ValueError(' '.join(str(error).split()) or type(error).__name__) from error
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        if isinstance(error, ImportError) or "requires the 'imagecodecs' package" in reason:
+            raise NoCodec(reason) from error
+        raise ValueError(reason) from error
     kept = [axis for axis, size in zip(axes, pixels.shape, strict=True) if axis in 'YX' or size > 1]
     pixels = pixels.reshape([size for axis, size in zip(axes, pixels.shape, strict=True) if axis in kept])
     others = [axis for axis in kept if axis not in 'YX']

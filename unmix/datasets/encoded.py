@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from unmix.datasets.base import BaseDataset, Pipeline
+from unmix.datasets.broken import GIVE_UP
 from unmix.datasets.caches import CACHES, HostCache
 from unmix.datasets.decode import BrokenImage, decode_image, unreadable
 from unmix.datasets.decoders import STORED, check_decoder
@@ -52,7 +53,7 @@ class EncodedDataset(BaseDataset):
             others, else these are read from the files); ``'decoded'``: the pixels, uint8, of all images, if small.
         cache_size: Side of the images that ``'decoded'`` keeps: the shorter side is resized to it (bilinear,
             antialiased), and the centre is cropped. Images of that size stay as they are. None: that of the first
-            image.
+            image that can be read.
         decoder: What decodes the files: 'auto', 'pil', 'cv2', 'turbojpeg' or 'tifffile'; see :func:`decode_image`.
         backend_args: Where the files are: arguments of a file backend of MMEngine, with its name as ``backend``, such
             as ``dict(backend='lmdb', db_path='train.lmdb')``; see :class:`~unmix.datasets.storage.Storage`. None: on
@@ -122,7 +123,7 @@ class EncodedDataset(BaseDataset):
         self.files = files
         what = f"dataset.cache='{self.cache}'"
         if self.cache == 'decoded':
-            height, width = (self.cache_size,) * 2 if self.cache_size else self._decode(0).shape[1:]
+            height, width = (self.cache_size,) * 2 if self.cache_size else self._first_size()
             self._shape = (int(height), int(width), CHANNELS)
             sizes = torch.full((len(self),), height * width * CHANNELS).numpy()
             options = (self.cache_size, self.decode_size, self.exif, self.decoder, self._reader and id(self._reader))
@@ -130,6 +131,25 @@ class EncodedDataset(BaseDataset):
         elif self.cache != 'none':
             self._sizes = files.sizes()
             self._kept = HostCache.of(files.source(), self._sizes, self._bytes, self.cache == 'part', what)
+
+    def _first_size(self) -> tuple[int, int]:
+        """Return height and width of the first image that can be read.
+
+        Raises:
+            BrokenImage: If none can, of so many that their disk or server is gone.
+        """
+        failed: list[BrokenImage] = []
+        for index in range(min(len(self), GIVE_UP)):
+            try:
+                height, width = self._decode(index).shape[1:]
+            except BrokenImage as error:
+                failed.append(error)
+            else:
+                return height, width
+        raise BrokenImage(
+            f"dataset.cache='decoded': the first {len(failed)} images cannot be read, so that their size is not known. "
+            f'Is their disk or server there? {failed[0]}'
+        )
 
     def __len__(self) -> int:
         return len(self.paths)

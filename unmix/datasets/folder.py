@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unmix.datasets.archive import ARCHIVES, Archive, open_archive
+from unmix.datasets.archive import ARCHIVES, INSIDE, Archive, open_archive
 from unmix.datasets.arrays import is_train
 from unmix.datasets.base import Pipeline
 from unmix.datasets.decode import readable_suffixes
@@ -48,9 +48,9 @@ class ImageFolder(EncodedDataset):
             or if there is a map.
         class_list: The classes, numbered in the order of their names; only these sub-folders are read, and some may
             have no image here. A file with a name in each line (:func:`~unmix.datasets.lists.read_list`), or a folder
-            or archive, for example of the training set, whose sub-folders are the classes. ``imagenet100.txt`` (the
-            classes of `CMC <https://arxiv.org/abs/1906.05849>`_) comes with the package. With a class list, a map
-            beside the archive is not read.
+            or archive (also ``data.zip@/train``), for example of the training set, whose sub-folders are the classes.
+            ``imagenet100.txt`` (the classes of `CMC <https://arxiv.org/abs/1906.05849>`_) comes with the package. With
+            a class list, a map beside the archive is not read.
         pipeline: As for :class:`BaseDataset`.
         decode_size: As for :class:`EncodedDataset`.
         exif: As for :class:`EncodedDataset`.
@@ -216,11 +216,17 @@ def _listed(
 ) -> Collection[bytes]:
     """Return the classes of a list, or of the folder or archive of another data set."""
     other = path_bytes(class_list)
-    if os.path.isdir(other) or other.lower().endswith(ARCHIVES):
-        return scan_root(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
-    storage = open_storage(backend_args, other)
-    if storage is not None and storage.lists and (found := _sub_folders(other, storage)):
+    inside = INSIDE.match(other) is not None and not os.path.isfile(other)
+    if os.path.isdir(other) or other.lower().endswith(ARCHIVES) or inside:
+        found = scan_root(other, (), open_archive(other, 'dataset.class_list'), 'dataset.class_list').folders
+        if not found:
+            raise FileNotFoundError(
+                f'dataset.class_list: {shown(other)} has no sub-folders, which would be the classes. Correct the path.'
+            )
         return found
+    storage = open_storage(backend_args, other)
+    if storage is not None and storage.lists and (known := _sub_folders(other, storage)):
+        return known
     folders = None if archive is None else {*ArchiveScan(root, archive, ()).folders}
 
     def find(name: bytes) -> bytes | None:
@@ -252,7 +258,7 @@ class ImageNet(ImageFolder):
     of ``train_map.txt`` (``val_map.txt``) in ``data_root``.
 
     Args:
-        data_root: Folder that holds ``train`` and ``val``.
+        data_root: Folder that holds ``train`` and ``val``; in an archive ``data.zip@`` or ``data.zip@/FOLDER``.
         split: 'train' or 'val'.
         class_list: As for :class:`ImageFolder`; ``imagenet100.txt`` is ImageNet-100.
         pipeline: As for :class:`BaseDataset`.
@@ -322,7 +328,8 @@ def _classes_in(place: bytes, storage: Storage | None) -> set[bytes] | None:
     """Return the sub-folders of a folder or archive; None if there is none, or they cannot be listed."""
     if storage is not None:
         return _sub_folders(place, storage) if storage.lists else None
-    return {*scan_root(place, (), open_archive(place)).folders} if os.path.exists(place) else None
+    archive = open_archive(place)
+    return {*scan_root(place, (), archive).folders} if archive is not None or os.path.isdir(place) else None
 
 
 def _sub_folders(place: bytes, storage: Storage) -> set[bytes]:

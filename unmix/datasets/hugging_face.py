@@ -71,14 +71,17 @@ class TableFiles:
         return digest((told_apart, self.column, files), self.paths)
 
     def sizes(self) -> np.ndarray:
-        """Return the bytes of each image, (N,) int64."""
+        """Return the bytes of each image, (N,) int64; 0 where it cannot be read."""
         from pyarrow import compute
 
         column = self.table.data.column(self.column)
         sizes = compute.binary_length(compute.struct_field(column, 'bytes'))
         found = np.array(sizes.fill_null(-1), dtype=np.int64)
         for number in np.flatnonzero(found < 0).tolist():
-            found[number] = len(self.read(number))
+            try:
+                found[number] = len(self.read(number))
+            except BrokenImage:
+                found[number] = 0
         return found
 
 
@@ -93,7 +96,8 @@ class HuggingFaceDataset(EncodedDataset):
         data_root: A folder that ``save_to_disk`` wrote; a file ``x.parquet`` or ``x.arrow``, or several
             (``train-*.parquet``); or else what ``datasets.load_dataset`` takes: a folder, or a name on the hub, such as
             ``'imagenet-1k'``.
-        split: Its split.
+        split: Its split. A single data set that ``save_to_disk`` wrote must be that split, unless it does not say which
+            it is.
         image: Column of the images.
         label: Column of the labels, integers from 0. None: there are none.
         pipeline: As for :class:`BaseDataset`.
@@ -108,7 +112,7 @@ class HuggingFaceDataset(EncodedDataset):
 
     Attributes:
         paths: (N,) bytes: the name of the image in the table, below that of its class if classes have names; its number
-            without one.
+            without one. Several images may have the same.
 
     Raises:
         FileNotFoundError: If there is no such data set or split.
@@ -200,6 +204,8 @@ def _load(root: str, split: str) -> Any:
                 if split not in found:
                     raise ValueError(f'it has the splits {", ".join(found)}')
                 found = found[split]
+            elif str(found.split or split) != split:
+                raise ValueError(f'it is the split {str(found.split)!r} by itself')
             return found
         kind = TABLES.get(os.path.splitext(root)[1].lower())
         if kind is not None:

@@ -1,5 +1,6 @@
 """Data sets around a data set: a part of it, and mixtures of its images."""
 
+import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from unmix.datasets.broken import BatchDataset, batch_of
+from unmix.datasets.broken import GIVE_UP, BatchDataset, batch_of
+from unmix.datasets.decode import BrokenImage
 from unmix.datasets.lists import read_list
 from unmix.datasets.samplers import SampleKey
 from unmix.mixing import Mixing
@@ -46,7 +49,8 @@ class Subset(Wrapper):
     Args:
         dataset: The data set, or its config.
         files: List with the path of an image in each line, relative to ``data_root``, or with its name alone, if no
-            other image has it (:func:`~unmix.datasets.lists.read_list`).
+            other image has it (:func:`~unmix.datasets.lists.read_list`). Images of a table may have the same path;
+            these cannot be listed.
         per_class: Images of each class, all there are where a class has fewer.
         share: Share of the images of each class, rounded up.
         num_images: Images of all, with or without labels; all there are if the data set has fewer.
@@ -59,9 +63,9 @@ class Subset(Wrapper):
 
     Raises:
         FileNotFoundError: If there is no list, or images of the list are not in the data set.
-        ValueError: Unless one of files, per_class, share and num_images is given, and fits; if a name in the list is
-            that of several images; if images of each class are to be drawn of a data set without labels; or if no image
-            is left.
+        ValueError: Unless one of files, per_class, share and num_images is given, and fits; if a name or path in the
+            list is that of several images; if images of each class are to be drawn of a data set without labels; or if
+            no image is left.
     """
 
     def __init__(
@@ -114,20 +118,31 @@ class Subset(Wrapper):
                 f'dataset.files: {len(missing)} of the {len(found)} images of {shown(files)} are not in the data set: '
                 f'{few(missing)}. A line is the path of an image below data_root, such as {shown(paths[0])}.'
             )
-        self._refuse_ambiguous(files, paths, found.keys() - rows.keys())
+        self._refuse_ambiguous(files, paths, found.keys())
         return torch.tensor(sorted({row for row in found.values() if row is not None}))
 
     def _refuse_ambiguous(self, files: str | Path, paths: Sequence[bytes], names: Collection[bytes]) -> None:
-        places: dict[bytes, list[bytes]] = {name: [] for name in names}
-        for path in paths:
-            if (name := os.path.basename(path)) in places:
-                places[name].append(path)
+        known = {*paths}
+        places: dict[bytes, list[int]] = {name: [] for name in names}
+        for row, path in enumerate(paths):
+            for name in {path, os.path.basename(path)}:
+                if name in places and (name == path or name not in known):
+                    places[name].append(row)
         several = [name for name, found in sorted(places.items()) if len(found) > 1]
-        if several:
+        if not several:
+            return
+        rows = places[several[0]]
+        what = f'dataset.files: {len(several)} names in {shown(files)} are those of several images: {few(several)}; '
+        if len({paths[row] for row in rows}) < len(rows):
             raise ValueError(
-                f'dataset.files: {len(several)} names in {shown(files)} are those of several images: {few(several)}; '
-                f'the first of {few(places[several[0]])}. Write the path of the image below data_root in each line.'
+                f'{what}the first of the images with the numbers {", ".join(map(str, rows[:10]))}'
+                f'{", ..." if len(rows) > 10 else ""}. Choose them by their numbers, with '
+                "sampler=dict(type='SubsetSampler', indices=...), or give each image of the table a name of its own."
             )
+        raise ValueError(
+            f'{what}the first of {few([paths[row] for row in rows])}. Write the path of the image below data_root in '
+            'each line.'
+        )
 
     def _drawn(self, per_class: int | None, share: float | None, seed: int) -> Tensor:
         labels, rng = self.dataset.labels.numpy(), generator('subset', seed)
@@ -182,6 +197,8 @@ class FirstImages(Wrapper):
         self.num_images = num_images
         labels = getattr(self.dataset, 'labels', None)
         self.labels = None if labels is None else labels[:num_images]
+        if hasattr(self.dataset, 'paths'):
+            self.paths: np.ndarray = np.asarray(self.dataset.paths)[:num_images]
 
     def __len__(self) -> int:
         return self.num_images
@@ -203,6 +220,9 @@ class MixtureDataset(Wrapper):
     included, in a share that is Beta distributed. All views are mixed alike with the partner's. Three forms:
     ``global`` is ``mixing=dict(type='Mixup')``, ``region`` is ``mixing=dict(type='CutMix')``, and ``IM`` is region
     around global, one such data set around the other, so that partners have been through the inner one.
+
+    With ``broken='skip'`` a partner that cannot be read is replaced by the next image of the data set by its number,
+    and a warning names it; so the mixture is still a function of (seed, epoch, index) and of the files.
 
     Images leave as floats in units of 0 to 255; the release mixes normalised ones, which is the same but for ``decay``.
 
@@ -235,6 +255,8 @@ class MixtureDataset(Wrapper):
         self.num_mix, self.prob, self.decay = num_mix, prob, decay
         self.mean = torch.tensor(mean).view(-1, 1, 1)
         self.depth = getattr(self.dataset, 'depth', 0) + 1
+        # whether a partner was named, which data workers and this process share
+        self._named = torch.zeros(len(self) if self.broken == 'skip' else 0, dtype=torch.bool).share_memory_()
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
@@ -245,13 +267,33 @@ class MixtureDataset(Wrapper):
             if rng.random() > self.prob:
                 continue
             seed = stream('partner', self.depth, key.seed, key.index, attempt)  # augmented anew, not as in its own turn
-            partners = _views(self.dataset[SampleKey(int(rng.integers(len(self))), key.epoch, seed)])
+            partners = _views(self._partner(SampleKey(int(rng.integers(len(self))), key.epoch, seed)))
             height, width = views[0].shape[-2:]
             params = self.mixing.draw(rng, (height, width))
             if attempt == 0 and self.decay != 1:
                 views = [self.mean + self.decay * (view - self.mean) for view in views]
             views = [self.mixing.apply(view, other, params)[0] for view, other in zip(views, partners, strict=True)]
         return item | dict(inputs=views if isinstance(item['inputs'], list) else views[0])
+
+    def _partner(self, drawn: SampleKey) -> dict[str, Any]:
+        """Return the item that was drawn, or with 'skip' the next one that can be read.
+
+        Raises:
+            BrokenImage: If it cannot be read; with 'skip', if as many in a row cannot.
+        """
+        others = min(GIVE_UP, len(self)) - 1 if self.broken == 'skip' else 0
+        item: dict[str, Any]
+        for _ in range(others):
+            try:
+                item = self.dataset[drawn]
+                return item
+            except BrokenImage as error:
+                if not self._named[drawn.index]:
+                    self._named[drawn.index] = True
+                    print_log(f'{error} The next one becomes the partner in a mixture.', 'current', logging.WARNING)
+            drawn = drawn._replace(index=(drawn.index + 1) % len(self))
+        item = self.dataset[drawn]
+        return item
 
     def generator(self, key: SampleKey) -> np.random.Generator:
         """Return the random numbers for an image: a function of (seed, epoch, index)."""

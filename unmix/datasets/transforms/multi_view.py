@@ -256,14 +256,15 @@ class SingleView(MultiView):
 class MultiCrop:
     """Views of several kinds, such as 2 large and 6 small crops (`SwAV <https://arxiv.org/abs/2006.09882>`_, Sec. 3.2).
 
-    Views are numbered through all kinds, and each draws its own random numbers.
+    Views are numbered through all kinds, and each draws its own random numbers. An image is decoded once for all kinds:
+    ``mmcv.LoadImageFromFile`` is the first transform of the first kind, and may be the same in others.
 
     Args:
         crops: One dict of ``num_views`` and ``transforms``, the arguments of :class:`MultiView`, for each kind.
         **kwargs: Arguments of :class:`MultiView` for all kinds, such as ``backend``.
 
     Raises:
-        ValueError: If there is no kind.
+        ValueError: If there is no kind, or another than the first decodes files in a way of its own.
     """
 
     def __init__(self, crops: Sequence[dict[str, Any]], **kwargs: Any) -> None:
@@ -272,6 +273,12 @@ class MultiCrop:
         self.kinds: list[MultiView] = []
         for crop in crops:
             self.kinds.append(MultiView(**(kwargs | crop), first_view=self.num_views))
+        for number, kind in enumerate(self.kinds):
+            if kind.reader is not None and (self.reader is None or vars(kind.reader) != vars(self.reader)):
+                raise ValueError(
+                    f'MultiCrop.crops.{number}.transforms.0 is LoadImageFromFile, which decodes the files for all '
+                    'kinds. Give it to the first kind, and to others with the same arguments or not at all.'
+                )
 
     @property
     def reader(self) -> Reader | None:
