@@ -11,15 +11,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import torch
+from mmengine.fileio import BaseStorageBackend, register_backend
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
+from torch.utils.data import IterableDataset
 
 from unmix.apis import doctor
 from unmix.apis.doctor import examine_data
 from unmix.cli import main
+from unmix.datasets import BaseDataset, BrokenImage, ImageFolder
 from unmix.datasets.decode import ORIENTATION
+from unmix.registry import DATASETS
 
 SIZE = 64
 PICTURES = load_sample_images().images
@@ -60,10 +66,14 @@ def test_clean_photographs_and_digits_have_no_findings(clean: Path, tmp_path: Pa
     assert found(examine_data(tmp_path / 'digits')) == {}
 
 
-def turned(path: Path) -> None:
+def oriented(value: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    crop(30).save(path, exif=exif)
+    exif[ORIENTATION] = value
+    return exif
+
+
+def turned(path: Path) -> None:
+    crop(30).save(path, exif=oriented(6))
 
 
 def cut(path: Path) -> None:
@@ -340,3 +350,250 @@ def test_a_missing_or_foreign_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / 'x.zip').write_bytes(b'PK not a zip')
     with pytest.raises(ValueError, match=r'DATA: .*x\.zip.* is no whole zip'):
         examine_data(tmp_path / 'x.zip')
+
+
+def own_config(path: Path, train: dict[str, Any], val: dict[str, Any] | None = None, **loader: Any) -> Path:
+    """Write a config whose data sets are these."""
+    loader = dict(batch_size=8) | loader
+    lines = [
+        "_base_ = 'unmix::quickstart/unmix-moco_folder.py'",
+        f'train_dataloader = dict({loader!r}, dataset=dict({train!r}, _delete_=True))',
+        'data_preprocessor = dict(mean=[123, 130, 120], std=[70, 70, 70])',
+        'model = dict(head=dict(queue_size=8), backbone=dict(width=4), neck=dict(in_dim=32))',
+        'train_cfg = dict(max_epochs=400)',
+    ]
+    if val is not None:
+        lines += [
+            f'val_dataloader = dict(batch_size=8, dataset={val!r})',
+            "val_cfg, val_evaluator = dict(type='ValLoop'), dict(type='Accuracy')",
+        ]
+    path.write_text('\n'.join(lines))
+    return path
+
+
+def status_of(*arguments: Any) -> int:
+    try:
+        main(['doctor', *map(str, arguments)])
+    except SystemExit as stop:
+        return int(str(stop.code))
+    return 0
+
+
+def test_no_data_set_of_a_config_can_be_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = ['--json', tmp_path / 'x.json', '--html', tmp_path / 'x.html']
+    command = ['quickstart/unmix-moco_folder', *pages, '--cfg-options', f'data_root={tmp_path / "nowhere"}']
+    assert status_of(*command) == 1
+    assert (
+        f'error: data_set, train: The data set cannot be built: dataset.data_root: there is no folder {tmp_path}'
+        in (capsys.readouterr().out)
+    )
+    assert [one['kind'] for one in json.loads((tmp_path / 'x.json').read_text())['findings']] == ['data_set']
+    assert 'data_set, train' in (tmp_path / 'x.html').read_text()
+
+
+@register_backend('drawer')
+class Drawer(BaseStorageBackend):
+    """A backend that knows the names of a folder, and cannot list them."""
+
+    def __init__(self, at: str) -> None:
+        self.at = Path(at)
+
+    def get(self, filepath: str) -> bytes:
+        return (self.at / filepath).read_bytes()
+
+    def get_text(self, filepath: str) -> str:
+        return self.get(filepath).decode()
+
+
+def test_files_of_a_backend_that_the_pipeline_names(clean: Path, tmp_path: Path) -> None:
+    """The findings are those of the folder, whose images another decoder gives, of other pixels."""
+    pytest.importorskip('mmcv', reason='needs the package mmcv')
+    root = clean / 'train'
+    shutil.copy(root / 'a' / '02.jpg', root / 'b' / 'x.jpg')
+    cut(root / 'a' / '04.jpg')
+    (root / 'a' / '06.jpg').write_bytes(b'')
+    (root / 'a' / '08.jpg').write_text(HTML)
+    turned(root / 'a' / '10.jpg')
+    expected = examine_data(root)
+    names = [str(path.relative_to(root)) for path in sorted(root.rglob('*.jpg'))]
+    (tmp_path / 'map.txt').write_text(''.join(f'{name}\t{"ab".index(name[0])}\n' for name in names))
+    load = dict(type='mmcv.LoadImageFromFile', backend_args=dict(backend='drawer', at=str(root)))
+    pipeline = dict(type='MultiView', transforms=[load, dict(type='RandomResizedCrop', size=32)])
+    train = dict(type='ImageFolder', data_root='', map_file=str(tmp_path / 'map.txt'), pipeline=pipeline)
+    report = examine_data(own_config(tmp_path / 'own.py', train))
+    assert {kind.replace('train', 'images') for kind in found(report)} == {*found(expected)}
+    kinds = {finding.kind for finding in report['findings']}
+    assert kinds >= {'conflicting_labels', 'truncated', 'zero_byte', 'no_image', 'exif_rotated'}
+    for kind, images in found(expected).items():
+        own = found(report)[kind.replace('images', 'train')]
+        assert [name.partition(':')[0] for name in own] == [name.partition(':')[0] for name in images]
+
+
+def test_a_video_that_is_left_out_is_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip('mmcv', reason='needs the package mmcv')
+    (tmp_path / 'videos').mkdir()
+    writer = cv2.VideoWriter(str(tmp_path / 'videos' / 'good.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 25, (SIZE, SIZE))
+    if not writer.isOpened():
+        pytest.skip('this OpenCV writes no videos')
+    for number in range(20):
+        writer.write(np.asarray(crop(number))[..., ::-1])
+    writer.release()
+    (tmp_path / 'videos' / 'bad.avi').write_bytes(b'none')
+    train = dict(type='VideoFrames', data_root=str(tmp_path / 'videos'), broken='skip')
+    report = examine_data(own_config(tmp_path / 'own.py', train))
+    assert [len(part) for part in report['parts']] == [20]
+    (finding,) = report['findings']
+    assert (finding.kind, finding.severity, finding.part) == ('data_set', 'warning', 'train')
+    assert '1 of the 2 videos' in finding.text
+    assert 'bad.avi' in finding.text
+    report = examine_data(own_config(tmp_path / 'own.py', train | dict(broken='error')))
+    assert [(finding.kind, finding.severity) for finding in report['findings']] == [('data_set', 'error')]
+
+
+def test_a_class_of_a_list_may_have_no_image_to_test_on(clean: Path, tmp_path: Path) -> None:
+    """To train on it should; and a folder without a list must have one, or no data set can be built of it."""
+    shutil.rmtree(clean / 'test' / 'b')
+    train = dict(type='ImageFolder', data_root=str(clean / 'train'))
+    val = dict(type='ImageFolder', data_root=str(clean / 'test'), class_list=str(clean / 'train'))
+    path = own_config(tmp_path / 'own.py', train, val)
+    (finding,) = examine_data(path)['findings']
+    assert (finding.kind, finding.severity, finding.part, finding.images) == ('empty_class', 'note', 'val', ['b'])
+    assert 'delete' not in finding.text
+    assert status_of(path) == 0
+    (tmp_path / 'list.txt').write_text('a\nb\nc\n')
+    train['class_list'] = str(tmp_path / 'list.txt')
+    (clean / 'train' / 'c').mkdir()
+    path = own_config(tmp_path / 'own.py', train)
+    (finding,) = examine_data(path)['findings']
+    assert (finding.kind, finding.severity, finding.part, finding.images) == ('empty_class', 'error', 'train', ['c'])
+    assert 'class_list' in finding.text
+    assert status_of(path) == 1
+
+
+BACK = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270}  # fmt: skip
+
+
+@pytest.mark.parametrize('exif', [True, False])
+def test_images_are_compared_as_the_data_set_reads_them(clean: Path, tmp_path: Path, exif: bool) -> None:
+    """The pairs are those of a loop over the data sets."""
+    for value, back in BACK.items():
+        image = crop(2 * value).crop((0, 0, 60, 40))
+        image.save(clean / 'train' / 'a' / f'up{value}.png')
+        image.transpose(back).save(
+            clean / 'test' / 'a' / f'turned{value}.{"tif" if value == 6 else "png"}', exif=oriented(value)
+        )
+        image.save(clean / 'train' / 'a' / f'stored{value}.png', exif=oriented(value))
+        crop(2 * value + 1).save(clean / 'train' / 'b' / f'same{value}.jpg', quality=95, exif=oriented(value))
+    sets = {part: ImageFolder(clean / part, exif=exif) for part in ('train', 'test')}
+    items = [
+        (part, dataset.name(row), dataset[row]['inputs'])
+        for part, dataset in sets.items()
+        for row in range(len(dataset))
+    ]
+    duplicates: set[str] = set()
+    leakage: dict[str, str] = {}  # by the image to test on: the first such image to train on
+    for number, (part, name, image) in enumerate(items):
+        for other_part, other, pixels in items[number + 1 :]:
+            if image.shape == pixels.shape and torch.equal(image, pixels):
+                if part == other_part:
+                    duplicates.add(f'{name} = {other}')
+                else:
+                    leakage.setdefault(other, f'train: {name} = val: {other}')
+    assert len(leakage) == (7 if exif else 1)  # PIL turns a TIFF in either case
+    assert len(duplicates) == (0 if exif else 14)
+    train, val = (dict(type='ImageFolder', data_root=str(clean / part), exif=exif) for part in ('train', 'test'))
+    report = examine_data(own_config(tmp_path / 'own.py', train, val))
+    got = found(report)
+    assert {*got.get('leakage in train, val', [])} == {*leakage.values()}
+    assert {*got.get('exact_duplicates in train', []), *got.get('exact_duplicates in val', [])} == duplicates
+    assert len(got['exif_rotated in train']) == 14
+    assert len(got['exif_rotated in val']) == 7
+    assert {finding.severity for finding in report['findings'] if finding.kind == 'exif_rotated'} == {
+        'note' if exif else 'warning'
+    }
+
+
+class Many(IterableDataset):  # type: ignore[type-arg]
+    def __len__(self) -> int:
+        return 40
+
+    def __iter__(self) -> Any:
+        raise AssertionError('a stream is not read')
+
+
+def test_a_stream_has_its_sizes_compared(tmp_path: Path) -> None:
+    DATASETS.register_module(module=Many)
+    try:
+        path = own_config(tmp_path / 'own.py', dict(type='Many'), sampler=None)
+        assert [(finding.kind, finding.severity) for finding in examine_data(path)['findings']] == [('stream', 'note')]
+        path = own_config(tmp_path / 'own.py', dict(type='Many'), sampler=None, batch_size=64)
+        error, note = examine_data(path)['findings']
+        assert (error.kind, error.severity, note.kind) == ('sizes_of_method', 'error', 'stream')
+        assert 'batch_size is 64, but the training data set has only 40 images' in error.text
+    finally:
+        DATASETS.module_dict.pop('Many')
+
+
+def test_whole_files_of_other_values_are_no_truncated_ones(clean: Path, tmp_path: Path) -> None:
+    """The decoder that is advised reads them all, and finds which are equal."""
+    rng = np.random.default_rng(0)
+    values = {
+        'int16': rng.integers(-500, 500, (40, 50)).astype(np.int16),
+        'int32': rng.integers(-500, 500, (40, 50)).astype(np.int32),
+        'float': rng.random((40, 50), np.float32) / 3,
+        'float_rgb': rng.random((40, 50, 3), np.float32),
+    }
+    values['float_again'] = values['float']
+    root = clean / 'train' / 'a'
+    for name, content in values.items():
+        assert cv2.imwrite(str(root / f'{name}.tif'), content)
+    whole = [f'a/{name}.tif' for name in sorted(values)]
+    for name in ('float', 'float_rgb'):
+        data = (root / f'{name}.tif').read_bytes()
+        (root / f'{name}_cut.tif').write_bytes(data[: len(data) // 2])
+    report = examine_data(clean)
+    got = found(report)
+    assert [name.partition(':')[0] for name in got['other_values in train']] == whole
+    assert [name.partition(':')[0] for name in got['truncated in train']] == ['a/float_cut.tif', 'a/float_rgb_cut.tif']
+    assert 'a/float.tif: its values are of mode F; expected 8 or 16 bits' in got['other_values in train']
+    assert not any('0x' in name for name in got['truncated in train'])  # no address in memory
+    texts = {finding.kind: finding.text for finding in report['findings']}
+    assert "dataset.decoder to 'cv2'" in texts['other_values']
+    assert 'delete' not in texts['other_values']
+    train = dict(type='ImageFolder', data_root=str(clean / 'train'), decoder='cv2')
+    got = found(examine_data(own_config(tmp_path / 'own.py', train)))
+    assert 'other_values in train' not in got
+    assert len(got['truncated in train']) == 2
+    assert got['exact_duplicates in train'] == ['a/float.tif = a/float_again.tif']
+    assert 'constant in train' not in got
+
+
+def test_the_advice_of_an_error_works(clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A broken image says what the doctor is to be given; that lists the image."""
+    cut(clean / 'train' / 'a' / '00.jpg')
+
+    class Own(BaseDataset):
+        data_root = clean
+
+        def __len__(self) -> int:
+            return 1
+
+        def load(self, index: int) -> Any:
+            raise BrokenImage('none')
+
+    advised = []
+    for dataset in (ImageFolder(clean / 'train'), ImageFolder(clean / 'train', decoder='cv2'), Own()):
+        with pytest.raises(BrokenImage) as broken:
+            dataset[0]
+        advised += re.findall('"unmix doctor (.*)" lists', str(broken.value))
+    assert advised == [str(clean / 'train'), 'CONFIG', 'CONFIG']
+    assert status_of(advised[0]) == 1
+    assert 'a/00.jpg' in capsys.readouterr().out
+    (tmp_path / 'videos').mkdir()
+    (tmp_path / 'videos' / 'x.mp4').write_bytes(b'none')
+    (tmp_path / 'x.parquet').write_bytes(b'none')
+    for name in ('videos', 'x.parquet'):
+        assert status_of(tmp_path / name) == 1
+        assert 'unmix doctor CONFIG' in capsys.readouterr().err

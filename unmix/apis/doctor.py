@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from rich.console import Console
 from rich.progress import track
+from torch.utils.data import IterableDataset
 
 from unmix.apis.command import Options
 from unmix.apis.doctor_page import page
 from unmix.apis.findings import Finding, Part, of_normalisation, of_pairs, of_part, summary
 from unmix.checkpoint.data import Items
 from unmix.config import load_config
+from unmix.config.check import find_type
 from unmix.datasets import ImageFolder
-from unmix.datasets.archive import INSIDE, archives_of, open_archive
+from unmix.datasets.archive import ARCHIVES, INSIDE, archives_of, open_archive
 from unmix.datasets.examine import CHUNK, RECORD, examine_all
 from unmix.datasets.folder import map_beside, scan_root
 from unmix.datasets.samplers import KeySampler
@@ -47,7 +49,8 @@ something was found that breaks a run or falsifies its results.
 """
 TRAIN, TEST = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 FEW = 4  # names that are printed of a warning; all of an error
-OTHER = ('pipeline', 'decode_size', 'decoder', 'broken')  # keys that do not choose images
+OTHER = ('decode_size', 'broken')  # keys that do not choose images
+READER = 'LoadImageFromFile'
 CONFIGS = (b'.py', b'.json', b'.yaml', b'.yml')
 RANK = {'error': 0, 'warning': 1, 'note': 2}
 
@@ -110,10 +113,16 @@ def examine_data(
     cfg = None
     root = path_bytes(data)
     if os.path.isdir(root) or _names_archives(root):
-        parts = list(_parts_of_root(root))
+        try:
+            parts = list(_parts_of_root(root))
+        except (FileNotFoundError, ValueError) as error:
+            if root.lower().endswith(ARCHIVES):
+                raise
+            raise type(error)(f'{error} Videos, tables and the like need a config: unmix doctor CONFIG.') from error
     else:
         cfg = load_config(str(data), dict(options or {}))
-        parts = list(_parts_of_config(cfg, findings))
+        built: dict[str, Any] = {}
+        parts = list(_parts_of_config(cfg, findings, built))
     if test is not None:
         parts = [part for part in parts if part.role == 'train'] + [_part('test', 'test', path_bytes(test))]
     for part in parts:
@@ -122,7 +131,7 @@ def examine_data(
         findings += of_part(part, scan)
     findings += of_pairs(parts)
     if cfg is not None:
-        findings += _of_config(cfg, parts, processes)
+        findings += _of_config(cfg, parts, built.get('train'), processes)
     findings.sort(key=lambda finding: RANK[finding.severity])
     return dict(data=str(data), parts=parts, findings=findings)
 
@@ -174,21 +183,23 @@ def _part(name: str, role: str, root: bytes) -> Part:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Build a data set without its line in the log and its warnings: the findings have more."""
+def _quiet() -> Iterator[list[str]]:
+    """Build a data set without its line in the log: the findings have more. Its warnings come to the list."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            said: list[str] = []
+            yield said
+            said += dict.fromkeys(str(one.message) for one in caught if str(one.message).startswith('dataset.'))
     finally:
         logger.setLevel(level)
 
 
-def _parts_of_config(cfg: Any, findings: list[Finding]) -> Iterator[Part]:
-    """Yield the data sets of a config, each once; one that cannot be built is a finding."""
+def _parts_of_config(cfg: Any, findings: list[Finding], built: dict[str, Any]) -> Iterator[Part]:
+    """Yield the data sets of a config, each once, and add them to ``built``; one that cannot be built is a finding."""
     sources = [('train', 'train', cfg.get('train_dataloader'))]
     for stage in ('val', 'test'):
         sources.append((stage, 'test', cfg.get(f'{stage}_dataloader')))
@@ -196,29 +207,53 @@ def _parts_of_config(cfg: Any, findings: list[Finding]) -> Iterator[Part]:
     seen: list[Any] = []
     for name, role, loader in sources:
         dataset = _plain((loader or {}).get('dataset'))
-        if not isinstance(dataset, Mapping) or (role, dataset) in seen:
+        plain = _without(dataset, OTHER)
+        if not isinstance(dataset, Mapping) or (role, plain) in seen:
             continue
-        seen.append((role, dataset))
+        seen.append((role, plain))
         try:
-            with _quiet():
-                built = DATASETS.build(dict(dataset))
-            items = Items(built)
-        except (ValueError, OSError, TypeError, KeyError) as error:
+            with _quiet() as said:
+                data = built[name] = DATASETS.build(dict(dataset))
+            if isinstance(data, IterableDataset):
+                words = 'The data set is a stream, whose images have no numbers: they are not examined.'
+                findings.append(Finding('stream', 'note', name, words))
+                continue
+            items = Items(data)
+        except Exception as error:  # of many types: it may be a class of one's own
             findings.append(Finding('data_set', 'error', name, f'The data set cannot be built: {error}'))
             continue
-        labels = getattr(built, 'labels', None)
+        findings += [Finding('data_set', 'warning', name, words) for words in said]
+        labels = getattr(data, 'labels', None)
         labels = None if labels is None or len(labels) != len(items) else np.asarray(labels)
-        classes = getattr(built, 'classes', None)
-        root = path_bytes(built.data_root) if isinstance(built, ImageFolder) else None
-        exif = getattr(items.leaves[0], 'exif', True)
-        yield Part(name, role, items.leaves, items.leaf, items.row, labels, classes, root, exif)
+        classes = getattr(data, 'classes', None)
+        root = path_bytes(data.data_root) if isinstance(data, ImageFolder) else None
+        exif = getattr(items.leaves[0], 'upright', getattr(items.leaves[0], 'exif', True))
+        yield Part(name, role, items.leaves, items.leaf, items.row, labels, classes, root, exif, True)
+
+
+def _without(node: Any, keys: Sequence[str]) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _without(value, keys) for key, value in node.items() if key not in keys}
+    return node
 
 
 def _plain(dataset: Any) -> Any:
-    """Return the config of a data set without :data:`OTHER`."""
-    if isinstance(dataset, Mapping):
-        return {key: _plain(value) for key, value in dataset.items() if key not in OTHER}
-    return dataset
+    """Return the config of a data set with nothing in its pipeline but what decodes files, if there is that."""
+    if not isinstance(dataset, Mapping):
+        return dataset
+    plain = {key: _plain(value) for key, value in dataset.items() if key != 'pipeline'}
+    reader = _reader(dataset.get('pipeline'))
+    return plain if reader is None else plain | dict(pipeline=dict(type='SingleView', transforms=[reader]))
+
+
+def _reader(pipeline: Any) -> Any:
+    """Return the config of the first transform of a pipeline if it decodes files, else None."""
+    for key in ('crops', 'transforms'):
+        if isinstance(pipeline, Mapping) and pipeline.get(key):
+            pipeline = pipeline[key][0]
+    kind = find_type(pipeline.get('type'))[0] if isinstance(pipeline, Mapping) else None
+    names = [base.__name__ for base in kind.__mro__] if isinstance(kind, type) else []
+    return pipeline if READER in names else None
 
 
 def _examine(part: Part, workers: int) -> None:
@@ -233,11 +268,17 @@ def _examine(part: Part, workers: int) -> None:
         done += len(records)
 
 
-def _of_config(cfg: Any, parts: Sequence[Part], processes: int) -> Iterator[Finding]:
-    """Yield what does not fit between the config and its images."""
-    train = next((part for part in parts if part.name == 'train'), None)
-    if train is None:
-        return
+def _of_config(cfg: Any, parts: Sequence[Part], dataset: Any, processes: int) -> Iterator[Finding]:
+    """Yield what does not fit between the config and its images; ``dataset`` is that to train on."""
+    for train in parts:
+        if train.name == 'train':
+            yield from _of_images(cfg, train)
+    if isinstance(dataset, Sized):
+        yield from _of_sizes(cfg, dataset, processes)
+
+
+def _of_images(cfg: Any, train: Part) -> Iterator[Finding]:
+    """Yield what does not fit between the config and the images to train on."""
     preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     yield from of_normalisation(train, preprocessor.get('mean'), preprocessor.get('std'))
     classes = None if train.labels is None else len(train.classes or ()) or int(train.labels.max()) + 1
@@ -245,14 +286,19 @@ def _of_config(cfg: Any, parts: Sequence[Part], processes: int) -> Iterator[Find
     if classes is not None and isinstance(outputs, int) and outputs < classes:
         words = f'model.head.num_classes is {outputs}, but the images have {classes} classes.'
         yield Finding('num_classes', 'error', 'train', words)
+
+
+def _of_sizes(cfg: Any, dataset: Any, processes: int) -> Iterator[Finding]:
+    """Yield what does not fit between the sizes of the config and the number of images to train on."""
     loader = cfg.get('train_dataloader') or {}
     batch = loader.get('batch_size')
     if not isinstance(batch, int) or cfg.get('model') is None:
         return
-    dataset = DATASETS.build(dict(_plain(loader['dataset'])))
     model_cfg = {key: value for key, value in cfg.model.items() if key != 'pretrained'}
     model = MODELS.build(model_cfg)
-    sampler = DATA_SAMPLERS.build(dict(loader.get('sampler') or {}) | dict(dataset=dataset, seed=0))
+    sampler = loader.get('sampler')
+    if sampler is not None:
+        sampler = DATA_SAMPLERS.build(dict(sampler) | dict(dataset=dataset, seed=0))
     drawn = min(len(dataset), len(sampler)) if isinstance(sampler, KeySampler) else len(dataset)
     drop_last = loader.get('drop_last', False)
     batches = drawn // (batch * processes) if drop_last else -(-drawn // (batch * processes))

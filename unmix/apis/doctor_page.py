@@ -43,7 +43,10 @@ def _picture(part: Part, row: int) -> str:
     leaf, number = part.leaves[part.leaf[row]], int(part.row[row])
     try:
         data = leaf.encoded(number) if isinstance(leaf, BaseDataset) else None
-        image = to_pil(leaf.read(number)[0]).convert('RGB') if data is None else read_image('', data)
+        if data is None:
+            image = to_pil(leaf.read(number)[0]).convert('RGB')
+        else:
+            image = read_image('', data, getattr(leaf, 'exif', True))
     except (OSError, ValueError, AttributeError):
         return ''
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR)

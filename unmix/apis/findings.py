@@ -35,6 +35,8 @@ class Part:
         classes: Names, or None.
         root: The folder, if it is one.
         exif: Whether photographs are turned upright when they are read.
+        listed: Whether the data set itself says which classes there are, as by ``class_list``: of these some may lack
+            images to test on. Else they are folders.
         records: (N,) of :data:`unmix.datasets.examine.RECORD`, when they have been examined.
         reasons: Likewise.
     """
@@ -48,6 +50,7 @@ class Part:
     classes: Sequence[str] | None = None
     root: bytes | None = None
     exif: bool = True
+    listed: bool = False
     records: np.ndarray = field(default_factory=lambda: np.empty(0))
     reasons: dict[int, str] = field(default_factory=dict)
 
@@ -93,6 +96,10 @@ FAULT_TEXTS = {
     'no_image': 'are named like images, and are none: delete them',
     'truncated': 'end too early or are damaged, and cannot be decoded: restore or delete them',
     'too_large': 'have more pixels than PIL decodes: make them smaller',
+    'other_values': (
+        'are whole, but of values that are not read, such as floats, negative or 32-bit numbers: save them with 8 or '
+        "16 bits, or set dataset.decoder to 'cv2' or 'tifffile'"
+    ),
     'damaged': 'are damaged, and decode with errors in the picture: look at them',
 }
 
@@ -154,8 +161,12 @@ def _of_classes(part: Part) -> Iterator[Finding]:
     counts = np.bincount(part.labels, minlength=len(part.classes))
     absent = [part.classes[number] for number in np.flatnonzero(counts == 0).tolist()]
     if absent:
-        words = f'{len(absent)} of {len(part.classes)} classes have no image: delete their folders, or fill them.'
-        yield Finding('empty_class', 'error', part.name, words, absent)
+        words, tested = f'{len(absent)} of {len(part.classes)} classes have no image', part.role == 'test'
+        if part.listed:
+            words += ' to test on.' if tested else ': add images, or leave these classes out (dataset.class_list).'
+        else:
+            words += ': delete their folders, or fill them.'
+        yield Finding('empty_class', 'note' if part.listed and tested else 'error', part.name, words, absent)
     present = np.flatnonzero(counts)
     if len(present) > 1 and counts[present].max() >= IMBALANCE * counts[present].min():
         most, least = int(counts.argmax()), int(present[counts[present].argmin()])
@@ -202,6 +213,8 @@ def _of_pixels(part: Part) -> Iterator[Finding]:
 
 def of_pairs(parts: Sequence[Part]) -> Iterator[Finding]:
     """Yield duplicates within a part, and images that are in a part to train on and in one to test on."""
+    if not parts:
+        return
     owner = np.concatenate([np.full(len(part.readable), number) for number, part in enumerate(parts)])
     row = np.concatenate([part.readable for part in parts])
     if len(row) == 0:

@@ -171,7 +171,7 @@ def _resume(args: argparse.Namespace, work_dir: str, asked: Sequence[str]) -> No
 def _at(folder: str, cfg: Config) -> dict[str, str]:
     """Return the options with which the config of a run reads its images below ``folder``.
 
-    They may have been moved there. That they are the same is checked when the run is resumed.
+    They may have been moved there. When the run is resumed, a warning says if they are others.
     """
 
     def innermost(data: Any) -> Any:

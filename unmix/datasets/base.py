@@ -1,6 +1,5 @@
 """What all data sets have in common, and how items become a batch."""
 
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -90,6 +89,10 @@ class BaseDataset(BatchDataset):
         """
         return None
 
+    def examined(self) -> str:
+        """Return what ``unmix doctor`` is to be given to find all images that cannot be read, for messages."""
+        return 'CONFIG'
+
     def content(self, index: int) -> bytes:
         """Return bytes that change with the image, quickly, from any thread; empty by default: they are not compared.
 
@@ -110,12 +113,11 @@ class BaseDataset(BatchDataset):
         except (BrokenImage, OSError) as error:
             if isinstance(error, OSError) and error.errno in EXHAUSTED:
                 raise
-            root, reason = getattr(self, 'data_root', None), str(error)
-            root = root if root is not None and os.path.exists(root) else 'CONFIG'
+            reason = str(error)
             if not isinstance(error, BrokenImage):
                 reason = f'The image {shown(self.name(index))} cannot be read ({error}).'
             raise BrokenImage(
-                f'{reason} It is number {index} of the data set. "unmix doctor {shown(root)}" lists all '
+                f'{reason} It is number {index} of the data set. "unmix doctor {self.examined()}" lists all '
                 "such images; with dataset.broken='skip' a loader takes others in their places."
             ) from error
         return image, label

@@ -75,7 +75,7 @@ def read_image(path: str | bytes | Path, data: bytes | None = None, exif: bool =
     try:
         with Image.open(path_bytes(path) if data is None else io.BytesIO(data)) as image:
             image.load()
-            turn = _turn(image) if exif else None
+            turn = turn_of(image) if exif else None
             if image.mode[0] in 'IF':
                 grey = np.asarray(image)
                 if image.mode == 'F' or grey.min() < 0 or grey.max() >= 2**16:
@@ -159,7 +159,7 @@ def _decode(data: bytes, least: int | None, decoder: str) -> np.ndarray | None:
 
 
 def _turn_of(data: bytes, decoder: str) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Return how a file is turned upright, as :func:`_turn`; of a TIFF cv2 has done so, as PIL would."""
+    """Return how a file is turned upright, as :func:`turn_of`; of a TIFF cv2 has done so, as PIL would."""
     if data[:4] in TIFF:
         return None if decoder == 'cv2' else TURNS.get(tiff_tag(data, ORIENTATION))
     jpeg = data.startswith(JPEG)
@@ -168,7 +168,7 @@ def _turn_of(data: bytes, decoder: str) -> Callable[[np.ndarray], np.ndarray] | 
         return None
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _turn(image)
+            return turn_of(image)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):  # a format that PIL has not
         return None
 
@@ -201,7 +201,7 @@ def unreadable(path: str | bytes | Path, error: Exception) -> BrokenImage:
     return BrokenImage(f'The image {shown(path)} cannot be read ({reason}). {advice}.')
 
 
-def _turn(image: Image.Image) -> Callable[[np.ndarray], np.ndarray] | None:
+def turn_of(image: Image.Image) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return how an image is turned upright; None if it is, or if nothing, or nothing legible, says that it is not."""
     try:
         value = image.getexif().get(ORIENTATION)

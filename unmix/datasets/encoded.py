@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
+from unmix.datasets.archive import Archive, FolderFiles
 from unmix.datasets.base import BaseDataset, Pipeline
 from unmix.datasets.broken import GIVE_UP
 from unmix.datasets.caches import CACHES, HostCache
@@ -216,6 +217,17 @@ class EncodedDataset(BaseDataset):
             return self.files.read(index)
         except BrokenImage as error:
             raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
+
+    def examined(self) -> str:
+        """Return the folder or archive, if the doctor reads its files as this data set does."""
+        root = getattr(self, 'data_root', None)
+        own = not isinstance(self.files, FolderFiles | Archive) or self.decoder in STORED or self._reader is not None
+        return 'CONFIG' if own or root is None or not os.path.exists(root) else shown(root)
+
+    @property
+    def upright(self) -> bool:
+        """Whether photographs are turned upright, by the data set or by ``LoadImageFromFile``."""
+        return self.exif if self._reader is None else bool(self._reader.upright)
 
     def content(self, index: int) -> bytes:
         """Return parts of the file."""
