@@ -29,6 +29,7 @@ from unmix.datasets.archive import ARCHIVES, INSIDE, archives_of, open_archive
 from unmix.datasets.examine import CHUNK, RECORD, examine_all
 from unmix.datasets.folder import map_beside, scan_root
 from unmix.datasets.samplers import KeySampler
+from unmix.datasets.survey import TESTED, TRAIN
 from unmix.datasets.scan import Scan
 from unmix.engine.sizes import misfits_of
 from unmix.registry import DATA_SAMPLERS, DATASETS, MODELS
@@ -47,7 +48,6 @@ It finds images that cannot be read, duplicates, images to test on among those t
 Of a folder or archive with the sub-folders train and val or test, these are its parts. The exit status is 1 if
 something was found that breaks a run or falsifies its results.
 """
-TRAIN, TEST = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 FEW = 4  # names that are printed of a warning; all of an error
 OTHER = ('decode_size', 'broken')  # keys that do not choose images
 READER = 'LoadImageFromFile'
@@ -153,7 +153,7 @@ def _parts_of_root(root: bytes) -> Iterator[Part]:
     else:
         tops = {name.partition(b'/')[0] for name in archive.paths.tolist() if b'/' in name}
         names = {text(top).lower(): inside + b'/' + top for top in tops} if len(archive.files) == 1 else {}
-    roles = {name: role for role, known in (('train', TRAIN), ('test', TEST)) for name in known if name in names}
+    roles = {name: role for role, known in (('train', TRAIN), ('test', TESTED)) for name in known if name in names}
     if {*roles.values()} == {'train', 'test'}:
         for name, role in roles.items():
             yield _part(name, role, names[name])
