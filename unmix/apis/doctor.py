@@ -29,8 +29,8 @@ from unmix.datasets.archive import ARCHIVES, INSIDE, archives_of, open_archive
 from unmix.datasets.examine import CHUNK, RECORD, examine_all
 from unmix.datasets.folder import map_beside, scan_root
 from unmix.datasets.samplers import KeySampler
-from unmix.datasets.survey import TESTED, TRAIN
 from unmix.datasets.scan import Scan
+from unmix.datasets.survey import TESTED, TRAIN
 from unmix.engine.sizes import misfits_of
 from unmix.registry import DATA_SAMPLERS, DATASETS, MODELS
 from unmix.utils.files import atomic_path
