@@ -32,10 +32,7 @@ def run(work_dir: Path, epochs: int, schedules, **changes):
     runner = toy_runner(work_dir, train_cfg__max_epochs=epochs, param_scheduler=schedules, **EACH, **changes)
     rates = []
     runner.signal_hook.after_train_iter = lambda runner, **_: rates.append(
-        [
-            tuple(group[key] for key in ('lr', 'momentum', 'weight_decay'))
-            for group in runner.optim_wrapper.param_groups
-        ]
+        [tuple(group[key] for key in ('lr', 'momentum', 'weight_decay')) for group in runner.optim_wrapper.param_groups]
     )
     runner.train()
     return runner, rates
