@@ -16,7 +16,15 @@ RATES = {
     'two': [dict(type='LinearLR', start_factor=0.1, end=2, by_epoch=False), dict(type='PolyLR', by_epoch=False)],
     'steps': [dict(type='MultiStepLR', milestones=[1, 3])],
     'momentum': [dict(type='CosineLR'), dict(type='CosineAnnealingMomentum', eta_min=0.5)],
+    'weight decay': [dict(type='CosineLR'), dict(type='CosineWeightDecay', end_factor=10.0)],
 }
+# More than one parameter group: MMEngine then schedules settings of its own as one more.
+GROUPS = dict(
+    optim_wrapper__optimizer__weight_decay=0.01,
+    optim_wrapper__paramwise_cfg=dict(
+        custom_keys={'layer.weight': dict(lr_mult=0.5), 'layer.bias': dict(decay_mult=0.0, constant_lr=True)}
+    ),
+)
 EACH = dict(default_hooks__checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
 
 
@@ -24,25 +32,29 @@ def run(work_dir: Path, epochs: int, schedules, **changes):
     runner = toy_runner(work_dir, train_cfg__max_epochs=epochs, param_scheduler=schedules, **EACH, **changes)
     rates = []
     runner.signal_hook.after_train_iter = lambda runner, **_: rates.append(
-        (runner.optim_wrapper.param_groups[0]['lr'], runner.optim_wrapper.param_groups[0]['momentum'])
+        [tuple(group[key] for key in ('lr', 'momentum', 'weight_decay')) for group in runner.optim_wrapper.param_groups]
     )
     runner.train()
     return runner, rates
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings('error:Detected call of `scheduler.step')
+@pytest.mark.parametrize('groups', [1, 2])
 @pytest.mark.parametrize(('kind', 'done'), [*((kind, 9) for kind in RATES), ('ours by epoch', 12)])
-def test_extended_schedules_are_those_of_a_run_that_had_the_length_from_its_start(tmp_path, kind, done, capsys):
-    run(tmp_path, 2, RATES[kind])
-    _, expected = run(tmp_path / 'long', 4, RATES[kind])
+def test_extended_schedules_are_those_of_a_run_that_had_the_length_from_its_start(tmp_path, kind, done, groups, capsys):
+    several = GROUPS if groups == 2 else {}
+    first, _ = run(tmp_path, 2, RATES[kind], **several)
+    assert len(first.optim_wrapper.optimizer.param_groups) == groups
+    _, expected = run(tmp_path / 'long', 4, RATES[kind], **several)
     resume = dict(resume=True, load_from=str(tmp_path / f'iter_{done}.pth'))
     capsys.readouterr()
-    extended, rates = run(tmp_path / 'extended', 4, RATES[kind], train_cfg__extend=True, **resume)
+    extended, rates = run(tmp_path / 'extended', 4, RATES[kind], train_cfg__extend=True, **several, **resume)
     assert rates == expected[done:]
     assert 'The schedules are those of a run of 4 epochs (--extend)' in capsys.readouterr().out
     again = dict(resume=True, load_from=str(tmp_path / 'extended' / 'iter_15.pth'))
     for extend in (True, False):  # from then on with and without
-        second, _ = run(tmp_path / f'again {extend}', 4, RATES[kind], train_cfg__extend=extend, **again)
+        second, _ = run(tmp_path / f'again {extend}', 4, RATES[kind], train_cfg__extend=extend, **several, **again)
         assert_same(state(second), state(extended))
         assert 'are still those' not in capsys.readouterr().out
 

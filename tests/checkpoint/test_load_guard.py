@@ -49,3 +49,23 @@ def test_it_writes_down_the_backbone_and_refuses_one_that_computes_otherwise(tmp
     runner(load_from=path).load_or_resume()
     with pytest.raises(ValueError, match=r"x\.pth is .* another model: backbone\.stem is \{.*'stride': 2.*'stride': 1"):
         runner(**{'load_from': path, 'model.backbone.stem.stride': 1}).load_or_resume()
+
+
+@pytest.mark.slow
+def test_it_refuses_the_pooling_that_a_config_leaves_out(tmp_path: Path):
+    """An evaluation would take the class token of a network that was trained by the mean of its patches."""
+
+    vit = dict(type='TorchVisionBackbone', model_name='VisionTransformer', in_channels=1, img_size=16)
+    vit |= dict(model_args=dict(patch_size=4, num_layers=1, num_heads=4, hidden_dim=64, mlp_dim=128))
+
+    def runner(load_from: str | None = None, **pool: str) -> Runner:
+        backbone = dict(_delete_=True, **vit, **pool)
+        config = tmp_path / 'vit.py'
+        config.write_text(f'_base_ = "unmix::quickstart/moco_digits.py"\nmodel = dict(backbone={backbone})')
+        return build_runner(load_config(str(config), dict(work_dir=str(tmp_path), load_from=load_from)))
+
+    runner(pool='mean').save_checkpoint(str(tmp_path), 'x.pth', save_optimizer=False, save_param_scheduler=False)
+    path = str(tmp_path / 'x.pth')
+    runner(path, pool='mean').load_or_resume()
+    with pytest.raises(ValueError, match=r'backbone\.pool is mean there and None \(the default\) here'):
+        runner(path).load_or_resume()

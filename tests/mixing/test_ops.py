@@ -78,5 +78,5 @@ def test_mixing_commutes_with_normalisation():
 
 @pytest.mark.parametrize('arguments', [dict(prob=1.5), dict(prob=-0.1), dict(alpha=0.0), dict(alpha=-1.0)])
 def test_bad_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match=f'RandomMixing.{next(iter(arguments))} is'):
+    with pytest.raises(ValueError, match=rf'model\.unmix\.mixing\.{next(iter(arguments))} is'):
         RandomMixing(**arguments)

@@ -117,6 +117,21 @@ def test_networks_without_patches_are_refused(name: str, words: str) -> None:
         METHODS[name].build(dict(type='UnMix', patch_drop=0.5))
 
 
+@VITS
+def test_smaller_mixtures_are_refused_by_a_network_of_one_size(vit: dict) -> None:
+    """And the two ways out that the message names work."""
+    method = METHODS['moco-v2']
+    model = method.build()
+    model.backbone = build(vit | dict(dynamic_img_size=False), None)
+    with pytest.raises(ValueError, match=r'model\.unmix\.size is 0\.5, but .* takes images of 16x16 px only.*dynamic'):
+        model.check_unmix(UnMix(size=0.5))
+    model.check_unmix(UnMix())
+    model.backbone = build(vit | dict(dynamic_img_size=True), None)
+    model.check_unmix(UnMix(size=0.5))
+    mixture, _ = UnMix(size=0.5).mix(images(), np.random.default_rng(0))
+    assert model.backbone(mixture).shape == (len(mixture), model.backbone.out_dim)
+
+
 def test_crops_that_are_encoded_together_are_refused() -> None:
     model = METHODS['swav'].build()
     model.backbone = build(VIT, None)

@@ -99,7 +99,7 @@ def test_collapsed_features_have_the_chance_loss():
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(align_weight=0.0, uniform_weight=0.0), 'are all 0: there is no loss'),
     (dict(alpha=0.0), r'head\.alpha is 0'),
-    (dict(t=-1.0), r'head\.t -1'),
+    (dict(t=-1.0), r'head\.t is -1'),
     (dict(scope='node'), r"head\.scope is 'node'"),
     (dict(temperature=0.0), r'head\.temperature is 0'),
 ])  # fmt: skip

@@ -200,7 +200,7 @@ def test_heads_keep_full_precision_under_autocast(name):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(temperature=0.0), 'head.temperature is 0'),
-    (dict(num_negatives=0), 'num_negatives 0'),
+    (dict(num_negatives=0), 'num_negatives is 0'),
     (dict(form='triplet'), "head.form is 'triplet'"),
     (dict(bank_init='zeros'), "head.bank_init is 'zeros'"),
     (dict(momentum=1.5), 'head.momentum is 1.5'),

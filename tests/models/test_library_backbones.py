@@ -173,6 +173,66 @@ def test_settings_of_the_training_do_not_tell_networks_apart() -> None:
         check_backbone(dict(VIT, pool='mean'), checkpoint, 'it')
 
 
+SMALL = VIT | dict(model_args=dict(patch_size=8, num_layers=1, hidden_dim=24, mlp_dim=8))  # num_heads: 6
+TIMM_SMALL = TIMM_VIT | dict(model_args=dict(patch_size=8, depth=1, embed_dim=24))  # num_heads: 3
+OURS = dict(type='ResNet', depth=8)
+BRANCHES = dict(type='TwoBranch', branch=OURS)
+
+
+def arguments(cfg: dict, **changes: object) -> dict:
+    return cfg | dict(model_args=cfg['model_args'] | changes)
+
+
+@pytest.mark.parametrize(('one', 'other', 'key'), [
+    (SMALL, SMALL | dict(pool=None), ''),
+    (SMALL, SMALL | dict(pool='token'), ''),
+    (SMALL, SMALL | dict(pool='mean'), 'pool'),
+    (SMALL, arguments(SMALL, num_heads=6), ''),
+    (SMALL, arguments(SMALL, num_heads=3), 'model_args'),
+    (SMALL, arguments(SMALL, dropout=0.1), ''),
+    (SMALL | dict(type='unmix.TorchVisionBackbone', drop_path=0.1, init_cfg=dict(type='Pretrained')), SMALL, ''),
+    pytest.param(TIMM_SMALL, TIMM_SMALL | dict(pool='mean'), 'pool', marks=needs_timm),
+    pytest.param(TIMM_SMALL, arguments(TIMM_SMALL, num_heads=3), '', marks=needs_timm),
+    pytest.param(TIMM_SMALL, arguments(TIMM_SMALL, num_heads=6), 'model_args', marks=needs_timm),
+    (OURS, OURS | dict(stem='imagenet', width=64, stem_width=64), ''),
+    (OURS, OURS | dict(stem=dict(kernel_size=7, stride=2, padding=3, maxpool=True)), ''),
+    (OURS, OURS | dict(stem=dict(kernel_size=7, stride=1, padding=3, maxpool=True)), 'stem'),
+    (OURS | dict(stem='cifar'), OURS | dict(stem=dict(kernel_size=3, padding=1)), ''),
+    (OURS | dict(stem='cifar'), OURS | dict(stem='cifar-pool'), 'stem'),
+    (OURS, OURS | dict(depth=18), 'depth'),
+    (BRANCHES, BRANCHES | dict(branch=OURS | dict(stem='imagenet'), channels=[1, 2]), ''),
+    (BRANCHES, BRANCHES | dict(branch=OURS | dict(stem='cifar')), 'branch'),
+])  # fmt: skip
+def test_what_a_config_omits_has_its_default_in_the_guard(one: dict, other: dict, key: str) -> None:
+    """Two configs are of one model if, with the same weights, they give the same features; then neither is refused."""
+    for own, written in ((one, other), (other, one)):
+        checkpoint = dict(meta=dict(model=dict(backbone=written)))
+        if not key:
+            check_backbone(own, checkpoint, 'it')
+            continue
+        with pytest.raises(ValueError, match=rf'another model: backbone\.{key} is '):
+            check_backbone(own, checkpoint, 'it')
+
+
+def test_the_guard_names_the_default() -> None:
+    checkpoint = dict(meta=dict(model=dict(backbone=SMALL | dict(pool='mean'))))
+    with pytest.raises(ValueError, match=r'backbone\.pool is mean there and None \(the default\) here\. Give'):
+        check_backbone(SMALL, checkpoint, 'it')
+
+
+@pytest.mark.parametrize('written', [
+    OURS | dict(type='tests.models.test_library_backbones.call'),
+    OURS | dict(stem=dict(type='tests.models.test_library_backbones.call', kernel_size=7)),
+    OURS | dict(branch=dict(type='tests.models.test_library_backbones.call')),
+])  # fmt: skip
+def test_the_guard_builds_nothing_that_a_checkpoint_names(written: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr(type(MODELS), 'build', lambda self, cfg: built.append(cfg['type']) or nn.Identity())
+    with pytest.raises(ValueError, match='another model'):
+        check_backbone(OURS, dict(meta=dict(model=dict(backbone=written))), 'it')
+    assert built == []
+
+
 RESNET = dict(type='TorchVisionBackbone', model_name='resnet18')
 TORCHVISION_VIT = dict(type='TorchVisionBackbone', model_name='vit_b_32')
 

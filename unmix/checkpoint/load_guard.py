@@ -21,7 +21,7 @@ class LoadGuardHook(Hook):
     MMEngine loads the tensors that fit and warns about the others, so that an evaluation may run on random weights.
 
     Tensors do not show stride, padding and max-pool of a stem. Therefore each checkpoint has the settings of its
-    backbone in ``meta.model``, and a model with other settings refuses it.
+    backbone in ``meta.model``, and a model with other settings refuses it. What one of them omits has its default.
 
     Args:
         strict: Whether all tensors must match, none missing and none too many. If not, those that fit are loaded, and

@@ -62,7 +62,7 @@ class StepRemainder(Hook):
         if runner._resume:
             check_resumable(runner, checkpoint)
             if changes := config_changes(checkpoint['meta'].get('cfg', ''), runner.cfg.pretty_text):
-                kept = 'Seed and settings of the optimiser other than learning rates'
+                kept = 'Seed and settings of the optimiser that no schedule moves'
                 if not self._extend:
                     kept = 'Seed, learning rates, other settings of the optimiser, and schedules'
                 runner.logger.warning(
@@ -147,7 +147,7 @@ def follow_length(runner: Runner, checkpoint: dict[str, Any], extend: bool) -> N
         raise ValueError('--extend works with one optimiser; this config has several')
     length = info.get('max_iters', 0) // (then or 1) or runner.max_iters // now
     begun = meta['iter'] - epoch * length  # iterations of the epoch that has begun
-    runner.optim_wrapper.optimizer._global_step = 0  # otherwise MMEngine warns that no optimiser step came first
+    runner.optim_wrapper._global_step = 0  # otherwise MMEngine warns that no optimiser step came first
     steps = runner.max_iters // now
     for iteration in range(1, epoch * steps + begun + 1):
         ends = iteration % steps == 0 and iteration // steps <= epoch  # the last epoch may have all iterations, no end
@@ -161,7 +161,11 @@ def follow_length(runner: Runner, checkpoint: dict[str, Any], extend: bool) -> N
         old[i] if getattr(scheduler, 'need_val_args', False) else states[i] for i, scheduler in enumerate(flat)
     ]
     names = {scheduler.param_name for scheduler in flat}
-    for group, own in zip(checkpoint['optimizer']['param_groups'], runner.optim_wrapper.param_groups, strict=True):
+    optimizer, wrapper = checkpoint['optimizer'], runner.optim_wrapper
+    pairs = list(zip(optimizer['param_groups'], wrapper.optimizer.param_groups, strict=True))
+    if 'base_param_settings' in optimizer:  # MMEngine schedules it as one more group; of several it logs its rate
+        pairs.append((optimizer['base_param_settings'], wrapper.base_param_settings))
+    for group, own in pairs:
         group.update({key: own[key] for name in names for key in (name, f'initial_{name}') if key in own})
     runner.logger.info(f'The schedules are those of a run of {now} epochs (--extend)')
 

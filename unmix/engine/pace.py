@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from unmix.engine.loader import build_dataloader
+from unmix.engine.runner import quiet
 from unmix.models.algorithms import DeepClusterV2
 from unmix.registry import MODELS
 from unmix.utils.rng import seeded
@@ -89,6 +91,7 @@ def measure_pace(cfg: Config) -> tuple[float, int]:
 def _measure(cfg: Config) -> tuple[float, int]:
     device = get_device()
     model: Any = MODELS.build(cfg.model).to(device).train()
+    quiet(MMLogger.get_current_instance())  # there is no Runner yet that has done so
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batches = _endless(build_dataloader(cfg.train_dataloader, seed=0))
     times: list[float] = []

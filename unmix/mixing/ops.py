@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from unmix.registry import MIXINGS
+from unmix.utils.numbers import check_number
 
 
 def region_box(size: tuple[int, int], lam: float, center: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -41,12 +42,11 @@ class Mixing(ABC):
         fold: Whether the larger share is that of the first image, ``max(lam, 1 - lam)`` of the draw, as in i-Mix.
 
     Raises:
-        ValueError: If ``alpha`` is not positive.
+        ValueError: If ``alpha`` is not positive and finite.
     """
 
     def __init__(self, alpha: float = 1.0, fold: bool = False) -> None:
-        if not alpha > 0:
-            raise ValueError(f'{type(self).__name__}.alpha is {alpha}; it must be positive (the paper uses 1.0).')
+        check_number('model.unmix.mixing.alpha', alpha, above=0)
         self.alpha, self.fold = alpha, fold
 
     def draw_share(self, rng: np.random.Generator) -> float:
@@ -134,8 +134,7 @@ class RandomMixing(Mixing):
 
     def __init__(self, prob: float = 0.5, alpha: float = 1.0, fold: bool = False) -> None:
         super().__init__(alpha, fold)
-        if not 0 <= prob <= 1:
-            raise ValueError(f'RandomMixing.prob is {prob}; the probability of the global mixture lies in [0, 1].')
+        check_number('model.unmix.mixing.prob', prob, least=0, most=1)
         self.prob = prob
         self.mixup, self.cutmix = Mixup(alpha, fold), CutMix(alpha, fold)
 

@@ -13,6 +13,7 @@ from unmix.mixing.ops import Mixing
 from unmix.mixing.partners import REVERSE, OncePartners, Partners, RandomPartners
 from unmix.mixing.patches import KeptPatches
 from unmix.registry import MIXINGS, MODELS
+from unmix.utils.numbers import check_number
 from unmix.utils.rng import to_device
 
 CHOICES = dict(
@@ -102,6 +103,7 @@ class UnMix(BaseModule):
             if value not in CHOICES[key]:
                 choices = ', '.join(map(repr, CHOICES[key]))
                 raise ValueError(f'model.unmix.{key} is {value!r}; it is one of {choices}.')
+        check_number('model.unmix.loss_weight', loss_weight, least=0)
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f'model.unmix.every is {every!r}; it is a whole number from 1: mix at each such step.')
         if not 0 < size <= 1:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from unmix.mixing import Partners, UnMix
 from unmix.models.algorithms.momentum import MomentumEncoder
+from unmix.models.backbones.library import LibraryBackbone
 from unmix.models.guarded import Guarded
 from unmix.models.heads.base import BaseHead
 from unmix.models.layers.batch_norm import BatchNormReplay
@@ -130,6 +131,14 @@ class BaseAlgorithm(Guarded, BaseModel, ABC):
             raise ValueError(
                 f'model.unmix.patch_drop is {unmix.patch_drop}, but {network} encodes no image of which patches are '
                 "missing: it is for ViTs. Leave it out; pairs='once' makes Un-Mix cheaper with any network."
+            )
+        fixed = self.backbone.image_size if isinstance(self.backbone, LibraryBackbone) else None
+        if unmix.size < 1 and fixed is not None:
+            resizes = self.backbone.positions() is not None
+            raise ValueError(
+                f'model.unmix.size is {unmix.size}, but {self.backbone.model_name} takes images of {fixed}x{fixed} px '
+                f'only. Leave it out{", or set model.backbone.dynamic_img_size=True" if resizes else ""}; '
+                "pairs='once' makes Un-Mix cheaper with any network."
             )
         if unmix.replace and self.head.remembers_queries:
             self.refuse_replacement(f'{head} remembers the features of view 0')

@@ -10,6 +10,7 @@ from unmix.models.algorithms.base import MIXTURE, View
 from unmix.models.algorithms.byol import BYOL
 from unmix.models.necks.projectors import DINONeck
 from unmix.registry import MODELS
+from unmix.utils.numbers import check_number
 
 
 @MODELS.register_module()
@@ -29,7 +30,7 @@ class DINO(BYOL):
         **kwargs: As in :class:`BaseAlgorithm`; the neck is a :class:`DINONeck`.
 
     Raises:
-        ValueError: If there are no targets, or more than views.
+        ValueError: If there are no targets, or more than views; if ``freeze_epochs`` is negative.
     """
 
     neck: DINONeck
@@ -43,6 +44,7 @@ class DINO(BYOL):
                 f'model.num_targets is {num_targets} and model.num_views {num_views}: the teacher sees the large '
                 'crops, at least 1 and at most all. DINO has 2.'
             )
+        check_number('model.freeze_epochs', freeze_epochs, least=0, whole=True)
         self.num_targets, self.freeze_epochs = num_targets, freeze_epochs
         self.pairs = tuple((i, j) for j in range(num_targets) for i in range(num_views) if i != j)
         self.pair_weight, self.mixture_weight = 1 / len(self.pairs), 1 / len(self.mixture_pairs)

@@ -51,6 +51,7 @@ class LibraryBackbone(Guarded, BaseModule):
         network: The library's network.
         out_dim: Feature dimension D.
         layer_dims: Channels of the maps of ``forward(x, layer)``.
+        probe: Side of images that it takes.
 
     Raises:
         ImportError: If the library is missing.
@@ -113,7 +114,7 @@ class LibraryBackbone(Guarded, BaseModule):
         self._prepare_patches(freeze_patch_embed, fixed_positions)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
-        self._probe = side or self.native_size()
+        self.probe = side or self.native_size()
         self.out_dim = self._width()
         self._freeze_unused()
 
@@ -231,7 +232,7 @@ class LibraryBackbone(Guarded, BaseModule):
         training = self.training
         tensors = dict(self._meta() if parameters is None else parameters)
         tensors |= {name: x.to('meta') for name, x in self.named_buffers()}
-        image = torch.empty(1, self.in_channels, self._probe, self._probe, device='meta')
+        image = torch.empty(1, self.in_channels, self.probe, self.probe, device='meta')
         try:
             return functional_call(self.eval(), tensors, (image,) if layer is None else (image, layer))
         finally:

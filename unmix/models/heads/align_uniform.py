@@ -14,6 +14,7 @@ from unmix.models.heads.info_nce import InfoNCEHead, contrast
 from unmix.models.layers import Temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
+from unmix.utils.numbers import check_number
 
 
 def align(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
@@ -62,8 +63,8 @@ class AlignUniformHead(InfoNCEHead):
         temperature: Its temperature, as in :class:`InfoNCEHead`.
 
     Raises:
-        ValueError: If all weights are 0; if alpha, t or temperature is not positive; if the temperature is learned, but
-            ``contrast_weight`` is 0.
+        ValueError: If all weights are 0 or one is negative; if alpha, t or temperature is not positive; if the
+            temperature is learned, but ``contrast_weight`` is 0.
     """
 
     method = 'MoCo align-uniform'
@@ -84,6 +85,8 @@ class AlignUniformHead(InfoNCEHead):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(dim, queue_size, temperature, init_cfg)
+        for name, value in dict(align=align_weight, uniform=uniform_weight, contrast=contrast_weight).items():
+            check_number(f'head.{name}_weight', value, least=0)
         if not (align_weight or uniform_weight or contrast_weight):
             raise ValueError('head.align_weight, uniform_weight and contrast_weight are all 0: there is no loss.')
         if not contrast_weight and getattr(read_temperature(self.temperature), 'requires_grad', False):
@@ -91,8 +94,8 @@ class AlignUniformHead(InfoNCEHead):
                 'head.temperature is learned, but head.contrast_weight is 0, so the loss does not depend on it: set '
                 'head.contrast_weight, or a number as head.temperature.'
             )
-        if not (alpha > 0 and t > 0):
-            raise ValueError(f'head.alpha is {alpha} and head.t {t}; both must be positive.')
+        check_number('head.alpha', alpha, above=0)
+        check_number('head.t', t, above=0)
         if scope not in ('rank', 'global'):
             raise ValueError(f"head.scope is {scope!r}; it is 'rank' or 'global'.")
         self.weights = dict(contrast=contrast_weight, align=align_weight, uniform=uniform_weight)

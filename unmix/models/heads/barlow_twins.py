@@ -8,6 +8,7 @@ from unmix.models.functional.precision import full_precision
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
 from unmix.utils.dist import sum_over_ranks
+from unmix.utils.numbers import check_number
 
 
 @MODELS.register_module()
@@ -26,6 +27,9 @@ class BarlowTwinsHead(BaseHead):
         off_diagonal: Weight of the off-diagonal elements.
         eps: Added to the variances, as in BatchNorm.
         unit_length: Whether features are scaled to unit length before their dimensions are standardised.
+
+    Raises:
+        ValueError: If a number is negative.
     """
 
     method = 'Barlow Twins'
@@ -33,6 +37,8 @@ class BarlowTwinsHead(BaseHead):
 
     def __init__(self, off_diagonal: float = 0.0051, eps: float = 1e-5, unit_length: bool = False) -> None:
         super().__init__()
+        check_number('head.off_diagonal', off_diagonal, least=0)
+        check_number('head.eps', eps, least=0)
         self.off_diagonal, self.eps, self.unit_length = off_diagonal, eps, unit_length
 
     @full_precision

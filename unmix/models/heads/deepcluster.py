@@ -18,6 +18,7 @@ from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather
 from unmix.utils.feature_statistics import usage_entropy
+from unmix.utils.numbers import check_sizes
 from unmix.utils.sizes import Misfit, Sizes
 
 IGNORED = -100  # label of an image that no bank has a feature of
@@ -72,10 +73,8 @@ class DeepClusterV2Head(BaseHead):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        sizes = dict(num_instances=num_instances, num_prototypes=num_prototypes, num_heads=num_heads)
-        for name, value in sizes.items():
-            if not value > 0:
-                raise ValueError(f'head.{name} is {value}; it must be positive.')
+        sizes = dict(num_instances=num_instances, dim=dim, num_prototypes=num_prototypes, num_heads=num_heads)
+        check_sizes('head', **sizes, kmeans_iterations=kmeans_iterations)
         self.num_instances = num_instances
         self.temperature = build_temperature(temperature)
         self.kmeans_iterations = kmeans_iterations

@@ -10,6 +10,7 @@ from unmix.models.functional.precision import full_precision
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather
+from unmix.utils.numbers import check_number, check_sizes
 
 
 @MODELS.register_module()
@@ -48,11 +49,14 @@ class DINOHead(BaseHead):
         center_momentum: float = 0.9,
     ) -> None:
         super().__init__()
-        if not min(temperature, teacher_temperature, warmup_temperature) > 0:
-            raise ValueError(
-                f'head.temperature is {temperature}, head.teacher_temperature {teacher_temperature} and '
-                f'head.warmup_temperature {warmup_temperature}; all must be positive.'
-            )
+        check_sizes('head', dim=dim)
+        given = dict(
+            temperature=temperature, teacher_temperature=teacher_temperature, warmup_temperature=warmup_temperature
+        )
+        for name, value in given.items():
+            check_number(f'head.{name}', value, above=0)
+        check_number('head.warmup_epochs', warmup_epochs, least=0, whole=True)
+        check_number('head.center_momentum', center_momentum, least=0, most=1)
         self.temperature, self.teacher_temperature = temperature, teacher_temperature
         self.warmup_temperature, self.warmup_epochs = warmup_temperature, warmup_epochs
         self.center_momentum = center_momentum

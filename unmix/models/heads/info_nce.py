@@ -14,6 +14,7 @@ from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
+from unmix.utils.numbers import check_sizes
 from unmix.utils.sizes import SMALL, Misfit, Sizes
 
 
@@ -55,6 +56,7 @@ class InfoNCEHead(BaseHead):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_sizes('head', dim=dim, queue_size=queue_size)
         self.temperature = build_temperature(temperature)
         self.queue = FeatureQueue(queue_size, dim)
 

@@ -12,6 +12,7 @@ from unmix.models.functional.precision import full_precision
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
 from unmix.utils.dist import sum_over_ranks
+from unmix.utils.numbers import check_number, check_sizes
 from unmix.utils.rng import generator, to_device
 
 
@@ -35,7 +36,7 @@ class LeJEPAHead(BaseHead):
         limit: Its limit.
 
     Raises:
-        ValueError: If the weight is outside [0, 1].
+        ValueError: If the weight is outside [0, 1], the limit not positive, or there are no directions or one knot.
     """
 
     unit_length = False  # the distribution has a length
@@ -44,6 +45,9 @@ class LeJEPAHead(BaseHead):
         super().__init__()
         if not 0 <= weight <= 1:
             raise ValueError(f'head.weight is {weight}; the share of the regulariser lies in [0, 1].')
+        check_sizes('head', directions=directions)
+        check_number('head.knots', knots, least=2, whole=True)
+        check_number('head.limit', limit, above=0)
         self.weight, self.directions, self.knots, self.limit = weight, directions, knots, limit
 
     @full_precision

@@ -17,6 +17,7 @@ from unmix.models.layers.noise_contrast import build_contrast, chunk_size
 from unmix.models.memory.bank import MemoryBank
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics
+from unmix.utils.numbers import check_sizes
 from unmix.utils.rng import stream
 from unmix.utils.sizes import Misfit, Sizes
 
@@ -65,10 +66,7 @@ class NCEHead(InstanceHead):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if num_instances < 1 or num_negatives < 1:
-            raise ValueError(
-                f'head.num_instances is {num_instances} and head.num_negatives {num_negatives}; both are at least 1.'
-            )
+        check_sizes('head', num_instances=num_instances, dim=dim, num_negatives=num_negatives)
         if negative_weights is not None and (form == 'nce' or len(negative_weights) != num_instances):
             raise ValueError(
                 f"head.negative_weights are {num_instances} (head.num_instances) numbers with form='softmax'; there "

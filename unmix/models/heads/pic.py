@@ -19,6 +19,7 @@ from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.recent import RecentInstances
 from unmix.models.memory.rows_on_disk import RowsOnDisk
 from unmix.registry import MODELS
+from unmix.utils.numbers import check_number, check_sizes
 from unmix.utils.sizes import Misfit, Sizes
 
 INIT_STD = 0.01
@@ -82,6 +83,8 @@ class PICHead(InstanceHead):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_sizes('head', num_instances=num_instances, dim=dim, num_large=num_large, max_phases=max_phases)
+        check_number('head.weight_grad_scale', weight_grad_scale, least=0)
         if num_recent is not None and not 0 < num_recent <= num_instances:
             raise ValueError(
                 f'head.num_recent is {num_recent}; it is None, or from 1 to head.num_instances={num_instances}.'

@@ -6,10 +6,12 @@ from torch.nn import functional as F
 from unmix.models.functional.precision import full_precision
 from unmix.models.heads.base import BaseHead
 from unmix.registry import MODELS
+from unmix.utils.numbers import check_sizes
 
 
 def build_predictor(dim: int, hidden_dim: int) -> nn.Sequential:
     """Return a predictor (N, dim) -> (N, dim) of two layers for a head: its BatchNorm has no running statistics."""
+    check_sizes('head', dim=dim, hidden_dim=hidden_dim)
     return nn.Sequential(
         nn.Linear(dim, hidden_dim, bias=False),
         nn.BatchNorm1d(hidden_dim, track_running_stats=False),  # so that a call changes nothing

@@ -17,6 +17,7 @@ from unmix.models.layers import Temperature, build_temperature, read_temperature
 from unmix.models.memory.queue import FeatureQueue
 from unmix.registry import MODELS
 from unmix.utils.feature_statistics import memory_statistics, usage_entropy
+from unmix.utils.numbers import check_number, check_sizes
 from unmix.utils.sizes import Misfit, Sizes
 
 QUEUE_PUSHES = ('once_clean', 'every_call')
@@ -91,9 +92,10 @@ class SwAVHead(BaseHead):
         super().__init__(init_cfg)
         if queue_push not in QUEUE_PUSHES:
             raise ValueError(f'head.queue_push is {queue_push!r}; it is one of {", ".join(map(repr, QUEUE_PUSHES))}.')
-        for name, value in (('epsilon', epsilon), ('num_prototypes', num_prototypes)):
-            if not value > 0:
-                raise ValueError(f'head.{name} is {value}; it must be positive.')
+        check_number('head.epsilon', epsilon, above=0)
+        check_sizes('head', dim=dim, num_prototypes=num_prototypes, sinkhorn_iterations=sinkhorn_iterations)
+        for name, value in dict(queue_size=queue_size, queue_start=queue_start, freeze_steps=freeze_steps).items():
+            check_number(f'head.{name}', value, least=0, whole=True)
         self.temperature = build_temperature(temperature)
         self.epsilon = epsilon
         self.sinkhorn_iterations = sinkhorn_iterations

@@ -12,6 +12,7 @@ from unmix.models.heads.base import BaseHead
 from unmix.models.layers.whitening import covariance
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
+from unmix.utils.numbers import check_number
 
 
 @MODELS.register_module()
@@ -26,13 +27,17 @@ class VICRegHead(BaseHead):
 
     (`VICReg <https://arxiv.org/abs/2105.04906>`_, Eqs. 1 to 6, as released: half of the variance term of each view, and
     the sum of the covariance terms.) A mixture has about ``lam^2 + (1 - lam)^2`` of the variance, so Un-Mix mixes the
-    invariance only, and weights the regulariser as all pairs together, by ``1 + loss_weight``.
+    invariance only, and weights the regulariser as all pairs together, by ``1 + loss_weight``
+    (1 with ``replace``, which adds no pairs).
 
     Args:
         invariance: Weight of the pair term.
         variance: Weight of the variance term.
         covariance: Weight of the covariance term.
         eps: Added to the variances.
+
+    Raises:
+        ValueError: If an argument is negative.
     """
 
     method = 'VICReg'
@@ -42,6 +47,9 @@ class VICRegHead(BaseHead):
         self, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0, eps: float = 1e-4
     ) -> None:
         super().__init__()
+        given = dict(invariance=invariance, variance=variance, covariance=covariance, eps=eps)
+        for name, value in given.items():
+            check_number(f'head.{name}', value, least=0)
         self.invariance, self.variance, self.covariance, self.eps = invariance, variance, covariance, eps
 
     @full_precision

@@ -12,6 +12,7 @@ from unmix.models.heads.cosine import CosineHead
 from unmix.models.layers.whitening import covariance, whiten
 from unmix.registry import MODELS
 from unmix.utils.dist import concat_all_gather_grad
+from unmix.utils.numbers import check_number
 from unmix.utils.rng import generator, to_device
 from unmix.utils.sizes import Misfit, Sizes
 
@@ -51,6 +52,7 @@ class WMSEHead(CosineHead):
         super().__init__(normalize, init_cfg)
         if draws < 1 or not 0 <= eps < 1:
             raise ValueError(f'head.draws is {draws} and head.eps {eps}; expected at least 1, and [0, 1).')
+        check_number('head.sub_batch', sub_batch, least=2, whole=True)
         self.sub_batch, self.draws, self.eps = sub_batch, draws, eps
 
     def misfits(self, sizes: Sizes) -> list[Misfit]:

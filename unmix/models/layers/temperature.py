@@ -46,7 +46,7 @@ class LearnableTemperature(BaseModule):
         self, init: float = 0.07, min: float = 0.01, init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None
     ) -> None:
         super().__init__(init_cfg)
-        if not 0 <= min < init:
+        if not 0 <= min < init < math.inf:
             raise ValueError(
                 f'head.temperature.min is {min} and head.temperature.init is {init}; choose 0 <= min < init.'
             )
@@ -85,7 +85,7 @@ def read_temperature(temperature: Temperature) -> float | Tensor:
                 'floating-point element. Temperatures of each class or sample are not supported.'
             )
         return value.reshape(()).to(torch.promote_types(value.dtype, torch.float32))
-    if not isinstance(value, Real) or not value > 0:
+    if not isinstance(value, Real) or not 0 < value < math.inf:
         raise ValueError(
             f"head.temperature is {value!r}; it must be positive: a number, or dict(type='LearnableTemperature')."
         )
