@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from unmix.checkpoint.load import load_from_local
 from unmix.checkpoint.of_run import checkpoint_of, config_beside, is_place
 from unmix.config import load_config
-from unmix.converters import interpret, without_heads
 from unmix.converters.containers import read
+from unmix.converters.start import read_start
 from unmix.models.pretrained import check_backbone
 from unmix.registry import MODELS
 from unmix.utils.matching import check_match, tensors_of
@@ -118,10 +118,10 @@ def _by_itself(file: Path, classifier: bool) -> tuple[Config, dict[str, Tensor]]
     if classifier:
         raise ValueError(f'The config of {file}, which a classifier needs, is not beside it; take classifier=False.')
     content = read(file)
-    found = without_heads(interpret(content, str(file)))
     written = (content.get('meta') or {}).get('model') or {} if isinstance(content, Mapping) else {}
-    preprocessor = written.get('data_preprocessor') or IMAGENET
-    return Config(dict(model=dict(found.model, data_preprocessor=preprocessor))), below(found.state, 'backbone.')
+    found = read_start(str(file))
+    preprocessor = written.get('data_preprocessor') or found.statistics or IMAGENET
+    return Config(dict(model=dict(backbone=found.backbone, data_preprocessor=preprocessor))), found.state
 
 
 def read_weights(
