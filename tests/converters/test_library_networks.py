@@ -240,6 +240,35 @@ def test_an_export_comes_back(name: str, to: str, tmp_path: Path) -> None:
         assert model.pretrained_cfg['data_preprocessor']['mean'] == [51.0] * 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('pool', [None, 'mean'])
+def test_a_run_whose_network_is_named(pool: str | None, tmp_path: Path) -> None:
+    """A checkpoint that says its network, and tensors of this package's names that do not."""
+    network = checkpoint(OURS | dict(model_args=FOUR, in_channels=1, pool=pool), tmp_path / 'epoch_1.pth')
+    name = 'torchvision:VisionTransformer,num_heads=4'
+    same_outputs(read_start(str(tmp_path / 'epoch_1.pth'), name), network)
+    with pytest.raises(ValueError, match=r'its model_args\.num_heads is 4, and that of --backbone .*=2 is 2'):
+        read_start(str(tmp_path / 'epoch_1.pth'), name.replace('4', '2'))
+    content = torch.load(tmp_path / 'epoch_1.pth')
+    other = {f'momentum_encoder.{key}': x + 1 for key, x in content['state_dict'].items()}
+    torch.save(content['state_dict'] | other, tmp_path / 'bare.pth')
+    network.pool = None
+    same_outputs(read_start(str(tmp_path / 'bare.pth'), name), network)
+
+
+@pytest.mark.slow
+def test_a_convolutional_run_whose_network_is_named(tmp_path: Path) -> None:
+    config = dict(type='TorchVisionBackbone', model_name='shufflenet_v2_x0_5')
+    network = checkpoint(config, tmp_path / 'epoch_1.pth')
+    torch.save(torch.load(tmp_path / 'epoch_1.pth')['state_dict'], tmp_path / 'bare.pth')
+    for file in ('epoch_1', 'bare'):
+        found = read_start(str(tmp_path / f'{file}.pth'), 'torchvision:shufflenet_v2_x0_5')
+        ours = MODELS.build(dict(found.backbone)).eval()
+        ours.load_state_dict(found.state)
+        with torch.no_grad():
+            assert torch.equal(ours(images(64)), network(images(64)))
+
+
 FILES = {
     'timm, DeiT': lambda state: state | {'head.weight': torch.zeros(5, 128), 'head.bias': torch.zeros(5)},
     'DINO': lambda state: dict(
