@@ -230,7 +230,7 @@ def test_an_export_comes_back(name: str, to: str, tmp_path: Path) -> None:
         found = read_start(str(out), 'torchvision:VisionTransformer,num_heads=4')
         backbone.pool = None
     else:
-        found = read_start(str(out))
+        found = read_start(str(out))  # of Hugging Face the folder
         assert found.statistics == dict(mean=[51.0] * 3, std=[102.0] * 3)
         assert found.backbone.get('pool') == config.get('pool')
     same_outputs(found, backbone)

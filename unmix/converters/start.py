@@ -138,7 +138,8 @@ def read_start(source: str, network: str | None = None) -> Start:
     if is_library(source):
         return _of_library(source)
     beside = Path(source).expanduser()
-    path = beside / WEIGHTS[0] if (beside / 'config.json').is_file() else checkpoint_of(source)
+    folder = [beside / name for name in WEIGHTS if (beside / 'config.json').is_file() and (beside / name).is_file()]
+    path = folder[0] if folder else checkpoint_of(source)
     if not path.is_file():
         raise FileNotFoundError(
             f'--from is {source!r}, which is no file. Give a checkpoint, a run, timm:NAME or torchvision:NAME.'
@@ -494,7 +495,7 @@ def _settings(start: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, 
     if 'branch' in start and 'branch' in config:
         inner = _settings(start['branch'], config['branch'])
         found |= {f'branch.{name}': pair for name, pair in inner.items()}
-        found |= dict(channels=tuple(tuple(each.get('channels', (1, 2))) for each in (start, config)))
+        found |= dict(channels=(tuple(start.get('channels', (1, 2))), tuple(config.get('channels', (1, 2)))))
     return found
 
 
