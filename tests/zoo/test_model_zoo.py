@@ -379,7 +379,7 @@ def test_the_classifier_of_a_linear_evaluation(lrs: Any, layer: int | None, tmp_
     for layers in model.modules():
         if isinstance(layers, nn.Linear):
             nn.init.normal_(layers.weight)
-    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'epoch_1.pth')
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(config='linear')), tmp_path / 'epoch_1.pth')
     if lrs is not None:
         with pytest.raises(ValueError, match=r'several learning rates, and .*results\.json, which says .* is missing'):
             unmix.get_model(tmp_path / 'epoch_1.pth', classifier=True)
