@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 from foreign import randomise
+from PIL import Image
 from pooch import file_hash
 
+import unmix
 from unmix.apis.convert import convert
 from unmix.apis.publish import publish_model
 from unmix.config import load_config
@@ -52,6 +54,45 @@ def test_convert_says_what_it_did(weights, tmp_path, monkeypatch, capsys):
     assert 'left out' in capsys.readouterr().out
     content = torch.load(tmp_path / 'b.pth', weights_only=True)
     assert content['state_dict'].keys() == {name for name in weights if name.startswith('backbone.')}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_convert_keeps_mean_and_std(channels, suffix, tmp_path):
+    """A model of the converted file prepares an image as that of the file it came from."""
+    if suffix == '.safetensors':
+        pytest.importorskip('safetensors')
+    backbone = dict(type='ResNet', depth=8, width=8, stem='cifar', in_channels=channels)
+    preprocessor = dict(type='DataPreprocessor', mean=[51.0] * channels, std=[102.0] * channels)
+    state = randomise(MODELS.build(dict(backbone))).state_dict()
+    content = dict(state_dict={f'backbone.{name}': x for name, x in state.items()})
+    torch.save(
+        content | dict(meta=dict(model=dict(backbone=backbone, data_preprocessor=preprocessor))), tmp_path / 'a.pth'
+    )
+    convert(['unmix', str(tmp_path / 'a.pth'), str(tmp_path / f'b{suffix}')])
+    first, second = (unmix.get_model(tmp_path / name) for name in ('a.pth', f'b{suffix}'))
+    assert first.pretrained_cfg['data_preprocessor'] == second.pretrained_cfg['data_preprocessor'] == preprocessor
+    image = Image.new('RGB', (300, 300), (60, 90, 120))
+    x = first.transform(image)
+    assert x.shape[0] == channels
+    assert torch.equal(x, second.transform(image))
+    with torch.no_grad():
+        assert torch.equal(first(x[None]), second(x[None]))
+
+
+@pytest.mark.slow
+def test_a_grey_file_that_does_not_say_its_normalisation(tmp_path):
+    """ImageNet's, whose three values become one."""
+    backbone = dict(type='ResNet', depth=8, width=8, stem='cifar', in_channels=1)
+    state = randomise(MODELS.build(dict(backbone))).state_dict()
+    content = dict(
+        state_dict={f'backbone.{name}': x for name, x in state.items()}, meta=dict(model=dict(backbone=backbone))
+    )
+    torch.save(content, tmp_path / 'a.pth')
+    x = unmix.get_model(tmp_path / 'a.pth').transform(Image.new('L', (300, 300), 200))
+    expected = (200 - (123.675 + 116.28 + 103.53) / 3) / ((58.395 + 57.12 + 57.375) / 3)
+    torch.testing.assert_close(x, torch.full_like(x, expected))
 
 
 def test_convert_refuses_a_checkpoint_of_another_config(weights, tmp_path, monkeypatch, capsys):

@@ -17,13 +17,14 @@ from unmix.apis.export import SUFFIXES, export
 from unmix.converters import interpret, start, without_heads, write_checkpoint
 from unmix.converters.libraries import missing
 from unmix.converters.library_networks import VIT as VIT_NAMES
-from unmix.converters.library_networks import remove_classifier, to_torchvision
+from unmix.converters.library_networks import remove_classifier
 from unmix.converters.rules import rename_in
 from unmix.converters.start import Fetched, check_network, fit, read_start, write_start
 from unmix.registry import MODELS
 
-VIT = dict(patch_size=8, num_layers=2, num_heads=2, hidden_dim=128, mlp_dim=256)  # 64 dimensions a head
+VIT = dict(patch_size=8, num_layers=2, num_heads=2, hidden_dim=128, mlp_dim=256)
 TIMM = dict(img_size=32, patch_size=8, embed_dim=128, depth=2, num_heads=2, mlp_ratio=2)
+FOUR = dict(VIT, num_heads=4)  # 32 dimensions a head, so that a guess of 64 is seen
 OURS = dict(type='TorchVisionBackbone', model_name='VisionTransformer', img_size=32, model_args=VIT)
 BACKBONES = {
     'torchvision ViT': OURS,
@@ -31,8 +32,10 @@ BACKBONES = {
         type='TIMMBackbone', model_name='vit_base_patch16_224', img_size=32, pool='mean',
         model_args={key: value for key, value in TIMM.items() if key != 'img_size'},
     ),
+    'torchvision ViT, mean': OURS | dict(pool='mean', model_args=FOUR),
     'ResNet-18': dict(type='ResNet', depth=18, stem='imagenet'),
 }  # fmt: skip
+POOLED = ('timm ViT', 'torchvision ViT, mean')  # by the mean of the patches, which torchvision's ViT cannot
 
 
 def randomised(network: nn.Module) -> Any:
@@ -67,7 +70,10 @@ def timm_vit(**kwargs: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'to'),
-    [*product(BACKBONES, ['torchvision', 'timm', 'huggingface', 'safetensors']), ('torchvision ViT', 'onnx')],
+    [
+        *product(BACKBONES, ['torchvision', 'timm', 'huggingface', 'safetensors']),
+        *product(['torchvision ViT', 'torchvision ViT, mean'], ['onnx']),
+    ],
 )
 def test_an_export_in_its_library(
     name: str, to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -84,12 +90,13 @@ def test_an_export_in_its_library(
     library = 'timm' if to in ('timm', 'huggingface') else 'torchvision'
     reason = missing(library)
     assert ('not proved: timm is not installed' if reason else '\nproved: ') in printed
+    pools = name in POOLED and (to == 'torchvision' or (to == 'safetensors' and name != 'timm ViT'))
+    assert ("not proved: the features of this run: it pools by pool='mean'" in printed) == pools
     if to != 'huggingface' or reason:
         return
     import timm
 
     loaded = timm.create_model('local-dir:out', pretrained=True).eval()
-    backbone.pool = None
     size = 224 if name == 'ResNet-18' else 32
     with torch.no_grad():
         torch.testing.assert_close(loaded(images(size)), backbone(images(size)), rtol=0, atol=1e-5)
@@ -159,13 +166,118 @@ def test_starts_of_torchvision_give_its_outputs(name: str, monkeypatch: pytest.M
     assert found.statistics == dict(mean=[1.0] * 3, std=[2.0] * 3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('pool', ['token', 'mean'])
+def test_pools_in_onnx(pool: str, tmp_path: Path) -> None:
+    for package in ('onnx', 'onnxscript'):
+        if reason := missing(package):
+            pytest.skip(reason)
+    backbone = checkpoint(OURS | dict(pool=pool), tmp_path / 'epoch_1.pth')
+    export([str(tmp_path / 'epoch_1.pth'), '--to', 'onnx', '--out', str(tmp_path / 'o.onnx')])
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    run = ReferenceEvaluator(onnx.load(str(tmp_path / 'o.onnx'))).run
+    many = torch.cat([images(), images().flip(3), images().flip(2)])
+    for x in (many[:1], many):
+        theirs = torch.from_numpy(run(None, {'images': x.numpy()})[0])
+        with torch.no_grad():
+            torch.testing.assert_close(theirs, backbone(x), rtol=0, atol=1e-5)
+
+
+def same_outputs(found: Any, network: nn.Module) -> None:
+    """Compare the backbone of a start with the network that its weights came from, in float64."""
+    ours = MODELS.build(dict(found.backbone))
+    ours.load_state_dict(found.state)
+    x = images().double()[:, : network.in_channels if hasattr(network, 'in_channels') else 3]
+    with torch.no_grad():
+        theirs = network.double().eval()(x)
+        torch.testing.assert_close(ours.double().eval()(x), theirs, rtol=0, atol=1e-9 * float(theirs.abs().max()))
+
+
+EXPORTS = {
+    'torchvision, 4 heads': OURS | dict(model_args=FOUR),
+    'torchvision, 4 heads, mean': OURS | dict(model_args=FOUR, pool='mean'),
+    'torchvision, 4 heads, mean, grey': OURS | dict(model_args=FOUR, pool='mean', in_channels=1),
+    'timm': dict(
+        type='TIMMBackbone', model_name='vit_tiny_patch16_224', img_size=32, model_args=dict(patch_size=8, depth=2)
+    ),
+    'timm, 4 heads, mean': dict(
+        type='TIMMBackbone', model_name='vit_base_patch16_224', img_size=32, pool='mean',
+        model_args=dict(patch_size=8, embed_dim=128, depth=2, num_heads=4, mlp_ratio=2),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('to', ['timm', 'huggingface', 'safetensors', 'torchvision'])
+@pytest.mark.parametrize('name', EXPORTS)
+def test_an_export_comes_back(name: str, to: str, tmp_path: Path) -> None:
+    """The number of heads, the pooling, mean and std too; get_model reads the same."""
+    config = EXPORTS[name]
+    for package in ('timm', 'safetensors'):
+        needed = dict(timm=config['type'] == 'TIMMBackbone', safetensors=to in ('huggingface', 'safetensors'))
+        if needed[package] and (reason := missing(package)):
+            pytest.skip(reason)
+    if to == 'torchvision' and (config.get('in_channels') == 1 or config['type'] != 'TorchVisionBackbone'):
+        pytest.skip('torchvision has no such network')
+    backbone = checkpoint(config, tmp_path / 'epoch_1.pth')
+    out = tmp_path / f'out{SUFFIXES[to]}'
+    export([str(tmp_path / 'epoch_1.pth'), '--to', to, '--out', str(out)])
+    if to == 'torchvision':  # a plain state dict has no place for the heads
+        with pytest.raises(ValueError, match=r'width 128, and does not say how many heads .* --backbone torchvision:V'):
+            read_start(str(out))
+        found = read_start(str(out), 'torchvision:VisionTransformer,num_heads=4')
+        backbone.pool = None
+    else:
+        found = read_start(str(out))  # of Hugging Face the folder
+        assert found.statistics == dict(mean=[51.0] * 3, std=[102.0] * 3)
+        assert found.backbone.get('pool') == config.get('pool')
+    same_outputs(found, backbone)
+    if to != 'torchvision':
+        model = unmix.get_model(out / 'model.safetensors' if to == 'huggingface' else out)
+        same_outputs(start.Start('', found.backbone, model.float().state_dict(), {}, ()), backbone)
+        assert model.pretrained_cfg['data_preprocessor']['mean'] == [51.0] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('pool', [None, 'mean'])
+def test_a_run_whose_network_is_named(pool: str | None, tmp_path: Path) -> None:
+    """A checkpoint that says its network, and tensors of this package's names that do not."""
+    network = checkpoint(OURS | dict(model_args=FOUR, in_channels=1, pool=pool), tmp_path / 'epoch_1.pth')
+    name = 'torchvision:VisionTransformer,num_heads=4'
+    same_outputs(read_start(str(tmp_path / 'epoch_1.pth'), name), network)
+    with pytest.raises(ValueError, match=r'its model_args\.num_heads is 4, and that of --backbone .*=2 is 2'):
+        read_start(str(tmp_path / 'epoch_1.pth'), name.replace('4', '2'))
+    content = torch.load(tmp_path / 'epoch_1.pth')
+    other = {f'momentum_encoder.{key}': x + 1 for key, x in content['state_dict'].items()}
+    torch.save(content['state_dict'] | other, tmp_path / 'bare.pth')
+    network.pool = None
+    same_outputs(read_start(str(tmp_path / 'bare.pth'), name), network)
+
+
+@pytest.mark.slow
+def test_a_convolutional_run_whose_network_is_named(tmp_path: Path) -> None:
+    config = dict(type='TorchVisionBackbone', model_name='shufflenet_v2_x0_5')
+    network = checkpoint(config, tmp_path / 'epoch_1.pth')
+    torch.save(torch.load(tmp_path / 'epoch_1.pth')['state_dict'], tmp_path / 'bare.pth')
+    for file in ('epoch_1', 'bare'):
+        found = read_start(str(tmp_path / f'{file}.pth'), 'torchvision:shufflenet_v2_x0_5')
+        ours = MODELS.build(dict(found.backbone)).eval()
+        ours.load_state_dict(found.state)
+        with torch.no_grad():
+            assert torch.equal(ours(images(64)), network(images(64)))
+
+
 FILES = {
     'timm, DeiT': lambda state: state | {'head.weight': torch.zeros(5, 128), 'head.bias': torch.zeros(5)},
     'DINO': lambda state: dict(
         student={f'module.backbone.{k}': x + 1 for k, x in state.items()},
         teacher={f'backbone.{k}': x for k, x in state.items()} | {'head.mlp.0.weight': torch.zeros(2, 2)},
+        dino_loss=dict(center=torch.zeros(1, 4)),
     ),
     'MoCo v3': lambda state: dict(
+        arch='vit_small',
         state_dict={f'module.{part}.{k}': x + (part[0] == 'm') for k, x in state.items()
                     for part in ('momentum_encoder', 'base_encoder')}
     ),
@@ -173,24 +285,54 @@ FILES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('code', FILES)
-def test_files_of_vision_transformers(code: str, tmp_path: Path) -> None:
-    """They start the same network without timm; with it, they are proved there."""
-    source = MODELS.build(dict(OURS))
-    theirs = rename_in(randomised(source).network.state_dict(), VIT_NAMES, ())[0]
+@pytest.mark.parametrize(('code', 'width', 'heads', 'named'), [
+    ('timm, DeiT', 192, 3, 'torchvision:VisionTransformer,num_heads=3'),
+    ('timm, DeiT', 192, 6, 'timm:vit_tiny_patch16_224,patch_size=8,depth=2,num_heads=6,mlp_ratio=2'),
+    ('DINO', 192, 3, None),
+    ('MoCo v3', 384, 12, None),
+    ('MoCo v3', 384, 12, 'timm:vit_small_patch16_224,patch_size=8,depth=2,num_heads=12,mlp_ratio=2'),
+])  # fmt: skip
+def test_files_of_vision_transformers(code: str, width: int, heads: int, named: str | None, tmp_path: Path) -> None:
+    """They start the same network, without timm too if it is not named; with it, they are proved there."""
+    if named and named.startswith('timm') and (reason := missing('timm')):
+        pytest.skip(reason)
+    args = dict(VIT, hidden_dim=width, num_heads=heads, mlp_dim=2 * width)
+    network = randomised(MODELS.build(OURS | dict(model_args=args)))
+    theirs = rename_in(network.network.state_dict(), VIT_NAMES, ())[0]
     torch.save(FILES[code](theirs), tmp_path / 'a.pth')
-    found = read_start(str(tmp_path / 'a.pth'))
-    assert found.backbone == OURS
-    assert to_torchvision(theirs).keys() == {name.removeprefix('network.') for name in found.state}
-    assert all(torch.equal(x, to_torchvision(theirs)[name[8:]]) for name, x in found.state.items())
-    assert (found.proofs[0].difference is None) == bool(missing('timm'))
+    found = read_start(str(tmp_path / 'a.pth'), named)
+    same_outputs(found, network)
+    if named is None:
+        assert found.backbone == OURS | dict(model_args=args)
+        assert (found.proofs[0].difference is None) == bool(missing('timm'))
+
+
+@pytest.mark.slow
+def test_heads_that_nothing_says_are_refused(tmp_path: Path) -> None:
+    """Shapes do not show them: a width of 384 has 6 in DeiT and DINO, and 12 in MoCo v3."""
+    args = dict(VIT, hidden_dim=384, num_heads=12)
+    theirs = rename_in(MODELS.build(OURS | dict(model_args=args)).network.state_dict(), VIT_NAMES, ())[0]
+    message = r'width 384, and does not say how many heads it has.*--backbone torchvision:VisionTransformer,num_heads='
+    for code in FILES:
+        content = FILES[code](theirs)
+        content = {key: x for key, x in content.items() if key not in ('arch', 'dino_loss')}
+        torch.save(content, tmp_path / 'a.pth')
+        with pytest.raises(ValueError, match=message):
+            read_start(str(tmp_path / 'a.pth'))
+        with pytest.raises(ValueError, match=message):
+            read_start(str(tmp_path / 'a.pth'), 'torchvision:VisionTransformer')
+    torch.save(FILES['MoCo v3'](theirs), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r'has 6 heads, and .*a\.pth is of a network with 12\. Give .*num_heads=12'):
+        read_start(str(tmp_path / 'a.pth'), 'torchvision:VisionTransformer,num_heads=6')
+    with pytest.raises(ValueError, match='Give arguments of timm as KEY=VALUE'):
+        read_start(str(tmp_path / 'a.pth'), 'timm:vit_small_patch16_224,12')
 
 
 @pytest.mark.slow
 def test_position_embeddings_follow_the_size(tmp_path: Path) -> None:
     network = timm_vit(num_classes=0)
     torch.save(dict(network.state_dict()), tmp_path / 'a.pth')
-    found = read_start(str(tmp_path / 'a.pth'))
+    found = read_start(str(tmp_path / 'a.pth'), 'torchvision:VisionTransformer,num_heads=2')
     for size, patches in ((32, 16), (48, 36), (16, 4)):
         state = fit(found, found.backbone | dict(img_size=size))
         place = 'network.encoder.pos_embedding'
@@ -215,6 +357,57 @@ def test_weights_of_another_network(change: dict[str, Any], message: str, tmp_pa
     found = read_start(str(tmp_path / 'a.pth'))
     with pytest.raises(ValueError, match=message):
         check_network(found, found.backbone | change)
+
+
+RESNET = dict(type='ResNet', depth=8, width=16, stem='cifar')
+TINY = dict(type='TIMMBackbone', model_name='vit_tiny_patch16_224', img_size=32, model_args=dict(patch_size=8, depth=2))
+CIFAR = dict(kernel_size=3, stride=1, padding=1, maxpool=False)
+OTHERS = {
+    'heads': (OURS, OURS | dict(model_args=FOUR), 'its model_args.num_heads is 2, and that of model.backbone is 4'),
+    'stem': (RESNET, RESNET | dict(stem='cifar-pool'), 'its stem is cifar, and that of model.backbone is cifar-pool'),
+    'branch': (
+        dict(type='TwoBranch', branch=RESNET), dict(type='TwoBranch', branch=RESNET | dict(stem='cifar-pool')),
+        r'its branch\.stem is cifar, and that of model\.backbone is cifar-pool',
+    ),
+    'channels': (
+        dict(type='TwoBranch', branch=RESNET), dict(type='TwoBranch', branch=RESNET, channels=(2, 1)),
+        r'its channels is \(1, 2\), and that of model\.backbone is \(2, 1\)',
+    ),
+    'activation': (
+        TINY, TINY | dict(model_args=dict(patch_size=8, depth=2, act_layer='relu')),
+        r'outputs that differ by .* The settings differ in model_args',
+    ),
+    'heads of the name': (
+        TINY, TINY | dict(model_args=dict(patch_size=8, depth=2, num_heads=12)), 'The settings differ in model_args',
+    ),
+}  # fmt: skip
+
+
+def start_at(config: dict[str, Any]) -> Any:
+    if config['type'] == 'TIMMBackbone' and (reason := missing('timm')):
+        pytest.skip(reason)
+    return start.Start('a.pth', config, randomised(MODELS.build(dict(config))).state_dict(), {}, ())
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_settings_that_shapes_do_not_show(name: str) -> None:
+    given, own, message = OTHERS[name]
+    found = start_at(given)
+    with pytest.raises(ValueError, match=message):
+        fit(found, own)
+
+
+@pytest.mark.parametrize(('given', 'own'), [
+    (RESNET, RESNET | dict(stem=CIFAR)),
+    (dict(type='TwoBranch', branch=RESNET), dict(type='TwoBranch', branch=RESNET | dict(stem=CIFAR), channels=[1, 2])),
+    (OURS, OURS | dict(img_size=48, pool='mean', drop_path=0.1, dynamic_img_size=True)),
+    (TINY, TINY | dict(img_size=48, model_args=dict(patch_size=8, depth=2, num_heads=3, act_layer='gelu'))),
+])  # fmt: skip
+def test_other_words_for_the_same_network(given: dict[str, Any], own: dict[str, Any]) -> None:
+    found = start_at(given)
+    state = fit(found, own)
+    same = {name for name, x in found.state.items() if torch.equal(x, state[name])} if len(state) else set()
+    assert state.keys() - same <= {'network.pos_embed', 'network.encoder.pos_embedding'}
 
 
 @pytest.mark.slow

@@ -261,6 +261,20 @@ def test_a_training_that_starts_from_weights_is_slower() -> None:
         make_plan(facts(500), MACHINES['1 CPU'], Wishes('cmc', start=start(type='ResNet', depth=18)))
 
 
+def test_weights_of_images_with_other_channels() -> None:
+    grey = Wishes('moco', start=start(type='ResNet', depth=18, in_channels=1))
+    message = 'takes images with 1 channel, and this training has images with 3.* unmix train CONFIG --from'
+    with pytest.raises(ValueError, match=rf'--from weights\.pth {message}'):
+        make_plan(facts(500), MACHINES['1 CPU'], grey)
+    args = dict(patch_size=16, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=32)
+    vit = dict(type='TorchVisionBackbone', model_name='VisionTransformer', model_args=args, in_channels=1)
+    with pytest.raises(ValueError, match=rf'--from weights\.pth {message}'):
+        make_plan(facts(500), MACHINES['1 CPU'], Wishes('moco', start=start(**vit)))
+    two = start(type='TwoBranch', branch=dict(type='ResNet', depth=18), channels=(1, 1))
+    with pytest.raises(ValueError, match='takes images with 2 channels, and this training has images with 3'):
+        make_plan(facts(500), MACHINES['1 CPU'], Wishes('cmc', start=two))
+
+
 def test_a_network_of_a_library() -> None:
     """Views in whole patches, AdamW, no groups of BatchNorm; what the user gives stays."""
     args = dict(patch_size=16, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=32)

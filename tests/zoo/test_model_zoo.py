@@ -364,6 +364,33 @@ def test_a_classifier_must_have_been_published(own: FileServer) -> None:
         unmix.get_model(MODEL, classifier=True, trust=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('lrs', [None, (10.0, 1.0)])
+@pytest.mark.parametrize('layer', [None, 2])
+def test_the_classifier_of_a_linear_evaluation(lrs: Any, layer: int | None, tmp_path: Path) -> None:
+    """With its control beside it; of several learning rates the best one, as ``results.json`` says."""
+    cfg = load_config('unmix::benchmarks/linear_resnet8_1xb128-coslr-20e_digits')
+    cfg.model.head.lrs = lrs
+    if layer is not None:
+        cfg.model.update(layer=layer, pool=2)
+    cfg.dump(tmp_path / 'linear.py')
+    with DefaultScope.overwrite_default_scope('unmix'):
+        model = MODELS.build(cfg.model).eval()
+    for layers in model.modules():
+        if isinstance(layers, nn.Linear):
+            nn.init.normal_(layers.weight)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(config='linear')), tmp_path / 'epoch_1.pth')
+    if lrs is not None:
+        with pytest.raises(ValueError, match=r'several learning rates, and .*results\.json, which says .* is missing'):
+            unmix.get_model(tmp_path / 'epoch_1.pth', classifier=True)
+        (tmp_path / 'results.json').write_text('{"accuracy": {"head": 1.0}}')
+    images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.head.logits(model.extract_feat(images))
+        scores = unmix.get_model(tmp_path / 'epoch_1.pth', classifier=True)(images)
+    assert torch.equal(scores, expected if lrs is None else expected[:, 1])
+
+
 def linear_evaluation(folder: Path, **changes: Tensor) -> str:
     """Checkpoint of a classifier on the backbone that ``publish`` publishes; ``changes`` by name, ``_`` for dots."""
     state = torch.load(folder / 'epoch_1.pth')['state_dict']

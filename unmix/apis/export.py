@@ -17,7 +17,7 @@ from unmix.converters import Converted, Proof, interpret, without_heads, write_c
 from unmix.converters.containers import read
 from unmix.converters.libraries import missing
 from unmix.converters.library_networks import library_of, side_of
-from unmix.converters.outward import fits, own_pool, recipe_of
+from unmix.converters.outward import compare_pooled, fits, recipe_of
 from unmix.converters.proof import compare
 from unmix.utils.names import shown
 from unmix.zoo import download
@@ -128,19 +128,20 @@ def write_folder(converted: Converted, target: Path, preprocessor: Mapping[str, 
             pretrained_cfg=dict(input_size=size, fixed_input_size=False, num_classes=0, **statistics),
         )
         (folder / 'config.json').write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-        proof = _prove_folder(folder, result, target)
+        proofs = _prove_folder(folder, result, target)
         shutil.move(folder, target)
-    return replace(result, proofs=(*converted.proofs, proof))
+    return replace(result, proofs=(*converted.proofs, *proofs))
 
 
-def _prove_folder(folder: Path, result: Converted, target: Path) -> Proof:
+def _prove_folder(folder: Path, result: Converted, target: Path) -> tuple[Proof, ...]:
     if reason := missing('timm'):
-        return Proof(reason)
+        return (Proof(reason),)
     import timm
 
     network = timm.create_model(f'local-dir:{folder}', pretrained=True).double().eval()
     backbone: Any = result.networks['']['backbone']
     config = result.model['backbone']
-    ours = own_pool(backbone) if library_of(config) is not None else backbone
-    subject = f"the network here, and timm.create_model('local-dir:{target}', pretrained=True)"
-    return compare(ours, network, config.get('in_channels', 3), subject, str(target), size=side_of(config, backbone))
+    subject, side = f"timm.create_model('local-dir:{target}', pretrained=True)", side_of(config, backbone)
+    if library_of(config) is not None:
+        return compare_pooled(backbone, network, subject, str(target), side)
+    return (compare(backbone, network, config.get('in_channels', 3), f'the network here, and {subject}', str(target)),)

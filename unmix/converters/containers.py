@@ -1,5 +1,6 @@
 """Files of torch.save, safetensors, and detectron2's pickles of arrays; reading a file executes nothing."""
 
+import json
 import pickle
 from collections.abc import Mapping
 from mmap import ACCESS_READ, mmap
@@ -16,6 +17,8 @@ from unmix.checkpoint.pickles import read_pickle
 from unmix.checkpoint.save import save_checkpoint
 from unmix.converters.family import Family
 
+META = 'unmix'  # the entry of a safetensors file's metadata that has our ``meta``, as JSON
+
 
 def read(path: str | Path) -> Any:
     """Return the content of a file, with all tensors on the CPU.
@@ -26,7 +29,7 @@ def read(path: str | Path) -> Any:
     """
     path = Path(path).expanduser()
     if path.suffix == '.safetensors' and path.is_file():
-        return {'state_dict': _safetensors().load_file(path)}
+        return {'state_dict': _safetensors().load_file(path)} | _written(path)
     if path.suffix == '.pkl' and path.is_file():
         try:
             with path.open('rb') as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
@@ -85,9 +88,11 @@ def wrap(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Any]:
 
 
 def write(content: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write ``content`` to a file of the kind of its suffix; a safetensors file holds ``tensors`` alone."""
+    """Write ``content`` to a file of the kind of its suffix; a safetensors file holds ``tensors`` and ``meta``."""
     if path.suffix == '.safetensors':
-        _safetensors().save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path)
+        written = {'format': 'pt'} | ({META: json.dumps(content['meta'])} if 'meta' in content else {})
+        copied = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        _safetensors().save_file(copied, path, written)
     elif path.suffix == '.pkl':
         arrays = {
             key: {name: x.numpy() for name, x in value.items()} if isinstance(value, Mapping) else value
@@ -97,6 +102,20 @@ def write(content: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path)
             pickle.dump(arrays, file, protocol=4)
     else:
         save_checkpoint(dict(content), str(path))
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """Return the ``meta`` of a safetensors file of this package; {} for those of others."""
+    _safetensors()
+    from safetensors import safe_open
+
+    with safe_open(path, 'pt') as file:
+        text = (file.metadata() or {}).get(META)
+    try:
+        meta = json.loads(text or 'null')
+    except ValueError:
+        return {}
+    return dict(meta=meta) if isinstance(meta, dict) else {}
 
 
 def _safetensors() -> Any:

@@ -26,6 +26,7 @@ class Converted:
         model: Configs of the networks of prefix ``''``.
         dropped: Names of tensors that were left out, with the reason.
         proofs: The comparisons, those included that could not be made.
+        preprocessor: The normalisation in ``meta.model`` of the file; {}: it has none.
     """
 
     family: Family
@@ -34,6 +35,7 @@ class Converted:
     model: dict[str, Any]
     dropped: dict[str, str] = field(default_factory=dict)
     proofs: tuple[Proof, ...] = ()
+    preprocessor: dict[str, Any] = field(default_factory=dict)
 
     @property
     def stem(self) -> Stem | None:
@@ -81,12 +83,16 @@ def interpret(content: Any, source: str, family: str = 'auto', stem: Stem | None
         raise ValueError(f'{source} as {found.name}: there is no backbone among {", ".join(list(tensors)[:4])}, ...')
     state = {name: tensor for name, tensor in state.items() if name not in dropped}
     proofs = prove_backbones(found, networks, model['backbone'], tensors, source)
-    return Converted(found, state, networks, model, dropped, proofs)
+    return Converted(found, state, networks, model, dropped, proofs, dict(_written(content, 'data_preprocessor') or {}))
 
 
 def written_backbone(content: Any) -> Mapping[str, Any] | None:
     """Return the config of the backbone in the ``meta.model`` of a checkpoint, or None."""
+    return _written(content, 'backbone')
+
+
+def _written(content: Any, part: str) -> Mapping[str, Any] | None:
     place = content
-    for key in ('meta', 'model', 'backbone'):
+    for key in ('meta', 'model', part):
         place = place.get(key) if isinstance(place, Mapping) else None
     return place if isinstance(place, Mapping) else None

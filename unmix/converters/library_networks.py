@@ -29,6 +29,7 @@ VIT = (
     Rule('blocks.#.mlp.fc2.*', 'encoder.layers.encoder_layer_#.mlp.3.*'),
     Rule('norm.*', 'encoder.ln.*'),
 )
+PLAIN_VIT = 'vit_base_patch16_224'  # timm's function that builds plain ones of any size
 # What a library's file may have beside the backbone.
 CLASSIFIERS = ('head.', 'heads.', 'fc.', 'classifier.', 'head_dist.', 'last_linear.', 'fc_norm.')
 
@@ -43,11 +44,33 @@ def side_of(config: Mapping[str, Any], backbone: Any) -> int:
     return 64 if library_of(config) is None else config.get('img_size') or backbone.native_size()
 
 
-def vit_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+def library_backbone(library: str, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a backbone that is a library's network, by the arguments that build it there.
+
+    Raises:
+        ValueError: If it pools in a way that no backbone here does.
+    """
+    args = dict(args)
+    keys = dict(in_chans='in_channels', img_size='img_size', image_size='img_size', dynamic_img_size='dynamic_img_size')
+    config = dict(type=TYPES[library], model_name=name)
+    config |= {ours: args.pop(theirs) for theirs, ours in keys.items() if theirs in args}
+    if 'global_pool' in args:
+        pool, norm = args.pop('global_pool'), args.pop('fc_norm', None)
+        found = 'token' if pool == 'token' and not norm else 'mean' if pool == 'avg' and norm is False else None
+        if found is None:
+            raise ValueError(
+                f'{library}:{name} with global_pool={pool!r} and fc_norm={norm!r} is no backbone here. Those with '
+                "global_pool='token', and with global_pool='avg' and fc_norm=False, are."
+            )
+        config['pool'] = found
+    return config | (dict(model_args=args) if args else {})
+
+
+def vit_config(state: Mapping[str, Tensor], heads: int) -> dict[str, Any] | None:
     """Return the config of a Vision Transformer with these tensors, by timm's names; None if they are of another kind.
 
-    Such are the files of DeiT, DINO and MoCo v3. The number of heads does not show in shapes: each has 64 dimensions,
-    as in all published plain ones.
+    Such are the files of DeiT, DINO and MoCo v3. Shapes do not show the number of heads: that of a width of 384 is 6 in
+    DeiT and DINO, and 12 in MoCo v3.
     """
     needed = {'cls_token', 'pos_embed', 'patch_embed.proj.weight', 'blocks.0.mlp.fc1.weight', 'norm.weight'}
     if not needed <= state.keys() or rename_out(state, VIT)[1]:
@@ -56,7 +79,7 @@ def vit_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     args = dict(
         patch_size=patch,
         num_layers=1 + max(int(name.split('.')[1]) for name in state if name.startswith('blocks.')),
-        num_heads=max(width // 64, 1),
+        num_heads=heads,
         hidden_dim=width,
         mlp_dim=len(state['blocks.0.mlp.fc1.weight']),
     )
@@ -89,6 +112,7 @@ class Recipe:
     def __init__(self, library: str, config: Mapping[str, Any], backbone: Any) -> None:
         self.library, self.own = library, library_of(config) == library
         network = backbone.network
+        self.pool: str | None = config.get('pool')
         channels = config.get('in_channels', 3)
         if self.own:
             self.name, self.args = config['model_name'], dict(config.get('model_args') or {})
@@ -99,6 +123,8 @@ class Recipe:
         if library == 'timm':
             self.args |= {} if channels == 3 else dict(in_chans=channels)
             self.args |= dict(dynamic_img_size=True) if config.get('dynamic_img_size') and self.own else {}
+            if self.pool == 'mean' and _has_last_norm(network):
+                self.args |= dict(global_pool='avg', fc_norm=False)  # the norm stays before the pooling
         elif channels != 3:
             raise ValueError(
                 f'torchvision has no network for this backbone: in_channels is {channels}, not 3. Write it as .onnx, '
@@ -110,26 +136,28 @@ class Recipe:
         timm_names = (
             state if self.library == 'torchvision' else rename_in(state, VIT, ())[0] if _is_vit(network) else {}
         )
-        vit = vit_config(timm_names)
+        vit = vit_config(timm_names, heads_of(network) or 0)
         if vit is None:
             raise ValueError(
                 f'{self.library} has no network for this backbone: {config["model_name"]} is one of '
                 f'{library_of(config)}. Export it for {library_of(config)}, or as .onnx. Nothing was written.'
             )
         args, side = vit['model_args'], vit['img_size']
-        blocks = network.encoder.layers if _is_vit(network) else network.blocks
-        attention = blocks[0].self_attention if _is_vit(network) else blocks[0].attn
-        heads = attention.num_heads
         if self.library == 'torchvision':
-            return 'VisionTransformer', dict(args, num_heads=heads, image_size=side)
-        return 'vit_base_patch16_224', dict(
+            return 'VisionTransformer', dict(args, image_size=side)
+        return PLAIN_VIT, dict(
             img_size=side,
             patch_size=args['patch_size'],
             embed_dim=args['hidden_dim'],
             depth=args['num_layers'],
-            num_heads=heads,
+            num_heads=args['num_heads'],
             mlp_ratio=args['mlp_dim'] / args['hidden_dim'],
         )
+
+    def config(self) -> dict[str, Any]:
+        """Return the config of the backbone that this network is here."""
+        config = library_backbone(self.library, self.name, self.args)
+        return config | (dict(pool=self.pool) if self.pool is not None else {})
 
     def tensors(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of a backbone, with the names of this package, by those of the library."""
@@ -165,6 +193,20 @@ class Recipe:
 
 def _is_vit(network: nn.Module) -> bool:
     return isinstance(network, VisionTransformer)
+
+
+def _has_last_norm(network: Any) -> bool:
+    """Return whether a Vision Transformer of either library pools the class token after its last norm."""
+    own = isinstance(getattr(network, 'norm', None), nn.LayerNorm) and getattr(network, 'global_pool', None) == 'token'
+    return _is_vit(network) or (own and isinstance(getattr(network, 'fc_norm', None), nn.Identity))
+
+
+def heads_of(network: Any) -> int | None:
+    """Return the number of heads of a library's Vision Transformer; None for other networks."""
+    blocks = network.encoder.layers if _is_vit(network) else getattr(network, 'blocks', ())
+    first = next(iter(blocks), None)
+    heads = getattr(getattr(first, 'self_attention' if _is_vit(network) else 'attn', None), 'num_heads', None)
+    return heads if isinstance(heads, int) else None
 
 
 def remove_classifier(network: nn.Module) -> None:

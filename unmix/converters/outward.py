@@ -1,7 +1,7 @@
 """Translation of a checkpoint to the names of another code; the written file is loaded there and compared."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -132,8 +132,13 @@ def write_checkpoint(
         _check_backbone(converted.model['backbone'], find_family(to))
     result, tensors = express(converted, to)
     content = containers.wrap(tensors, result.family)
+    recipe, meta = recipe_of(result, to), dict(meta or {}, unmix_version=__version__)
+    model = dict(data_preprocessor=result.preprocessor) if result.preprocessor else {}
     if result.family is UNMIX:
-        content['meta'] = dict(meta or {}, unmix_version=__version__, model=result.model)
+        content['meta'] = dict(meta, model=result.model | model)
+    elif recipe is not None and (to == 'timm' or target.suffix == '.safetensors'):
+        # What shapes do not show, such as heads. torchvision's users give a .pth as it is to load_state_dict.
+        content = dict(state_dict=tensors, meta=dict(meta, network=recipe.config(), model=model))
     with atomic_path(target) as temporary:
         containers.write(content, tensors, temporary)
         written = containers.tensors_of(containers.read(temporary), result.family, str(target))
@@ -165,11 +170,34 @@ def _prove(result: Converted, written: Mapping[str, Tensor], file: Path, target:
         raise ValueError(f'{target} cannot be loaded into {name}; nothing was written: {error}') from error
     networks, subject = result.networks[''], f'the network here, and {target} in {name}'
     if recipe is not None:
-        backbone: Any = networks['backbone']
-        subject = f'backbone.network here, and {target} in {name}'
-        side = side_of(config, backbone)
-        return (compare(own_pool(backbone), theirs, backbone.in_channels, subject, str(target), size=side),)
+        return compare_pooled(
+            networks['backbone'], theirs, f'{target} in {name}', str(target), side_of(config, networks['backbone'])
+        )
     return (compare(nn.Sequential(*networks.values()), theirs, 3, subject, str(target)),)
+
+
+def compare_pooled(
+    backbone: Any, theirs: Callable[[Tensor], Tensor], subject: str, target: str, size: int
+) -> tuple[Proof, ...]:
+    """Compare a library's network as a backbone with the network in a written file.
+
+    Where the library cannot pool as the backbone does, its own pooling is compared, and a second entry says so.
+
+    Raises:
+        ValueError: If the outputs differ.
+    """
+    args = (theirs, backbone.in_channels)
+    try:
+        return (compare(backbone, *args, f'the network here, and {subject}', target, size=size),)
+    except ValueError:
+        if backbone.pool is None:
+            raise
+    proof = compare(own_pool(backbone), *args, f'the network here without its pool, and {subject}', target, size=size)
+    other = (
+        f'the features of this run: it pools by pool={backbone.pool!r}, and {target} gives the features that '
+        f'{backbone.library} itself pools, which are others'
+    )
+    return (proof, Proof(other))
 
 
 def own_pool(backbone: Any) -> nn.Module:

@@ -1,5 +1,7 @@
 """Weights that a training starts from: of timm, of torchvision, or of a file of any code."""
 
+import ast
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -12,27 +14,58 @@ from unmix.checkpoint.of_run import checkpoint_of
 from unmix.checkpoint.save import save_checkpoint
 from unmix.config.check import suggest
 from unmix.converters.containers import read
-from unmix.converters.inward import interpret
+from unmix.converters.inward import interpret, written_backbone
 from unmix.converters.libraries import missing
 from unmix.converters.library_networks import (
     CLASSIFIERS,
+    LIBRARIES,
+    PLAIN_VIT,
     TYPES,
+    VIT,
     Recipe,
+    heads_of,
+    library_backbone,
     library_of,
     remove_classifier,
     side_of,
     to_torchvision,
     vit_config,
 )
-from unmix.converters.networks import below, build, resnet_config
-from unmix.converters.proof import Proof, compare
+from unmix.converters.networks import below, build, resnet_config, stem_settings
+from unmix.converters.outward import own_pool
+from unmix.converters.proof import TOLERANCE, Proof, compare
+from unmix.converters.rules import compile_pattern, rename_in
 from unmix.models.backbones.timm_backbone import import_timm
 from unmix.models.backbones.torchvision_backbone import resized_positions
 from unmix.registry import MODELS
-from unmix.utils.matching import check_match, flat_tensors, tensors_of
+from unmix.utils.matching import check_match, flat_tensors, places
 
 # Which network of a file with several is taken: the teacher of DINO, the encoder of MoCo v3.
 PREFERRED = ('teacher', 'base_encoder')
+# Heads of the Vision Transformers of MoCo v3 by ``arch`` of its checkpoints, and of DINO by their width.
+MOCO_V3 = dict(vit_small=12, vit_base=12, vit_large=16, vit_huge=16)
+DINO = {192: 3, 384: 6, 768: 12}
+WEIGHTS = ('model.safetensors', 'pytorch_model.bin')  # files beside timm's config.json
+PLAIN_ARGS = {
+    'patch_size',
+    'embed_dim',
+    'depth',
+    'num_heads',
+    'mlp_ratio',
+}  # of timm's plain ViT that shapes show, and the heads
+# Settings of a backbone that its weights do not fix: pooling, size, and what is for training only.
+FREE = (
+    'init_cfg',
+    'img_size',
+    'pool',
+    'dynamic_img_size',
+    'drop_path',
+    'freeze_patch_embed',
+    'fixed_positions',
+    'channels_last',
+    'num_splits',
+    'zero_init_residual',
+)
 # Settings of a backbone that its weights fix, with their defaults.
 SETTINGS = dict(type=None, model_name=None, depth=None, width=64, stem_width=None, stem=None, in_channels=3)
 
@@ -61,9 +94,29 @@ def is_library(name: str) -> bool:
 
 
 def library_config(name: str) -> dict[str, Any]:
-    """Return the config of a backbone named ``timm:NAME`` or ``torchvision:NAME``, of ResNets that of this package."""
+    """Return the config of a backbone named ``timm:NAME`` or ``torchvision:NAME``.
+
+    Arguments of the library's function can follow: ``timm:vit_small_patch16_224,num_heads=12``.
+
+    Raises:
+        ValueError: If the arguments cannot be read.
+    """
     library, _, own = name.partition(':')
-    return dict(type=TYPES[library], model_name=own.partition('.')[0])
+    own, _, text = own.partition(',')
+    try:
+        call: Any = ast.parse(f'f({text})', mode='eval').body
+        args = {
+            str(x.arg): x.value.id if isinstance(x.value, ast.Name) else ast.literal_eval(x.value)
+            for x in call.keywords
+        }
+        if call.args or 'None' in args:
+            raise ValueError('expected KEY=VALUE')
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f'{name!r}: what follows the comma is not read ({error}). Give arguments of {library} as KEY=VALUE, as in '
+            'timm:vit_small_patch16_224,num_heads=12.'
+        ) from error
+    return library_backbone(library, own.partition('.')[0], args)
 
 
 def read_start(source: str, network: str | None = None) -> Start:
@@ -71,37 +124,82 @@ def read_start(source: str, network: str | None = None) -> Start:
 
     Args:
         source: ``timm:NAME``, ``torchvision:NAME``, or a checkpoint of any code of ``unmix convert``, a run, or a
-            file of timm's or torchvision's names.
-        network: Of a file, if its tensors do not tell: ``timm:NAME`` or ``torchvision:NAME``.
+            file of timm's or torchvision's names, or a folder with such a file and timm's ``config.json``.
+        network: Of a file, if it does not tell: ``timm:NAME`` or ``torchvision:NAME``, as :func:`library_config` reads
+            them.
 
     Raises:
         ConnectionError: If the weights cannot be downloaded.
         FileNotFoundError: If there is no such file.
         ImportError: If timm is needed and missing.
-        ValueError: If there is no such network, the file is of another one, or outputs differ.
+        ValueError: If there is no such network, the file is of another one or does not tell its number of heads, or
+            outputs differ.
     """
     if is_library(source):
         return _of_library(source)
-    path = checkpoint_of(source)
+    beside = Path(source).expanduser()
+    folder = [beside / name for name in WEIGHTS if (beside / 'config.json').is_file() and (beside / name).is_file()]
+    path = folder[0] if folder else checkpoint_of(source)
     if not path.is_file():
         raise FileNotFoundError(
             f'--from is {source!r}, which is no file. Give a checkpoint, a run, timm:NAME or torchvision:NAME.'
         )
     content = read(path)
+    said = _said(content, path)
     if network is not None and is_library(network):
-        return _of_named(content, str(path), network)
+        return _of_named(content, path, network, said)
     try:
         found = interpret(content, str(path))
     except ValueError as error:
-        vit = _of_vit(content, str(path))
-        if vit is None:
-            raise ValueError(
-                f'{error} If it is of a network of timm or torchvision, name that by --backbone timm:NAME or '
-                'torchvision:NAME.'
-            ) from error
-        return vit
+        if said is not None:
+            return _of_said(content, str(path), said)
+        if (vit := _vit_of(content)) is not None:
+            heads = _known_heads(content, None)
+            if heads is None:
+                raise ValueError(_no_heads(str(path), vit.tensors)) from error
+            return _of_vit(vit, str(path), heads)
+        raise ValueError(
+            f'{error} If it is of a network of timm or torchvision, name that by --backbone timm:NAME or '
+            'torchvision:NAME.'
+        ) from error
     state = below(found.state, 'backbone.')
-    return Start(str(path), found.model['backbone'], state, _written_statistics(content), found.proofs)
+    statistics = _written_statistics(content) or (said.statistics if said is not None else {})
+    return Start(str(path), found.model['backbone'], state, statistics, found.proofs)
+
+
+class Said(NamedTuple):
+    """What a file says of its network, which is a library's.
+
+    Attributes:
+        backbone: Config of the backbone that it is here.
+        statistics: ``mean`` and ``std`` of its images in units of 0 to 255; {} if they are not known.
+        place: Where that is said.
+    """
+
+    backbone: dict[str, Any]
+    statistics: dict[str, Any]
+    place: str
+
+
+def _said(content: Any, path: Path) -> Said | None:
+    """Return what a file of ``unmix export`` says in ``meta``, or timm's ``config.json`` beside it; None: nothing."""
+    meta = content.get('meta') if isinstance(content, Mapping) else None
+    network = meta.get('network') if isinstance(meta, Mapping) else None
+    if isinstance(network, Mapping) and network.get('type') in LIBRARIES:
+        return Said(dict(network), _written_statistics(content), 'meta.network')
+    beside = path.parent / 'config.json'
+    if path.name not in WEIGHTS or not beside.is_file():
+        return None
+    try:
+        config = json.loads(beside.read_text(encoding='utf-8'))
+        name, written = config['architecture'], config.get('pretrained_cfg') or config
+        backbone = library_backbone('timm', name, config.get('model_args') or {})
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
+        return None  # of another library
+    channels = (written.get('input_size') or [3])[0]
+    backbone |= dict(in_channels=channels) if channels != 3 else {}
+    statistics = {key: [255 * x for x in written[key]] for key in ('mean', 'std') if written.get(key)}
+    return Said(backbone, statistics, str(beside))
 
 
 def _written_statistics(content: Any) -> dict[str, Any]:
@@ -184,11 +282,14 @@ def _of_library(source: str) -> Start:
     library, _, name = source.partition(':')
     check_name(library, name)
     fetched = fetch(library, name)
-    config, state, proof = _ours(library, name.partition('.')[0], fetched.network, source)
+    subject = f'the network of {source} there, and here'
+    config, state, proof = _ours(library_config(source), fetched.network, source, subject)
     return Start(source, config, state, fetched.statistics, (proof,))
 
 
-def _ours(library: str, name: str, theirs: nn.Module, source: str) -> tuple[dict[str, Any], dict[str, Tensor], Proof]:
+def _ours(
+    config: dict[str, Any], theirs: nn.Module, source: str, subject: str
+) -> tuple[dict[str, Any], dict[str, Tensor], Proof]:
     """Return config and tensors of the backbone that is a library's network, with the proof.
 
     That is this package's ResNet, if it gives the same outputs.
@@ -196,23 +297,16 @@ def _ours(library: str, name: str, theirs: nn.Module, source: str) -> tuple[dict
     found = {key: x.detach().clone() for key, x in theirs.state_dict().items()}
     copied = theirs.double().eval()
     try:
-        config = resnet_config(found, ('imagenet',))
-        network = build(config, found, source)
-        return (
-            config,
-            found,
-            compare(network, copied, config.get('in_channels', 3), f'the network of {source} there, and here', source),
-        )
+        resnet = resnet_config(found, ('imagenet',))
+        network = build(resnet, found, source)
+        return resnet, found, compare(network, copied, resnet.get('in_channels', 3), subject, source)
     except ValueError:
-        config = library_config(f'{library}:{name}')
+        config = dict(config)
     backbone = _built(config, found)
     state = {f'network.{key}': tensor for key, tensor in found.items()}
     check_match(backbone.state_dict(), state, source)
     backbone.load_state_dict(state)
-    side = side_of(config, backbone)
-    proof = compare(
-        backbone, copied, backbone.in_channels, f'the network of {source} there, and here', source, size=side
-    )
+    proof = compare(own_pool(backbone), copied, backbone.in_channels, subject, source, size=side_of(config, backbone))
     return config, state, proof
 
 
@@ -231,36 +325,129 @@ def _built(config: dict[str, Any], found: Mapping[str, Tensor]) -> Any:
     return MODELS.build(config) if {'in_channels', 'img_size'} & config.keys() else backbone
 
 
-def _of_named(content: Any, source: str, network: str) -> Start:
-    """Read a file of a library's names, whose network the user has named."""
-    library, _, name = network.partition(':')
-    if library == 'timm':
+def _of_named(content: Any, path: Path, network: str, said: Said | None) -> Start:
+    """Read a file whose network the user has named."""
+    source, config = str(path), library_config(network)
+    if library_of(written_backbone(content) or dict(type=None)) is not None:
+        found = interpret(content, source)
+        state = below(found.state, 'backbone.')
+        start = Start(source, found.model['backbone'], state, _written_statistics(content), found.proofs)
+        check_network(start, start.backbone | config, f'--backbone {network}')
+        return start
+    statistics = said.statistics if said is not None else _written_statistics(content)
+    start = _of_config(content, source, config, f'{source} in the network that --backbone names, {network}', statistics)
+    heads = heads_of(getattr(MODELS.build(dict(start.backbone)), 'network', None))
+    known = _known_heads(content, said)
+    if heads is not None and known is not None and heads != known:
+        raise ValueError(
+            f'--backbone {network} has {heads} heads, and {source} is of a network with {known}. Give --backbone '
+            f'{network.partition(",")[0]},num_heads={known}.'
+        )
+    return start
+
+
+def _of_config(content: Any, source: str, config: dict[str, Any], subject: str, statistics: dict[str, Any]) -> Start:
+    """Read a file whose network is known."""
+    if config['type'] == TYPES['timm']:
         import_timm()
-    config = library_config(network)
+    vit = _vit_of(content) if config['model_name'].lower().startswith('vi') else None
+    if vit is not None and config['model_name'] == 'VisionTransformer':
+        args = config.get('model_args') or {}
+        if 'num_heads' not in args:
+            raise ValueError(_no_heads(source, vit.tensors))
+        whole = vit_config(vit.tensors, args['num_heads'])
+        config = {
+            **cast(dict[str, Any], whole),
+            **config,
+            'model_args': cast(dict[str, Any], whole)['model_args'] | args,
+        }
     own = MODELS.build(dict(config)).network.state_dict()
-    found = tensors_of(content if 'state_dict' in content else dict(content), source, own)
+    if vit is not None and config['type'] == TYPES['torchvision']:
+        found = to_torchvision(vit.tensors)
+    else:
+        tensors = flat_tensors(content)
+        counts = places(own, tensors)
+        most = max(counts.values(), default=0)
+        place = min((place for place, count in counts.items() if count == most), key=_preference, default='')
+        found = below(tensors, place)
     found = {key: x for key, x in found.items() if key in own or not key.startswith(CLASSIFIERS)}
+    config = dict(config)
     backbone = _built(config, found)
     check_match(backbone.network.state_dict(), found, source)
     backbone.network.load_state_dict(found)
-    ours, state, proof = _ours(library, name, backbone.network, source)
-    return Start(source, ours | {k: v for k, v in config.items() if k == 'img_size'}, state, {}, (proof,))
+    ours, state, proof = _ours(config, backbone.network, source, f'{subject}, and here')
+    return Start(source, ours, state, statistics, (proof,))
 
 
-def _of_vit(content: Any, source: str) -> Start | None:
-    """Read a plain Vision Transformer by timm's names, as in files of DeiT, DINO and MoCo v3; None if it is none."""
-    tensors, mark = flat_tensors(content), 'patch_embed.proj.weight'
-    places = [name.removesuffix(mark) for name in tensors if name.endswith(mark)]
-    if not places:
+def _preference(place: str) -> tuple[int, int]:
+    """Return the order of networks in a file, of which the first is taken."""
+    return min([i for i, x in enumerate(PREFERRED) if x in place], default=len(PREFERRED)), len(place)
+
+
+class Vit(NamedTuple):
+    """A plain Vision Transformer in a file: the place of its tensors, and these by timm's names."""
+
+    place: str
+    tensors: dict[str, Tensor]
+
+
+def _vit_of(content: Any) -> Vit | None:
+    """Find a plain Vision Transformer by the names of timm or of torchvision; None: there is none."""
+    tensors = flat_tensors(content)
+    for mark, theirs in (('patch_embed.proj.weight', False), ('conv_proj.weight', True)):
+        found = [name.removesuffix(mark) for name in tensors if name.endswith(mark)]
+        if not found:
+            continue
+        place = min(found, key=_preference)
+        own = {name: x for name, x in below(tensors, place).items() if not name.startswith(CLASSIFIERS)}
+        if theirs:
+            own = {
+                name: x for name, x in own.items() if any(compile_pattern(rule.theirs).fullmatch(name) for rule in VIT)
+            }
+            own = rename_in(own, VIT, ())[0]
+        return Vit(place, own) if vit_config(own, 0) is not None else None
+    return None
+
+
+def _known_heads(content: Any, said: Said | None) -> int | None:
+    """Return the number of heads that a file tells, itself or as one of MoCo v3 or DINO; None: it does not."""
+    if said is not None:
+        return cast(int | None, (said.backbone.get('model_args') or {}).get('num_heads'))
+    vit = _vit_of(content)
+    if vit is None or not isinstance(content, Mapping):
         return None
-    place = min(
-        places, key=lambda place: min([i for i, x in enumerate(PREFERRED) if x in place], default=len(PREFERRED))
+    if 'base_encoder' in vit.place:
+        return MOCO_V3.get(str(content.get('arch')))
+    if {'student', 'teacher', 'dino_loss'} <= content.keys():
+        return DINO.get(len(vit.tensors['norm.weight']))
+    return None
+
+
+def _no_heads(source: str, tensors: Mapping[str, Tensor]) -> str:
+    width = len(tensors['norm.weight'])
+    return (
+        f'{source} is a Vision Transformer of width {width}, and does not say how many heads it has: shapes do not '
+        f'show it. Name the network by --backbone timm:NAME, as timm:vit_small_patch16_224 (6 heads), or give the '
+        f'number by --backbone torchvision:VisionTransformer,num_heads={max(width // 64, 1)}. That is the number of '
+        'ViTs of DeiT and DINO; MoCo v3 has 12 at width 384.'
     )
-    found = {name: x for name, x in below(tensors, place).items() if not name.startswith(CLASSIFIERS)}
-    config = vit_config(found)
-    if config is None:
-        return None
-    state = {f'network.{name}': x for name, x in to_torchvision(found).items()}
+
+
+def _of_said(content: Any, source: str, said: Said) -> Start:
+    """Read a file that says what its network is, or has that beside it."""
+    args, vit = said.backbone.get('model_args') or {}, _vit_of(content)
+    plain = said.backbone['model_name'] == PLAIN_VIT and args.keys() <= PLAIN_ARGS
+    if vit is not None and plain and 'num_heads' in args:
+        return _of_vit(vit, source, args['num_heads'], said)
+    return _of_config(content, source, said.backbone, f'{source} in the network of {said.place}', said.statistics)
+
+
+def _of_vit(vit: Vit, source: str, heads: int, said: Said | None = None) -> Start:
+    """Read a plain Vision Transformer, as in files of DeiT, DINO and MoCo v3."""
+    config = cast(dict[str, Any], vit_config(vit.tensors, heads))
+    if said is not None and said.backbone.get('pool') is not None:
+        config['pool'] = said.backbone['pool']
+    state = {f'network.{name}': x for name, x in to_torchvision(vit.tensors).items()}
     backbone: Any = MODELS.build(config)
     check_match(backbone.state_dict(), state, source)
     backbone.load_state_dict(state)
@@ -269,12 +456,12 @@ def _of_vit(content: Any, source: str) -> Start | None:
     else:
         recipe = Recipe('timm', config, backbone)
         theirs: nn.Module = import_timm().create_model(recipe.name, num_classes=0, **recipe.args)
-        theirs.load_state_dict(found)
+        theirs.load_state_dict(vit.tensors)
         subject = f'{source} in {recipe} and here'
         proof = compare(
             backbone, theirs.double().eval(), backbone.in_channels, subject, source, size=side_of(config, backbone)
         )
-    return Start(source, config, state, {}, (proof,))
+    return Start(source, config, state, {} if said is None else said.statistics, (proof,))
 
 
 def check_network(start: Start, config: Mapping[str, Any], key: str = 'model.backbone') -> None:
@@ -283,8 +470,7 @@ def check_network(start: Start, config: Mapping[str, Any], key: str = 'model.bac
     Raises:
         ValueError: If they differ.
     """
-    for name, default in SETTINGS.items():
-        given, own = start.backbone.get(name, default), config.get(name, default)
+    for name, (given, own) in _settings(start.backbone, config).items():
         if given != own and None not in (given, own):
             raise ValueError(
                 f'--from {start.source} has the weights of another network: its {name} is {given}, and that of {key} '
@@ -292,6 +478,59 @@ def check_network(start: Start, config: Mapping[str, Any], key: str = 'model.bac
             )
         if given != own and name in ('depth', 'model_name'):
             raise ValueError(f'--from {start.source} has the weights of a {start.backbone["type"]}, not of {own}.')
+
+
+def _settings(start: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of two backbones side by side: of a ResNet, of each branch, and arguments that both give."""
+
+    def value(backbone: Mapping[str, Any], name: str, default: Any) -> Any:
+        found = backbone.get(name, default)
+        return stem_settings(found) if name == 'stem' and found is not None else found
+
+    found = {name: (value(start, name, x), value(config, name, x)) for name, x in SETTINGS.items()}
+    if 'stem' in found and found['stem'][0] != found['stem'][1]:
+        found['stem'] = (start.get('stem'), config.get('stem'))
+    given, own = start.get('model_args') or {}, config.get('model_args') or {}
+    found |= {f'model_args.{name}': (given[name], own[name]) for name in sorted(given.keys() & own.keys())}
+    if 'branch' in start and 'branch' in config:
+        inner = _settings(start['branch'], config['branch'])
+        found |= {f'branch.{name}': pair for name, pair in inner.items()}
+        found |= dict(channels=(tuple(start.get('channels', (1, 2))), tuple(config.get('channels', (1, 2)))))
+    return found
+
+
+def _check_outputs(start: Start, config: Mapping[str, Any]) -> None:
+    """Compare the outputs of the network of a training, with the weights, with those of the network they are of.
+
+    It finds what shapes do not show and :func:`check_network` does not know, such as an activation. How features are
+    pooled, and what is for training only, is no matter of the weights.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    first, second = ({key: x for key, x in each.items() if key not in FREE} for each in (start.backbone, config))
+    if first == second:
+        return
+    size = {key: x for key, x in start.backbone.items() if key == 'img_size' and x is not None}
+    outputs = []
+    for each in (first, second):
+        backbone: Any = MODELS.build(each | size)
+        backbone.load_state_dict(start.state)
+        side = side_of(first | size, backbone)
+        resnet = each.get('branch', each)
+        channels = sum(each.get('channels', (1, 2))) if 'branch' in each else resnet.get('in_channels', 3)
+        images = torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        with torch.no_grad():
+            outputs.append(backbone.double().eval()(images))
+    difference = ((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max()).item()
+    if not difference <= TOLERANCE[torch.float64]:
+        other = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
+        raise ValueError(
+            f'--from {start.source} has the weights of another network: with them, model.backbone has outputs that '
+            f'differ by {difference:.1e} of the largest one. The settings differ in {", ".join(sorted(other))}: '
+            f'{ {key: first.get(key) for key in sorted(other)} } there, and '
+            f'{ {key: second.get(key) for key in sorted(other)} } here. Make them equal, or leave out model.backbone.'
+        )
 
 
 def fit(start: Start, config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -302,7 +541,7 @@ def fit(start: Start, config: Mapping[str, Any]) -> dict[str, Tensor]:
         config: Of the backbone.
 
     Raises:
-        ValueError: If the network is another one; it names the tensors.
+        ValueError: If the network is another one; it names the tensors, or the settings by which outputs differ.
     """
     check_network(start, config)
     backbone: Any = MODELS.build({key: value for key, value in config.items() if key != 'init_cfg'})
@@ -315,6 +554,7 @@ def fit(start: Start, config: Mapping[str, Any]) -> dict[str, Tensor]:
             side = round((own[name].shape[1] - extra) ** 0.5)
             state[name] = resized_positions(state[name], (side, side), extra)
     check_match(own, state, f'--from {start.source}')
+    _check_outputs(start, config)
     return state
 
 

@@ -33,7 +33,8 @@ class PlannedNetwork:
         key: Key of the ResNet's depth.
 
     Raises:
-        ValueError: If weights to start from are of another network, or the method has two networks.
+        ValueError: If weights to start from are of another network, or of images with other channels, or the method
+            has two networks.
     """
 
     def __init__(self, method: str, recipe: ConfigDict, wishes: Wishes) -> None:
@@ -61,6 +62,7 @@ class PlannedNetwork:
                 f'--method {method} has {"two networks, of lightness and of colour" if self.two else "one network"}, '
                 f'and {given} is {"one" if self.two else "two"}. Take another method.'
             )
+        _check_channels(config, recipe, f'--backbone {name}' if start is None else f'--from {start.source}')
         if library_of(config) is not None:
             self.library = MODELS.build(dict(config))
         else:
@@ -125,6 +127,21 @@ class PlannedNetwork:
         return found | {
             'model.neck.neck.in_dim' if self.two else 'model.neck.in_dim': width // 2 if self.two else width
         }
+
+
+def _channels(config: Mapping[str, Any]) -> int:
+    return int(sum(config.get('channels', (1, 2))) if 'branch' in config else config.get('in_channels', 3))
+
+
+def _check_channels(config: Mapping[str, Any], recipe: Mapping[str, Any], given: str) -> None:
+    """Raise a ValueError if a network takes images with other channels than those of the training."""
+    own, images = _channels(config), _channels(recipe)
+    if own != images:
+        raise ValueError(
+            f'{given} takes images with {own} channel{"s" if own > 1 else ""}, and this training has images with '
+            f'{images}. Give a network of images with {images}, as torchvision:resnet18, or leave it out. A config '
+            f'whose images have {own} can start from these weights by unmix train CONFIG --from.'
+        )
 
 
 def backbone_depth(name: str) -> int:

@@ -45,11 +45,11 @@ def tensors_of(checkpoint: Any, source: str, own: Mapping[str, Tensor] | None = 
             f"{source} has no 'state_dict' but {_keys(checkpoint)}; give a checkpoint that tools/train.py wrote, or "
             'convert it first by `unmix convert auto IN OUT`.'
         )
-    if own is None or _places(own, plain)['']:
+    if own is None or places(own, plain)['']:
         return plain
     counts = {
         place: count
-        for place, count in _places(own, whole).items()
+        for place, count in places(own, whole).items()
         if place.endswith(prefix) and place[: len(place) - len(prefix)] in entries and 2 * count >= len(own)
     }
     best = sorted(place for place, count in counts.items() if count == max(counts.values()))
@@ -91,7 +91,7 @@ def flat_tensors(content: Any) -> Tensors:
     return _flat(content, True)[0]
 
 
-def _places(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Counter[str]:
+def places(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Counter[str]:
     """Return how many of a model's tensors there are, in the same shape, behind each beginning of their names."""
     counts: Counter[str] = Counter()
     for name, tensor in tensors.items():
@@ -160,7 +160,7 @@ def _way(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], share: float) 
     """Return what to do with a checkpoint of which nothing fits: the prefix of the names, or their translation."""
     if share:
         return ''
-    place, count = max(_places(own, loaded).items(), key=lambda item: item[1], default=('', 0))
+    place, count = max(places(own, loaded).items(), key=lambda item: item[1], default=('', 0))
     if 2 * count >= len(own):
         return (
             f', or strip the prefix of the names there, {place!r}: prefix={place.rstrip(".")!r} in init_cfg, or '

@@ -1,5 +1,6 @@
 """Networks by name or of a run, with or without their weights."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from unmix.checkpoint.load import load_from_local
 from unmix.checkpoint.of_run import checkpoint_of, config_beside, is_place
 from unmix.config import load_config
-from unmix.converters import interpret, without_heads
 from unmix.converters.containers import read
+from unmix.converters.start import read_start
 from unmix.models.pretrained import check_backbone
 from unmix.registry import MODELS
 from unmix.utils.matching import check_match, tensors_of
@@ -36,10 +37,11 @@ def get_model(name: str | Path, pretrained: bool = True, classifier: bool = Fals
     Args:
         name: As :func:`unmix.list_models` gives it; or the path of a checkpoint, or of the work dir of a run (its
             newest checkpoint). The config of its training is beside it; if not, the backbone is found by what the
-            file itself says, as by ``unmix convert``, also in files of other codes. Their normalisation, which they do
-            not say, is that of ImageNet.
+            file itself says, as by ``unmix convert``, also in files of other codes. Their normalisation, if they do not
+            say it, is that of ImageNet, for one channel the means of its three values.
         pretrained: Whether it has its weights; if not, they are random.
-        classifier: Whether the linear classifier that was published or trained with the backbone follows it.
+        classifier: Whether the linear classifier that was published or trained with the backbone follows it; of
+            several learning rates that which is best in the ``results.json`` of the run.
         trust: Whether to read the config of a model of another index (UNMIX_MODEL_INDEX), which can execute any code.
 
     Returns:
@@ -67,9 +69,13 @@ def get_model(name: str | Path, pretrained: bool = True, classifier: bool = Fals
     if file is not None and config is not None:
         state = read_weights(file, backbone, source)
         if classifier:
+            state = {name: tensor for name, tensor in state.items() if not name.startswith('control.')}
+            state = _one_head(state, file, source)
             head = _head(state, source)
+            own = cfg.model if cfg.model.get('type') == 'Classifier' else {}
+            place = {key: own[key] for key in ('layer', 'pool') if own.get(key) is not None}
             network = dict(
-                type='Classifier', backbone=backbone, head=head, freeze=False, data_preprocessor=preprocessor
+                type='Classifier', backbone=backbone, head=head, freeze=False, data_preprocessor=preprocessor, **place
             )
         else:
             state = below(state, 'backbone.')
@@ -118,10 +124,12 @@ def _by_itself(file: Path, classifier: bool) -> tuple[Config, dict[str, Tensor]]
     if classifier:
         raise ValueError(f'The config of {file}, which a classifier needs, is not beside it; take classifier=False.')
     content = read(file)
-    found = without_heads(interpret(content, str(file)))
     written = (content.get('meta') or {}).get('model') or {} if isinstance(content, Mapping) else {}
-    preprocessor = written.get('data_preprocessor') or IMAGENET
-    return Config(dict(model=dict(found.model, data_preprocessor=preprocessor))), below(found.state, 'backbone.')
+    found = read_start(str(file))
+    grey = {key: [sum(values) / 3] for key, values in IMAGENET.items()}
+    unsaid = grey if found.backbone.get('in_channels') == 1 else IMAGENET
+    preprocessor = written.get('data_preprocessor') or found.statistics or unsaid
+    return Config(dict(model=dict(backbone=found.backbone, data_preprocessor=preprocessor))), found.state
 
 
 def read_weights(
@@ -147,6 +155,26 @@ def read_weights(
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose name begins with ``prefix``, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _one_head(state: dict[str, Tensor], file: Path, source: str) -> dict[str, Tensor]:
+    """Return the tensors with one linear classifier: of several learning rates that which ``results.json`` names best.
+
+    Raises:
+        ValueError: If there are several, and the file is not beside the checkpoint or does not name one.
+    """
+    if 'head.fc.0.weight' not in state:
+        return state
+    results = file.with_name('results.json')
+    try:
+        best = int(json.loads(results.read_text(encoding='utf-8'))['accuracy']['head'])
+        one = {f'head.fc.{key}': state[f'head.fc.{best}.{key}'] for key in ('weight', 'bias')}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{source} has linear classifiers of several learning rates, and {results}, which says which one is best, '
+            'is missing or does not say it. Take classifier=False, or train one with model.head.lrs=None.'
+        ) from error
+    return {name: x for name, x in state.items() if not name.startswith('head.fc.')} | one
 
 
 def _head(state: dict[str, Tensor], source: str) -> dict[str, Any]:

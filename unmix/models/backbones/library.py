@@ -283,8 +283,9 @@ class LibraryBackbone(Guarded, BaseModule):
         channels, height, width = x.shape[1:]
         if channels != self.in_channels:
             raise ValueError(
-                f'The images have {channels} channels, model.backbone.in_channels is {self.in_channels}. Make them '
-                'equal.'
+                f'The images have {channels} channels, model.backbone.in_channels is {self.in_channels}. Set '
+                f"model.backbone.in_channels={channels}; with weights of one channel add dict(type='Grayscale') to the "
+                'transforms of the pipeline instead.'
             )
         size = self.image_size
         if size is not None and (height, width) != (size, size):

@@ -188,7 +188,7 @@ class TorchVisionBackbone(LibraryBackbone):
         vit: Any = self.network
         patches = vit.conv_proj(x)
         rows, columns = patches.shape[2:]
-        token = vit.class_token.expand(len(x), -1, -1)
+        token = vit.class_token.expand(x.shape[0], -1, -1)  # with len(x), an export to ONNX takes one size of batch
         tokens = torch.cat([token, patches.flatten(2).transpose(1, 2)], 1)
         encoder = vit.encoder
         positions = resized_positions(encoder.pos_embedding, (rows, columns), 1)
