@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--method', help=f'{", ".join(METHODS)} (default: simclr on a CPU, moco on a GPU)')
     group.add_argument('--mixture', help=f'{", ".join(MIXTURES)} (default: both; none is the method without Un-Mix)')
     group.add_argument(
-        '--backbone', metavar='NAME', help='resnet18, timm:NAME, torchvision:NAME, ... (default: by the plan)'
+        '--backbone',
+        metavar='NAME',
+        help='resnet18, timm:NAME[,KEY=VALUE], ... (default: by the plan)',
     )
     group.add_argument('--minutes', type=float, help='time that the whole run may take')
     group.add_argument('--overwrite', action='store_true', help='begin anew in a work dir that a run has used')
