@@ -326,7 +326,8 @@ class _Planner:
         found = fitting([head], lambda size: self.sizes(images, size * world, LEAST_STEPS), candidates)
         if found is None or images < max(found[0] * world, SMALL):
             raise ValueError(
-                f'{self.facts.root} has {images} images to train on that can be read, too few for a batch. '
+                f'{self.facts.root} has {images} images to train on, too few for a batch'
+                + (f' ({len(self.facts.broken)} more cannot be read). ' if self.facts.broken else '. ')
                 + (f'Set {key} to less.' if key in self.given else 'More are needed.')
             )
         if found[0] < most:
