@@ -1,7 +1,6 @@
 """Weights that a training starts from: of timm, of torchvision, or of a file of any code."""
 
 import ast
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,10 +17,8 @@ from unmix.converters.inward import interpret, written_backbone
 from unmix.converters.libraries import missing
 from unmix.converters.library_networks import (
     CLASSIFIERS,
-    LIBRARIES,
     PLAIN_VIT,
     TYPES,
-    VIT,
     Recipe,
     heads_of,
     library_backbone,
@@ -34,18 +31,22 @@ from unmix.converters.library_networks import (
 from unmix.converters.networks import below, build, resnet_config, stem_settings
 from unmix.converters.outward import own_pool
 from unmix.converters.proof import TOLERANCE, Proof, compare
-from unmix.converters.rules import compile_pattern, rename_in
+from unmix.converters.told import (
+    WEIGHTS,
+    Said,
+    Vit,
+    known_heads,
+    no_heads,
+    preference,
+    said_of,
+    vit_of,
+    written_statistics,
+)
 from unmix.models.backbones.timm_backbone import import_timm
 from unmix.models.backbones.torchvision_backbone import resized_positions
 from unmix.registry import MODELS
 from unmix.utils.matching import check_match, flat_tensors, places
 
-# Which network of a file with several is taken: the teacher of DINO, the encoder of MoCo v3.
-PREFERRED = ('teacher', 'base_encoder')
-# Heads of the Vision Transformers of MoCo v3 by ``arch`` of its checkpoints, and of DINO by their width.
-MOCO_V3 = dict(vit_small=12, vit_base=12, vit_large=16, vit_huge=16)
-DINO = {192: 3, 384: 6, 768: 12}
-WEIGHTS = ('model.safetensors', 'pytorch_model.bin')  # files beside timm's config.json
 PLAIN_ARGS = {
     'patch_size',
     'embed_dim',
@@ -145,7 +146,7 @@ def read_start(source: str, network: str | None = None) -> Start:
             f'--from is {source!r}, which is no file. Give a checkpoint, a run, timm:NAME or torchvision:NAME.'
         )
     content = read(path)
-    said = _said(content, path)
+    said = said_of(content, path)
     if network is not None and is_library(network):
         return _of_named(content, path, network, said)
     try:
@@ -153,59 +154,18 @@ def read_start(source: str, network: str | None = None) -> Start:
     except ValueError as error:
         if said is not None:
             return _of_said(content, str(path), said)
-        if (vit := _vit_of(content)) is not None:
-            heads = _known_heads(content, None)
+        if (vit := vit_of(content)) is not None:
+            heads = known_heads(content, None)
             if heads is None:
-                raise ValueError(_no_heads(str(path), vit.tensors)) from error
+                raise ValueError(no_heads(str(path), vit.tensors)) from error
             return _of_vit(vit, str(path), heads)
         raise ValueError(
             f'{error} If it is of a network of timm or torchvision, name that by --backbone timm:NAME or '
             'torchvision:NAME.'
         ) from error
     state = below(found.state, 'backbone.')
-    statistics = _written_statistics(content) or (said.statistics if said is not None else {})
+    statistics = written_statistics(content) or (said.statistics if said is not None else {})
     return Start(str(path), found.model['backbone'], state, statistics, found.proofs)
-
-
-class Said(NamedTuple):
-    """What a file says of its network, which is a library's.
-
-    Attributes:
-        backbone: Config of the backbone that it is here.
-        statistics: ``mean`` and ``std`` of its images in units of 0 to 255; {} if they are not known.
-        place: Where that is said.
-    """
-
-    backbone: dict[str, Any]
-    statistics: dict[str, Any]
-    place: str
-
-
-def _said(content: Any, path: Path) -> Said | None:
-    """Return what a file of ``unmix export`` says in ``meta``, or timm's ``config.json`` beside it; None: nothing."""
-    meta = content.get('meta') if isinstance(content, Mapping) else None
-    network = meta.get('network') if isinstance(meta, Mapping) else None
-    if isinstance(network, Mapping) and network.get('type') in LIBRARIES:
-        return Said(dict(network), _written_statistics(content), 'meta.network')
-    beside = path.parent / 'config.json'
-    if path.name not in WEIGHTS or not beside.is_file():
-        return None
-    try:
-        config = json.loads(beside.read_text(encoding='utf-8'))
-        name, written = config['architecture'], config.get('pretrained_cfg') or config
-        backbone = library_backbone('timm', name, config.get('model_args') or {})
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
-        return None  # of another library
-    channels = (written.get('input_size') or [3])[0]
-    backbone |= dict(in_channels=channels) if channels != 3 else {}
-    statistics = {key: [255 * x for x in written[key]] for key in ('mean', 'std') if written.get(key)}
-    return Said(backbone, statistics, str(beside))
-
-
-def _written_statistics(content: Any) -> dict[str, Any]:
-    model = (content.get('meta') or {}).get('model') or {} if isinstance(content, Mapping) else {}
-    written = model.get('data_preprocessor') or {} if isinstance(model, Mapping) else {}
-    return {key: list(written[key]) for key in ('mean', 'std') if written.get(key) is not None}
 
 
 class Fetched(NamedTuple):
@@ -331,13 +291,13 @@ def _of_named(content: Any, path: Path, network: str, said: Said | None) -> Star
     if library_of(written_backbone(content) or dict(type=None)) is not None:
         found = interpret(content, source)
         state = below(found.state, 'backbone.')
-        start = Start(source, found.model['backbone'], state, _written_statistics(content), found.proofs)
+        start = Start(source, found.model['backbone'], state, written_statistics(content), found.proofs)
         check_network(start, start.backbone | config, f'--backbone {network}')
         return start
-    statistics = said.statistics if said is not None else _written_statistics(content)
+    statistics = said.statistics if said is not None else written_statistics(content)
     start = _of_config(content, source, config, f'{source} in the network that --backbone names, {network}', statistics)
     heads = heads_of(getattr(MODELS.build(dict(start.backbone)), 'network', None))
-    known = _known_heads(content, said)
+    known = known_heads(content, said)
     if heads is not None and known is not None and heads != known:
         raise ValueError(
             f'--backbone {network} has {heads} heads, and {source} is of a network with {known}. Give --backbone '
@@ -350,11 +310,11 @@ def _of_config(content: Any, source: str, config: dict[str, Any], subject: str, 
     """Read a file whose network is known."""
     if config['type'] == TYPES['timm']:
         import_timm()
-    vit = _vit_of(content) if config['model_name'].lower().startswith('vi') else None
+    vit = vit_of(content) if config['model_name'].lower().startswith('vi') else None
     if vit is not None and config['model_name'] == 'VisionTransformer':
         args = config.get('model_args') or {}
         if 'num_heads' not in args:
-            raise ValueError(_no_heads(source, vit.tensors))
+            raise ValueError(no_heads(source, vit.tensors))
         whole = vit_config(vit.tensors, args['num_heads'])
         config = {
             **cast(dict[str, Any], whole),
@@ -368,7 +328,7 @@ def _of_config(content: Any, source: str, config: dict[str, Any], subject: str, 
         tensors = flat_tensors(content)
         counts = places(own, tensors)
         most = max(counts.values(), default=0)
-        place = min((place for place, count in counts.items() if count == most), key=_preference, default='')
+        place = min((place for place, count in counts.items() if count == most), key=preference, default='')
         found = below(tensors, place)
     found = {key: x for key, x in found.items() if key in own or not key.startswith(CLASSIFIERS)}
     config = dict(config)
@@ -379,63 +339,9 @@ def _of_config(content: Any, source: str, config: dict[str, Any], subject: str, 
     return Start(source, ours, state, statistics, (proof,))
 
 
-def _preference(place: str) -> tuple[int, int]:
-    """Return the order of networks in a file, of which the first is taken."""
-    return min([i for i, x in enumerate(PREFERRED) if x in place], default=len(PREFERRED)), len(place)
-
-
-class Vit(NamedTuple):
-    """A plain Vision Transformer in a file: the place of its tensors, and these by timm's names."""
-
-    place: str
-    tensors: dict[str, Tensor]
-
-
-def _vit_of(content: Any) -> Vit | None:
-    """Find a plain Vision Transformer by the names of timm or of torchvision; None: there is none."""
-    tensors = flat_tensors(content)
-    for mark, theirs in (('patch_embed.proj.weight', False), ('conv_proj.weight', True)):
-        found = [name.removesuffix(mark) for name in tensors if name.endswith(mark)]
-        if not found:
-            continue
-        place = min(found, key=_preference)
-        own = {name: x for name, x in below(tensors, place).items() if not name.startswith(CLASSIFIERS)}
-        if theirs:
-            own = {
-                name: x for name, x in own.items() if any(compile_pattern(rule.theirs).fullmatch(name) for rule in VIT)
-            }
-            own = rename_in(own, VIT, ())[0]
-        return Vit(place, own) if vit_config(own, 0) is not None else None
-    return None
-
-
-def _known_heads(content: Any, said: Said | None) -> int | None:
-    """Return the number of heads that a file tells, itself or as one of MoCo v3 or DINO; None: it does not."""
-    if said is not None:
-        return cast(int | None, (said.backbone.get('model_args') or {}).get('num_heads'))
-    vit = _vit_of(content)
-    if vit is None or not isinstance(content, Mapping):
-        return None
-    if 'base_encoder' in vit.place:
-        return MOCO_V3.get(str(content.get('arch')))
-    if {'student', 'teacher', 'dino_loss'} <= content.keys():
-        return DINO.get(len(vit.tensors['norm.weight']))
-    return None
-
-
-def _no_heads(source: str, tensors: Mapping[str, Tensor]) -> str:
-    width = len(tensors['norm.weight'])
-    return (
-        f'{source} is a Vision Transformer of width {width}, and does not say how many heads it has: shapes do not '
-        f'show it. Name the network by --backbone timm:NAME, as timm:vit_small_patch16_224 (6 heads), or give the '
-        f'number by --backbone torchvision:VisionTransformer,num_heads={max(width // 64, 1)}. That is the number of '
-        'ViTs of DeiT and DINO; MoCo v3 has 12 at width 384.'
-    )
-
-
 def _of_said(content: Any, source: str, said: Said) -> Start:
     """Read a file that says what its network is, or has that beside it."""
-    args, vit = said.backbone.get('model_args') or {}, _vit_of(content)
+    args, vit = said.backbone.get('model_args') or {}, vit_of(content)
     plain = said.backbone['model_name'] == PLAIN_VIT and args.keys() <= PLAIN_ARGS
     if vit is not None and plain and 'num_heads' in args:
         return _of_vit(vit, source, args['num_heads'], said)
