@@ -3,10 +3,12 @@
 ``pip install lightly pytorch-lightning`` has the peers: the loop in plain PyTorch and the one in Lightning, with the
 transforms, the loss, the memory bank and the momentum update of lightly. Images, network (backbone and projection,
 plain BatchNorm), batch, optimiser and number of workers are ours. Two settings: ``32``, images in memory, a ResNet-18
-of width 16, batch 128; ``224``, JPEG files of 110 kB, the same network with ImageNet's stem, batch 64.
+of width 16, batch 128; ``224``, JPEG files of 110 kB, the same network with ImageNet's stem, batch 64. ``--depth``,
+``--width`` and ``--batch-size`` choose others.
 
 The training process has the threads that PyTorch takes, one a core, as people run it; workers share the cores with it.
-With ``--threads 1`` on two cores a core is free for the worker.
+With ``--threads 1`` on two cores a core is free for the worker. With ``--device cuda`` ours copies a batch ahead, as
+its training loop does; lightly's loops copy as documented.
 
 A turn of a variant starts its loader, takes two steps that do not count, and then ``--steps`` steps. All times are wall
 times, so they mean something on a machine that does nothing else; ``cpu ms`` is of all processes. Un-Mix encodes more,
@@ -40,6 +42,7 @@ from twins import recipe
 
 from unmix.apis.command import run_tool
 from unmix.engine.loader import build_dataloader
+from unmix.engine.prefetch import Prefetcher
 from unmix.engine.step import TrainStep
 from unmix.registry import MODELS
 
@@ -83,7 +86,8 @@ class Setting:
     """Images, the network for them, and the loaders of both sides."""
 
     def __init__(self, size: int, folder: Path, args: argparse.Namespace) -> None:
-        self.size, self.folder, self.workers = size, folder, args.workers
+        self.size, self.folder, self.workers, self.device = size, folder, args.workers, args.device
+        self.depth, self.width = args.depth, args.width
         self.batch = args.batch_size or (128 if size == 32 else 64)
         number = self.batch * (args.steps + WARM + 1)
         self.images = views.crops(min(number, 2048), 32, 32, 0) if size == 32 else []
@@ -95,8 +99,9 @@ class Setting:
 
     def cfg(self, method: str, unmix: dict[str, Any] | None, bf16: bool) -> Any:
         """Return our recipe, without groups in BatchNorm, which lightly has not; ``unmix`` are keys of its Un-Mix."""
-        cfg = recipe(METHODS[method][0], 16, True, bf16)
-        cfg.model.backbone.num_splits = 1
+        cfg = recipe(METHODS[method][0], self.width, True, bf16)
+        cfg.model.backbone.update(depth=self.depth, num_splits=1)
+        cfg.model.neck['in_dim'] = self.width * (32 if self.depth > 34 else 8)
         if self.size == 224:
             cfg.model.backbone.pop('stem', None)
         if unmix is None:
@@ -172,13 +177,16 @@ class Lightly(nn.Module):
         return optimizer
 
 
-def run(batches: Iterator[Any], step: Callable[[Any], object], steps: int) -> tuple[float, float]:
-    """Take steps; return wall and CPU time of those after the first :data:`WARM`."""
+def run(batches: Iterator[Any], step: Callable[[Any], object], steps: int, device: str) -> tuple[float, float]:
+    """Take steps; return wall and CPU time of those after the first :data:`WARM`, until the device has finished."""
+    finish = (lambda: None) if device == 'cpu' else torch.accelerator.synchronize
     for _ in range(WARM):
         step(next(batches))
+    finish()
     begin = clocks()
     for _ in range(steps):
         step(next(batches))
+    finish()
     end = clocks()
     return end[0] - begin[0], end[1] - begin[1]
 
@@ -186,15 +194,20 @@ def run(batches: Iterator[Any], step: Callable[[Any], object], steps: int) -> tu
 def unmix_turn(setting: Setting, method: str, unmix: dict[str, Any] | None, bf16: bool) -> Turn:
     """Return a turn of ours: the training step with its checks."""
     cfg, loader = setting.cfg(method, unmix, bf16), setting.ours()
-    model: Any = MODELS.build(cfg.model).train()
+    model: Any = MODELS.build(cfg.model).train().to(setting.device)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.initialize_count_status(model, 0, 1 << 30)
-    step = TrainStep(model, wrapper)
+
+    def copied(batches: Iterator[Any]) -> Iterator[Any]:
+        ahead = Prefetcher(batches, model.data_preprocessor)
+        return (ahead.on_device() for _ in ahead)
 
     def turn(steps: int) -> tuple[float, float]:
+        step = TrainStep(model, wrapper)
         step.start_watching()
         try:
-            return run(iter(loader), step.run, steps)
+            batches = iter(loader) if setting.device == 'cpu' else copied(iter(loader))
+            return run(batches, step.run, steps, setting.device)
         finally:
             step.close()
 
@@ -203,17 +216,18 @@ def unmix_turn(setting: Setting, method: str, unmix: dict[str, Any] | None, bf16
 
 def plain_turn(setting: Setting, method: str, bf16: bool) -> Turn:
     """Return a turn of lightly's loop in plain PyTorch."""
-    loader, model = setting.peers(), Lightly(setting.cfg(method, None, bf16), method)
+    loader, model = setting.peers(), Lightly(setting.cfg(method, None, bf16), method).to(setting.device)
     optimizer = model.optimizer()
 
     def step(batch: Any) -> None:
-        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
-            loss = model(batch)
+        views = [view.to(setting.device) for view in batch[0]]
+        with torch.autocast(torch.device(setting.device).type, torch.bfloat16, enabled=bf16):
+            loss = model([views])
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
 
-    return lambda steps: run(iter(loader), step, steps)
+    return lambda steps: run(iter(loader), step, steps, setting.device)
 
 
 def lightning_turn(setting: Setting, method: str, bf16: bool) -> Turn:
@@ -234,21 +248,27 @@ def lightning_turn(setting: Setting, method: str, bf16: bool) -> Turn:
             return self.model.optimizer()
 
     class Watch(pl.Callback):  # type: ignore[misc, unused-ignore]
-        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
-            if index + 1 == WARM:
-                self.begin = clocks()
-            self.end = clocks()
+        def __init__(self) -> None:
+            self.times: list[tuple[float, float]] = []
 
-    loader, module = setting.peers(), Module()
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+            if index + 1 in (WARM, trainer.max_steps):
+                if setting.device != 'cpu':
+                    torch.accelerator.synchronize()
+                self.times.append(clocks())
+
+    loader, module, kind = setting.peers(), Module(), 'cpu' if setting.device == 'cpu' else 'gpu'
 
     def turn(steps: int) -> tuple[float, float]:
         watch = Watch()
         trainer = pl.Trainer(
-            max_steps=WARM + steps, accelerator='cpu', precision='bf16-mixed' if bf16 else '32-true', logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[watch],
+            max_steps=WARM + steps, accelerator=kind, devices=1, precision='bf16-mixed' if bf16 else '32-true',
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[watch],
         )  # fmt: skip
         trainer.fit(module, loader)
-        return watch.end[0] - watch.begin[0], watch.end[1] - watch.begin[1]
+        begin, end = watch.times
+        return end[0] - begin[0], end[1] - begin[1]
 
     return turn
 
@@ -279,6 +299,9 @@ def main() -> None:
         '--threads', type=int, default=torch.get_num_threads(), help="of the training process (default: PyTorch's own)"
     )
     parser.add_argument('--batch-size', type=int, help='(default: 128 at 32 px, 64 at 224 px)')
+    parser.add_argument('--depth', type=int, choices=[18, 34, 50, 101], default=18, help='of the ResNet (default 18)')
+    parser.add_argument('--width', type=int, default=16, help='of the ResNet (default 16; published networks have 64)')
+    parser.add_argument('--device', default='cpu', help='where to train, as cuda (default cpu)')
     parser.add_argument('--json', help='write goals, all seconds and the machine to this file, too')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
