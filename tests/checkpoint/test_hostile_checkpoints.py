@@ -219,9 +219,9 @@ def test_some_mutated_and_built_files(tmp_path: Path):
 @pytest.mark.slow
 def test_no_mutated_or_built_file_crashes_a_process(tmp_path: Path):
     """A seeded share of what ``python tools/misc/fuzz_checkpoints.py`` tries."""
-    draw = FUZZ['random'].Random(0)
-    built = [file for file, _ in zip(FUZZ['built'](draw), range(30), strict=False)]
-    files = FUZZ['bombs']() + built + [FUZZ['mutated'](draw, FUZZ['seeds']()) for _ in range(30)]
+    draw, seeds = FUZZ['random'].Random(0), FUZZ['seeds']()
+    built = [file for file, _ in zip(FUZZ['built'](draw), range(15), strict=False)]
+    files = FUZZ['bombs']() + built + [FUZZ['mutated'](draw, seeds) for _ in range(15)]
     found = FUZZ['load_all'](files, tmp_path / 'keep', 256)
     assert found.keys() == {'loaded', 'refused'}, found
     assert found.total() == len(files)

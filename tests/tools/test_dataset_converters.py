@@ -241,5 +241,11 @@ def test_errors_are_one_message(tmp_path: Path, tool: str) -> None:
     assert 'error: ' in done.stderr
     assert 'none' in done.stderr
     assert 'Traceback' not in done.stderr
-    helped = subprocess.run([*command[:2], '--help'], capture_output=True, text=True, check=True)
-    assert f'tools/dataset_converters/{tool}.py' in helped.stdout
+
+
+@pytest.mark.parametrize('tool', sorted(path.stem for path in TOOLS.glob('*.py')))
+def test_help_shows_a_command(tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, 'argv', [f'{tool}.py', '--help'])
+    with pytest.raises(SystemExit, match='0'):
+        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
+    assert f'tools/dataset_converters/{tool}.py' in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """The benchmarks' timing: in turns, within rounds, with the goals that the ratios meet."""
 
+import gc
 import json
 import sys
 import time
@@ -12,6 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tools/benchmarks')
 import measure as bench
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _few_objects():
+    """Each turn of a variant begins with a collection of garbage: let it not look at what other tests have left."""
+    gc.freeze()
 
 
 def busy(seconds):
