@@ -71,8 +71,8 @@ def most(results, key):
 def recipes_of(method):
     """Names of recipes of a method: with Un-Mix, whose step has the plain one in it, and all small ones."""
     paths = [path for path in (ROOT / 'configs' / method).glob('*.py') if not path.stem.endswith('_folder')]
-    twins = {path.name.removeprefix('unmix-') for path in paths if path.name.startswith('unmix-')}
-    return [f'{method}/{path.name}' for path in paths if method == 'quickstart' or path.name not in twins]
+    twins = {path.stem.removeprefix('unmix-') for path in paths if path.stem.startswith('unmix-')}
+    return [f'{method}/{path.stem}' for path in paths if method == 'quickstart' or path.stem not in twins]
 
 
 @pytest.mark.parametrize('methods', [METHODS[start::4] for start in range(4)], ids=' '.join)
