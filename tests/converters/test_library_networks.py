@@ -170,12 +170,13 @@ def test_starts_of_torchvision_give_its_outputs(name: str, monkeypatch: pytest.M
 
 @pytest.mark.slow
 @pytest.mark.parametrize('pool', ['token', 'mean'])
-def test_pools_in_onnx(pool: str, tmp_path: Path) -> None:
+def test_pools_in_onnx(pool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ('onnx', 'onnxscript'):
         if reason := missing(package):
             pytest.skip(reason)
     backbone = checkpoint(OURS | dict(pool=pool), tmp_path / 'epoch_1.pth')
     export([str(tmp_path / 'epoch_1.pth'), '--to', 'onnx', '--out', str(tmp_path / 'o.onnx')])
+    assert 'takes images of 32 px only' in capsys.readouterr().out
     import onnx
     from onnx.reference import ReferenceEvaluator
 
