@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import subprocess
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -168,12 +170,13 @@ def test_starts_of_torchvision_give_its_outputs(name: str, monkeypatch: pytest.M
 
 @pytest.mark.slow
 @pytest.mark.parametrize('pool', ['token', 'mean'])
-def test_pools_in_onnx(pool: str, tmp_path: Path) -> None:
+def test_pools_in_onnx(pool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ('onnx', 'onnxscript'):
         if reason := missing(package):
             pytest.skip(reason)
     backbone = checkpoint(OURS | dict(pool=pool), tmp_path / 'epoch_1.pth')
     export([str(tmp_path / 'epoch_1.pth'), '--to', 'onnx', '--out', str(tmp_path / 'o.onnx')])
+    assert 'takes images of 32 px only' in capsys.readouterr().out
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -417,8 +420,108 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
     torch.save(state, tmp_path / 'a.pth')
     with pytest.raises(ValueError, match=r'1 missing: conv5\.0\.weight'):
         read_start(str(tmp_path / 'a.pth'), 'torchvision:shufflenet_v2_x0_5')
-    with pytest.raises(ValueError, match=r'no family that is known.*--backbone timm:NAME or torchvision:NAME'):
+    with pytest.raises(ValueError, match=r'no code that is known.*--backbone timm:NAME or torchvision:NAME'):
         read_start(str(tmp_path / 'a.pth'))
+
+
+MOBILE = 'torchvision:mobilenet_v3_small'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('entry', 'counters'), [((), True), (('weights', 'ema'), False)])
+def test_the_advice_for_other_names_works(entry: tuple[str, ...], counters: bool, tmp_path: Path) -> None:
+    """The command of the message renames the tensors; without it the file is refused, without counters too."""
+    network = randomised(torchvision.models.mobilenet_v3_small())
+    tensors = {name: x for name, x in network.state_dict().items() if counters or not name.endswith('_tracked')}
+    content: dict[str, Any] = {f'_{name.replace("features", "b$locks")}': x for name, x in tensors.items()}
+    for key in reversed(entry):
+        content = {key: content, 'epoch': 3}
+    torch.save(content, tmp_path / "it's.pth")
+    with pytest.raises(ValueError, match=r'no code that is known.*of no plain Vision.*--backbone .* get_model\('):
+        read_start(str(tmp_path / "it's.pth"))
+    with pytest.raises(ValueError, match=r'Expected are \d+ tensors, features\.0\.0\.weight \(16, 3, 3, 3\)') as error:
+        read_start(str(tmp_path / "it's.pth"), MOBILE)
+    command = str(error.value).split('\n\n')[1]
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    remove_classifier(network)
+    model = unmix.get_model(tmp_path / 'renamed.pth', backbone=MOBILE)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images(64)), network(images(64)))
+    same_outputs(read_start(str(tmp_path / 'renamed.pth'), MOBILE), network)
+
+
+def test_other_names_of_other_shapes(tmp_path: Path) -> None:
+    """No command is given where it would be wrong: another order, another network, a longer one."""
+    own = torchvision.models.mobilenet_v3_small().state_dict()
+    other = {f'_{name}': x for name, x in own.items()}
+    for content, message in (
+        (dict(sorted(other.items(), reverse=True)), 'All its shapes are there, in another order.*function of your own'),
+        (other | {f'more.{i}': torch.zeros(2) for i in range(5)}, 'All its shapes are there, in another order'),
+        (
+            {'_a': torch.zeros(3, 2)},
+            r'tensors of mobilenet_v3_small have shapes that the file lacks, as \(16, 3, 3, 3\)',
+        ),
+        ({}, 'no tensors'),
+    ):
+        torch.save(content, tmp_path / 'a.pth')
+        with pytest.raises(ValueError, match=message) as error:
+            read_start(str(tmp_path / 'a.pth'), MOBILE)
+        assert 'python -c' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['mobilenet_v3_small', 'resnet18'])
+def test_files_without_counters(name: str, tmp_path: Path) -> None:
+    """BatchNorm has them since PyTorch 0.4.1; torchvision's older files lack them."""
+    network = randomised(torchvision.models.get_model(name))
+    torch.save({k: x for k, x in network.state_dict().items() if not k.endswith('_tracked')}, tmp_path / 'a.pth')
+    remove_classifier(network)
+    same_outputs(read_start(str(tmp_path / 'a.pth'), f'torchvision:{name}'), network)
+
+
+def original_convnext(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return timm's tensors of a ConvNeXt by the names of its original code."""
+    found = {}
+    for name, x in tensors.items():
+        name = re.sub(r'^stem\.', 'downsample_layers.0.', name)
+        name = re.sub(r'^stages\.(\d)\.downsample', r'downsample_layers.\1', name)
+        name = re.sub(r'^stages\.(\d)\.blocks', r'stages.\1', name)
+        name = name.replace('conv_dw', 'dwconv').replace('mlp.fc', 'pwconv').replace('head.norm', 'norm')
+        found[name] = x
+    return found | {'head.weight': torch.zeros(2, 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('named', 'original'), [
+    ('timm:convnext_atto,depths=(1,1,1,1),dims=(8,16,24,32),conv_mlp=False',
+     lambda x: dict(model=original_convnext(x))),
+    ('timm:vit_small_patch14_dinov2,img_size=28,depth=1', lambda x: x | dict(mask_token=torch.zeros(1, 384))),
+])  # fmt: skip
+def test_original_files_that_timm_translates(named: str, original: Any, tmp_path: Path) -> None:
+    """The files of ConvNeXt and DINOv2 have names or tensors that timm's networks lack."""
+    if reason := missing('timm'):
+        pytest.skip(reason)
+    network = randomised(MODELS.build(start.library_config(named)))
+    torch.save(original(network.network.state_dict()), tmp_path / 'a.pth')
+    found = read_start(str(tmp_path / 'a.pth'), named)
+    backbone = MODELS.build(found.backbone).eval()
+    backbone.load_state_dict(found.state)
+    size = found.backbone.get('img_size', 64)
+    with torch.no_grad():
+        assert torch.equal(backbone(images(size)), network(images(size)))
+
+
+def test_a_written_start_keeps_mean_and_std(tmp_path: Path) -> None:
+    said = dict(mean=[127.5] * 3, std=[127.5] * 3)
+    found = start_at(RESNET)._replace(statistics=said)
+    write_start(found, RESNET, tmp_path / 'start.pth')
+    assert read_start(str(tmp_path / 'start.pth')).statistics == said
+
+
+def test_the_name_of_a_network_with_a_config() -> None:
+    with pytest.raises(
+        ValueError, match=r"has a config, which says its network; leave out backbone='torchvision:resnet18'"
+    ):
+        unmix.get_model('unmix-moco_digits', pretrained=False, backbone='torchvision:resnet18')
 
 
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -436,9 +539,8 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         import timm
 
         monkeypatch.setattr(timm, 'create_model', fail)
-        with pytest.raises(
-            ConnectionError, match=r'huggingface\.co/timm/vit_tiny.*--backbone timm:vit_tiny_patch16_224'
-        ):
+        message = r'config\.json and .*huggingface\.co/timm/vit_tiny.*their folder by --from.*timm:vit_tiny_patch16_224'
+        with pytest.raises(ConnectionError, match=message):
             read_start('timm:vit_tiny_patch16_224')
         with pytest.raises(ValueError, match=r'timm has no such network\. Did you mean vit_tiny_patch16_224'):
             read_start('timm:vit_tiny_patch16_223')

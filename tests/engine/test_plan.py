@@ -261,6 +261,20 @@ def test_a_training_that_starts_from_weights_is_slower() -> None:
         make_plan(facts(500), MACHINES['1 CPU'], Wishes('cmc', start=start(type='ResNet', depth=18)))
 
 
+def test_weights_that_do_not_say_their_mean_and_std() -> None:
+    """A note names the values that are used, and their keys; it is gone if the file or the user says them."""
+    unsaid = start(type='ResNet', depth=18)._replace(statistics={})
+    key = 'model.data_preprocessor.mean'
+    for each, given, noted in (
+        (unsaid, {}, True),
+        (unsaid, {key: [127.5] * 3, 'model.data_preprocessor.std': [127.5] * 3}, False),
+        (start(type='ResNet', depth=18), {}, False),
+        (None, {}, False),
+    ):
+        plan = make_plan(facts(500), MACHINES['1 CPU'], Wishes('moco', start=each, given=given))
+        assert any('mean [123.675, 116.28, 103.53]' in x and f'{key}=...' in x for x in plan.notes) == noted
+
+
 def test_weights_of_images_with_other_channels() -> None:
     grey = Wishes('moco', start=start(type='ResNet', depth=18, in_channels=1))
     message = 'takes images with 1 channel, and this training has images with 3.* unmix train CONFIG --from'

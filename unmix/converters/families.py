@@ -40,6 +40,10 @@ UNMIX = Family(
 FAMILIES = (*PUBLISHED, *LIBRARIES)
 
 
+class UnknownFamily(ValueError):
+    """The names of a checkpoint's tensors are those of no family."""
+
+
 def names() -> list[str]:
     """Return the names of all families, this package first."""
     return [UNMIX.name, *(name for family in FAMILIES for name in (family.name, *family.aliases))]
@@ -76,7 +80,7 @@ def detect(content: Any, source: str) -> Family:
     """Return the family of a checkpoint, found by the names of its tensors.
 
     Raises:
-        ValueError: If no family fits; the message has the families that translate most names, and the reasons.
+        UnknownFamily: If no family fits; the message has the families that translate most names, and the reasons.
     """
     others = []
     for family in (UNMIX, *FAMILIES):
@@ -88,7 +92,7 @@ def detect(content: Any, source: str) -> Family:
     nearest = '; '.join(
         f'{name}: {", ".join(found[:3])}{", ..." if len(found) > 3 else ""}' for _, name, found in sorted(others)[:3]
     )
-    raise ValueError(
+    raise UnknownFamily(
         f'{source} is of no family that is known: {", ".join(names())}. The nearest ones, with the reasons '
         f'against them: {nearest}. If the file is a variant of one of them, name it to see the exact error.'
     )

@@ -255,6 +255,7 @@ def _write_onnx(converted: Converted, target: Path) -> Converted:
             return torch.from_numpy(np.asarray(run(None, {'images': images.numpy()})[0]))
 
         by = 'onnxruntime' if reason is None else "ONNX's reference evaluator"
+        by += f', which takes images of {side} px only' if library else ''
         subject = f'the network here, and {target} in {by}'
         proof = compare(backbone, theirs, channels, subject, str(target), torch.float32, side)
     return replace(converted, proofs=(*converted.proofs, proof))

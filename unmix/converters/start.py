@@ -13,10 +13,18 @@ from unmix.checkpoint.of_run import checkpoint_of
 from unmix.checkpoint.save import save_checkpoint
 from unmix.config.check import suggest
 from unmix.converters.containers import read
+from unmix.converters.families import UnknownFamily
 from unmix.converters.inward import interpret, written_backbone
 from unmix.converters.libraries import missing
+from unmix.converters.library_names import (
+    check_names,
+    completed,
+    entry_of,
+    listed,
+    own_names,
+    without_classifier,
+)
 from unmix.converters.library_networks import (
-    CLASSIFIERS,
     PLAIN_VIT,
     TYPES,
     Recipe,
@@ -37,7 +45,6 @@ from unmix.converters.told import (
     Vit,
     known_heads,
     no_heads,
-    preference,
     said_of,
     vit_of,
     written_statistics,
@@ -45,7 +52,7 @@ from unmix.converters.told import (
 from unmix.models.backbones.timm_backbone import import_timm
 from unmix.models.backbones.torchvision_backbone import resized_positions
 from unmix.registry import MODELS
-from unmix.utils.matching import check_match, flat_tensors, places
+from unmix.utils.matching import check_match
 
 PLAIN_ARGS = {
     'patch_size',
@@ -159,10 +166,17 @@ def read_start(source: str, network: str | None = None) -> Start:
             if heads is None:
                 raise ValueError(no_heads(str(path), vit.tensors)) from error
             return _of_vit(vit, str(path), heads)
-        raise ValueError(
-            f'{error} If it is of a network of timm or torchvision, name that by --backbone timm:NAME or '
-            'torchvision:NAME.'
-        ) from error
+        way = (
+            'If it is of a network of timm or torchvision, name that by --backbone timm:NAME or torchvision:NAME, in '
+            f"Python by get_model({str(path)!r}, backbone='timm:NAME')."
+        )
+        if isinstance(error, UnknownFamily):
+            theirs = entry_of(content).tensors
+            error = UnknownFamily(
+                f'{path} has {len(theirs)} tensors, {listed(theirs)}: names of no code that is known (unmix convert '
+                '--help lists the codes), and of no plain Vision Transformer.'
+            )
+        raise ValueError(f'{error} {way}') from error
     state = below(found.state, 'backbone.')
     statistics = written_statistics(content) or (said.statistics if said is not None else {})
     return Start(str(path), found.model['backbone'], state, statistics, found.proofs)
@@ -212,11 +226,17 @@ def _fetch_timm(name: str) -> Fetched:
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:
-        place = f'https://huggingface.co/{cfg.hf_hub_id}' if cfg.hf_hub_id else cfg.url
+        model = name.partition('.')[0]
+        way = f'download {cfg.url} elsewhere, and give --from FILE --backbone timm:{model}.'
+        if cfg.hf_hub_id:
+            way = (
+                f'download config.json and model.safetensors from https://huggingface.co/{cfg.hf_hub_id} elsewhere, '
+                f'and give their folder by --from. model.safetensors alone needs --backbone timm:{model}, and does '
+                'not say mean and std.'
+            )
         raise ConnectionError(
             f'--from timm:{name}: timm cannot load its weights ({type(error).__name__}: {str(error).splitlines()[0]}). '
-            f'Without a network: download model.safetensors from {place} elsewhere, and give --from model.safetensors '
-            f'--backbone timm:{name.partition(".")[0]}.'
+            f'Without a network: {way}'
         ) from error
     statistics = {key: [255 * x for x in getattr(cfg, key)] for key in ('mean', 'std')}
     return Fetched(network, statistics)
@@ -323,17 +343,13 @@ def _of_config(content: Any, source: str, config: dict[str, Any], subject: str, 
         }
     own = MODELS.build(dict(config)).network.state_dict()
     if vit is not None and config['type'] == TYPES['torchvision']:
-        found = to_torchvision(vit.tensors)
+        found = without_classifier(to_torchvision(vit.tensors), own)
     else:
-        tensors = flat_tensors(content)
-        counts = places(own, tensors)
-        most = max(counts.values(), default=0)
-        place = min((place for place, count in counts.items() if count == most), key=preference, default='')
-        found = below(tensors, place)
-    found = {key: x for key, x in found.items() if key in own or not key.startswith(CLASSIFIERS)}
+        found = own_names(content, own)
     config = dict(config)
     backbone = _built(config, found)
-    check_match(backbone.network.state_dict(), found, source)
+    found = completed(found, backbone.network)
+    check_names(found, content, source, config, backbone)
     backbone.network.load_state_dict(found)
     ours, state, proof = _ours(config, backbone.network, source, f'{subject}, and here')
     return Start(source, ours, state, statistics, (proof,))
@@ -472,5 +488,6 @@ def write_start(start: Start, config: Mapping[str, Any], path: Path) -> None:
     """
     state = {f'backbone.{name}': tensor for name, tensor in fit(start, config).items()}
     model = dict(backbone={key: value for key, value in config.items() if key != 'init_cfg'})
+    model |= dict(data_preprocessor=dict(start.statistics)) if start.statistics else {}
     content = dict(state_dict=state, meta=dict(source=start.source, model=cast(dict[str, Any], model)))
     save_checkpoint(content, str(path))

@@ -276,13 +276,20 @@ class _Planner:
         return (self.machine.speed or self.estimate(cost, size)) * self.machine.processes
 
     def statistics(self) -> None:
-        """Set mean and std of the images to those of the weights that the training starts from, if they are known."""
+        """Set mean and std of the images to those of the weights at the start, or note that these are not known."""
         start, own = self.wishes.start, self.cfg.model.get('data_preprocessor') or {}
         if start is None:
             return
         for key, value in start.statistics.items():
             if len(value) == len(own.get(key) or ()):
                 self.put(f'{key} of the images', f'model.data_preprocessor.{key}', value, f'that of {start.source}')
+        keys = {key: f'model.data_preprocessor.{key}' for key in ('mean', 'std')}
+        if not start.statistics and own and not self.given.keys() & {*keys.values()}:
+            values = ' and '.join(f'{key} {list(own[key])}' for key in keys if own.get(key))
+            self.notes.append(
+                f'{start.source} does not say the mean and std of its images. Those of the recipe are used, {values}. '
+                f'If the weights had others, give them: --cfg-options {keys["mean"]}=... {keys["std"]}=...'
+            )
 
     def head(self) -> Any:
         """Build the head, without memory, with the sizes that it has on many images."""
@@ -401,9 +408,10 @@ class _Planner:
             more = f'--minutes {minutes}' + ('' if VIEWS in self.given else views)
             if EPOCHS in self.given:
                 more = f'{EPOCHS}={epochs_for(steps // self.given[EPOCHS], 1)}'
+            before = 'random weights' if self.wishes.start is None else 'the weights at the start'
             self.notes.append(
-                f'{steps} steps are few: features hardly get better than those of random weights. {more} would give '
-                f'about {LEAST_STEPS}.'
+                f'{steps} steps are few: features hardly get better than those of {before}. {more} would give about '
+                f'{LEAST_STEPS}.'
             )
         self.notes += self.facts.notes
         if self.facts.broken:

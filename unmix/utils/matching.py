@@ -112,7 +112,12 @@ def _keys(content: Any) -> str:
 
 
 def check_match(
-    own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], source: str, strict: bool = True, key: str = ''
+    own: Mapping[str, Tensor],
+    loaded: Mapping[str, Tensor],
+    source: str,
+    strict: bool = True,
+    key: str = '',
+    advice: str = 'Give the config that the checkpoint was trained with, or another checkpoint',
 ) -> float:
     """Compare the names and shapes of a checkpoint's tensors with a model's.
 
@@ -122,6 +127,7 @@ def check_match(
         source: Description of the checkpoint, for the message.
         strict: Whether all tensors must match. If not, one must match, and a warning lists those that do not.
         key: The config key that sets ``strict``, for the message.
+        advice: What to do, for the message.
 
     Returns:
         The share of the model's tensors that the checkpoint has, in the same shape.
@@ -146,7 +152,7 @@ def check_match(
     if details and (strict or share == 0):
         raise ValueError(
             f'{source} is a checkpoint of another model: {share:.0%} of the {len(own)} tensors match; {details}. '
-            'Give the config that the checkpoint was trained with, or another checkpoint'
+            + advice
             + _way(own, loaded, share)
             + (f', or set {key}=False to load what fits.' if strict and key and share else '.')
         )

@@ -27,7 +27,13 @@ IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 
 
 @DefaultScope.overwrite_default_scope('unmix')  # another toolbox's may be the default
-def get_model(name: str | Path, pretrained: bool = True, classifier: bool = False, trust: bool = False) -> nn.Module:
+def get_model(
+    name: str | Path,
+    pretrained: bool = True,
+    classifier: bool = False,
+    trust: bool = False,
+    backbone: str | None = None,
+) -> nn.Module:
     """Return a model of the zoo, or of a run, in evaluation mode: its backbone, or the linear classifier with it.
 
     A backbone takes images (N, C, H, W) to features (N, D), a classifier to class scores (N, classes). Images are
@@ -43,6 +49,8 @@ def get_model(name: str | Path, pretrained: bool = True, classifier: bool = Fals
         classifier: Whether the linear classifier that was published or trained with the backbone follows it; of
             several learning rates that which is best in the ``results.json`` of the run.
         trust: Whether to read the config of a model of another index (UNMIX_MODEL_INDEX), which can execute any code.
+        backbone: The network of a file of another code that does not say it, ``timm:NAME`` or ``torchvision:NAME``, as
+            ``--backbone`` of ``unmix train --data DIR --from FILE``.
 
     Returns:
         The model, with the attributes ``out_dim``, the dimension D (of a backbone), ``transform``, which turns an image
@@ -58,24 +66,26 @@ def get_model(name: str | Path, pretrained: bool = True, classifier: bool = Fals
     if classifier and not pretrained:
         raise ValueError(f'{name} has its linear classifier only with weights; give pretrained=True.')
     config, file, source = _locate(name, pretrained, trust)
+    if backbone is not None and (config is not None or file is None):
+        raise ValueError(f'{name} has a config, which says its network; leave out backbone={backbone!r}.')
     state: dict[str, Tensor] = {}
     if config is None and file is not None:
-        cfg, state = _by_itself(file, classifier)
+        cfg, state = _by_itself(file, classifier, backbone)
     else:
         cfg = load_config(str(config))
-    backbone = cfg.model.to_dict()['backbone']
+    own = cfg.model.to_dict()['backbone']
     preprocessor = dict(type='DataPreprocessor') | (cfg.model.to_dict().get('data_preprocessor') or {})
-    network = backbone
+    network = own
     if file is not None and config is not None:
-        state = read_weights(file, backbone, source)
+        state = read_weights(file, own, source)
         if classifier:
             state = {name: tensor for name, tensor in state.items() if not name.startswith('control.')}
             state = _one_head(state, file, source)
             head = _head(state, source)
-            own = cfg.model if cfg.model.get('type') == 'Classifier' else {}
-            place = {key: own[key] for key in ('layer', 'pool') if own.get(key) is not None}
+            trained = cfg.model if cfg.model.get('type') == 'Classifier' else {}
+            place = {key: trained[key] for key in ('layer', 'pool') if trained.get(key) is not None}
             network = dict(
-                type='Classifier', backbone=backbone, head=head, freeze=False, data_preprocessor=preprocessor, **place
+                type='Classifier', backbone=own, head=head, freeze=False, data_preprocessor=preprocessor, **place
             )
         else:
             state = below(state, 'backbone.')
@@ -115,7 +125,7 @@ def _locate(name: str | Path, pretrained: bool, trust: bool) -> tuple[Path | Non
     return config, weights, f'{weights}, the weights of {entry.name},'
 
 
-def _by_itself(file: Path, classifier: bool) -> tuple[Config, dict[str, Tensor]]:
+def _by_itself(file: Path, classifier: bool, network: str | None) -> tuple[Config, dict[str, Tensor]]:
     """Return the config of the backbone in a file that has no config beside it, and its tensors.
 
     Raises:
@@ -125,7 +135,7 @@ def _by_itself(file: Path, classifier: bool) -> tuple[Config, dict[str, Tensor]]
         raise ValueError(f'The config of {file}, which a classifier needs, is not beside it; take classifier=False.')
     content = read(file)
     written = (content.get('meta') or {}).get('model') or {} if isinstance(content, Mapping) else {}
-    found = read_start(str(file))
+    found = read_start(str(file), network)
     grey = {key: [sum(values) / 3] for key, values in IMAGENET.items()}
     unsaid = grey if found.backbone.get('in_channels') == 1 else IMAGENET
     preprocessor = written.get('data_preprocessor') or found.statistics or unsaid
