@@ -17,11 +17,13 @@ from torch import Tensor, nn
 import unmix
 from unmix.apis.export import SUFFIXES, export
 from unmix.converters import interpret, start, without_heads, write_checkpoint
+from unmix.converters.fetch import Fetched
+from unmix.converters.fit import Start, check_network, fit, write_start
 from unmix.converters.libraries import missing
 from unmix.converters.library_networks import VIT as VIT_NAMES
 from unmix.converters.library_networks import remove_classifier
 from unmix.converters.rules import rename_in
-from unmix.converters.start import Fetched, check_network, fit, read_start, write_start
+from unmix.converters.start import read_start
 from unmix.registry import MODELS
 
 VIT = dict(patch_size=8, num_layers=2, num_heads=2, hidden_dim=128, mlp_dim=256)
@@ -239,7 +241,7 @@ def test_an_export_comes_back(name: str, to: str, tmp_path: Path) -> None:
     same_outputs(found, backbone)
     if to != 'torchvision':
         model = unmix.get_model(out / 'model.safetensors' if to == 'huggingface' else out)
-        same_outputs(start.Start('', found.backbone, model.float().state_dict(), {}, ()), backbone)
+        same_outputs(Start('', found.backbone, model.float().state_dict(), {}, ()), backbone)
         assert model.pretrained_cfg['data_preprocessor']['mean'] == [51.0] * 3
 
 
@@ -389,7 +391,7 @@ OTHERS = {
 def start_at(config: dict[str, Any]) -> Any:
     if config['type'] == 'TIMMBackbone' and (reason := missing('timm')):
         pytest.skip(reason)
-    return start.Start('a.pth', config, randomised(MODELS.build(dict(config))).state_dict(), {}, ())
+    return Start('a.pth', config, randomised(MODELS.build(dict(config))).state_dict(), {}, ())
 
 
 @pytest.mark.parametrize('name', OTHERS)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from unmix.converters.start import Start
+from unmix.converters.fit import Start
 from unmix.datasets.survey import Facts
 from unmix.engine.plan import Machine, Plan, Wishes
 from unmix.engine.planned_network import backbone_depth

@@ -19,8 +19,9 @@ from rich.table import Table
 from unmix.apis.places import is_used, place_of
 from unmix.apis.start import init_cfg, start_path
 from unmix.config import config_root, find_config, load_config
+from unmix.converters.fit import Start, write_start
 from unmix.converters.library_networks import library_of
-from unmix.converters.start import Start, read_start, write_start
+from unmix.converters.start import read_start
 from unmix.datasets.survey import Facts, divided, survey
 from unmix.engine.launch import begun_by_this_job, init_distributed, set_rendezvous
 from unmix.engine.pace import measure_pace

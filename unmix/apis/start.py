@@ -16,7 +16,8 @@ from rich.table import Table
 
 from unmix.checkpoint.of_run import checkpoint_of
 from unmix.converters.containers import read
-from unmix.converters.start import is_library, read_start, write_start
+from unmix.converters.fit import write_start
+from unmix.converters.start import is_library, read_start
 from unmix.engine.feature_pictures import draw_seen, look_at_training
 from unmix.registry import MODELS
 from unmix.utils.dist import agreed, unwrap

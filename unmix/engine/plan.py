@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from unmix.config import load_config
-from unmix.converters.start import Start
+from unmix.converters.fit import Start
 from unmix.datasets.survey import Facts
 
 SEED = 0  # of the images that are held out

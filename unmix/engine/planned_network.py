@@ -7,8 +7,9 @@ import torch
 from mmengine.config import ConfigDict
 from torch import nn
 
+from unmix.converters.fit import SETTINGS, check_network
 from unmix.converters.library_networks import library_of
-from unmix.converters.start import SETTINGS, check_network, is_library, library_config
+from unmix.converters.start import is_library, library_config
 from unmix.engine.pace import Cost, network_cost, resnet_cost
 from unmix.engine.plan import Wishes
 from unmix.models.backbones.resnet import ARCHITECTURES
