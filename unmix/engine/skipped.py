@@ -80,5 +80,5 @@ def refuse_skipping(loop: BaseLoop, stage: str) -> None:
         raise ValueError(
             f"{stage}_dataloader.dataset.broken='skip' would count other images twice in the place of those that "
             f"cannot be read, so the accuracy would be wrong. Set {stage}_dataloader.dataset.broken='error', and "
-            'delete the images that "unmix doctor CONFIG" lists.'
+            'delete the images that "unmix doctor CONFIG" lists, or write an archive or a table again without them.'
         )
