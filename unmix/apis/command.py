@@ -87,10 +87,16 @@ def argument_parser(
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """Read the config that the arguments name, and merge them into it."""
+    """Read the config that the arguments name, and merge them into it.
+
+    Raises:
+        ValueError: If it has no model.
+    """
     if args.trust_checkpoint:
         trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
+    if cfg.get('model') is None:
+        raise ValueError(f"{args.config} has no model. Set one, such as model=dict(type='MoCo', ...).")
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
