@@ -11,7 +11,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from unmix.apis import find_config, load_config
-from unmix.apis.command import argument_parser, configure
+from unmix.apis.command import argument_parser
+from unmix.apis.train import train
 from unmix.config import config_files
 from unmix.config.check import arguments, check_config
 from unmix.models import MoCo
@@ -539,6 +540,7 @@ def test_a_file_whose_accelerator_is_no_dict(tmp_path):
         load_config(str(config))
 
 
-def test_a_training_without_a_model_is_refused():
+def test_a_training_without_a_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'moco_digits.* has no model\. Set one'):
-        configure(argument_parser('').parse_args([QUICKSTART, '--cfg-options', 'model=None']))
+        train([QUICKSTART, '--work-dir', str(tmp_path / 'run'), '--cfg-options', 'model=None'])
+    assert not (tmp_path / 'run').exists()

@@ -87,16 +87,10 @@ def argument_parser(
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """Read the config that the arguments name, and merge them into it.
-
-    Raises:
-        ValueError: If it has no model.
-    """
+    """Read the config that the arguments name, and merge them into it."""
     if args.trust_checkpoint:
         trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
-    if cfg.get('model') is None:
-        raise ValueError(f"{args.config} has no model. Set one, such as model=dict(type='MoCo', ...).")
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -128,7 +122,10 @@ def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunne
 
     Raises:
         PermissionError: If the work dir cannot be written to.
+        ValueError: If the config has no model.
     """
+    if cfg.get('model') is None:
+        raise ValueError(f"{cfg.filename} has no model. Set one, such as model=dict(type='MoCo', ...).")
     try:
         os.makedirs(cfg.work_dir, exist_ok=True)
         with tempfile.TemporaryFile(dir=cfg.work_dir):
