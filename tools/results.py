@@ -32,13 +32,20 @@ def load(table: str, folder: Path = ROOT / 'results') -> Json:
     """Return the content of a file of results.
 
     Raises:
-        ValueError: If there is no such file.
+        ValueError: If there is no such file, or it holds no results.
     """
     path = folder / f'{table}.json'
     if not path.is_file():
-        known = ', '.join(sorted(file.stem for file in folder.glob('*.json')))
-        raise ValueError(f'there is no {path.name} in results; known: {known}.')
-    content: Json = json.loads(path.read_text(encoding='utf-8'))
+        known = ', '.join(sorted(file.stem for file in folder.glob('*.json') if file.is_file()))
+        raise ValueError(f'there is no {path.name} in results; known: {known or "none"}.')
+    try:
+        content: Json = json.loads(path.read_text(encoding='utf-8'))
+        if not isinstance(content, dict):
+            raise ValueError(f'it holds a {type(content).__name__}; expected an object')
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such
+        raise ValueError(
+            f'results/{path.name} has no results ({error}). Restore it, or make it by tools/reproduce.py {table}.'
+        ) from error
     return content
 
 
@@ -71,9 +78,13 @@ def render(text: str, suffix: str, where: str) -> str:
     pattern = re.compile(f'(?P<open>{OPEN[suffix]})(?P<text>.*?)(?P<close>{CLOSE[suffix]})', re.DOTALL)
 
     def new(match: re.Match[str]) -> str:
-        name, table, *arguments = match['name'].split()
+        name, *arguments = match['name'].split() or ['']
+        if name not in REGIONS or not arguments:
+            raise ValueError(
+                f'{where}: results: {match["name"]}: expected a function ({", ".join(REGIONS)}) and a file of results.'
+            )
         try:
-            made = REGIONS[name](load(table), *arguments)
+            made = REGIONS[name](load(arguments[0]), *arguments[1:])
         except KeyError as error:
             raise ValueError(f'{where}: results: {match["name"]}: {error} is not there.') from error
         except (TypeError, ValueError) as error:
@@ -92,15 +103,19 @@ def render(text: str, suffix: str, where: str) -> str:
 
 def pages(root: Path) -> list[Path]:
     """Return all files that may have regions."""
-    return [path for pattern in PAGES for path in sorted(root.glob(pattern))]
+    return [path for pattern in PAGES for path in sorted(root.glob(pattern)) if path.is_file()]
 
 
 def stale(root: Path) -> dict[Path, tuple[str, str]]:
     """Return what pages are and what they should be, where these differ."""
     found = {}
     for path in pages(root):
-        text = path.read_text(encoding='utf-8')
-        made = render(text, path.suffix, str(path.relative_to(root)))
+        where = str(path.relative_to(root))
+        try:
+            text = path.read_text(encoding='utf-8')
+        except ValueError as error:
+            raise ValueError(f'{where} is not in UTF-8 ({error}). Save it so.') from error
+        made = render(text, path.suffix, where)
         if made != text:
             found[path] = (text, made)
     return found

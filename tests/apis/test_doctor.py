@@ -284,10 +284,19 @@ def test_a_data_set_that_cannot_be_built_is_a_finding(clean: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['lost'], "lost"), (['empty'], 'holds no image')])  # fmt: skip
+    (['lost'], 'there is no folder, archive or config lost'), (['empty'], 'holds no image'),
+    (['none.py'], 'none.py has no data set to examine'),
+    (['quickstart/moco_digits', '--processes', '0'], '--processes is 0; expected'),
+    (['empty', '--processes', '2', '--cfg-options', 'a=1'], '--cfg-options and --processes: only for a config'),
+    (['quickstart/moco_digits', '--cfg-options', 'train_dataloader.batch_size=0'], 'batch_size is 0; expected a whole'),
+    (['lost', '--json', 'empty'], '--json is empty, which cannot be written (it is a folder)'),
+    (['lost', '--html', 'none.py/x'], '--html is none.py/x, which cannot be written'),
+    (['lost', '--json', 'x', '--html', './x'], '--json and --html are both x'),
+])  # fmt: skip
 def test_errors(arguments: list[str], message: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
+    (tmp_path / 'none.py').touch()
     with pytest.raises(SystemExit) as stop:
         main(['doctor', *arguments])
     assert stop.value.code == 1

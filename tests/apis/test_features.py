@@ -234,10 +234,15 @@ def test_a_damaged_image_is_named_and_the_old_file_stays(work, tmp_path, monkeyp
     (['moco_digitz', 'val', '--out', 'x.npz'], 'Did you mean moco_digits'),
     (['moco_digits', 'lost', '--out', 'x.npz'], 'there is no folder lost'),
     (['last.pth', 'val', '--out', 'x.csv'], 'ends in .npz or .parquet'),
+    (['lost.pth', 'val', '--out', 'dir.npz'], r'--out is dir\.npz, which cannot be written \(it is a folder\)'),
+    (['moco_digits', 'val', '--out', 'x.npz', '--size', '0'], 'size is 0; expected a whole number from 1'),
+    (['moco_digits', 'val', '--out', 'x.npz', '--batch-size', '0'], 'batch_size is 0; expected a whole number'),
+    (['moco_digits', 'val', '--out', 'x.npz', '--device', 'gpu'], "device is 'gpu', which cannot be used .* give cpu"),
     (['last.pth', 'val', '--config', 'moco_digits', '--out', 'x.npz'], 'last.pth is a checkpoint of another model'),
 ])  # fmt: skip
 def test_errors_say_what_to_do(work, monkeypatch, arguments, message):
     monkeypatch.chdir(work)
+    Path('dir.npz').mkdir(exist_ok=True)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         features(arguments)
     assert not Path('x.npz').exists()

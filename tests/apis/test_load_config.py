@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from unmix.apis import find_config, load_config
 from unmix.apis.command import argument_parser
+from unmix.apis.train import train
 from unmix.config import config_files
 from unmix.config.check import arguments, check_config
 from unmix.models import MoCo
@@ -129,6 +130,8 @@ def test_preprocessing_of_the_data_becomes_the_models():
     ("train_cfg = dict(max_epochs='ten')", r"train_cfg\.max_epochs is 'ten' \(str\); TrainLoop expects a whole number"),
     ('train_cfg = dict(max_epochs=1.5)', r'train_cfg\.max_epochs is 1\.5 \(float\); TrainLoop expects a whole number'),
     ("train_dataloader = dict(batch_size='64')", r"train_dataloader\.batch_size is '64' \(str\); .* 64 without quotes"),
+    ('train_dataloader = dict(batch_size=0)', r'train_dataloader\.batch_size is 0; expected a whole number from 1'),
+    ('train_dataloader = dict(_delete_=True, dataset=5)', r'train_dataloader\.dataset is 5 \(int\); expected a dict'),
     ('train_dataloader = dict(batch_sise=64)', r"train_dataloader\.batch_sise: .* Did you mean batch_size"),
     ('train_dataloader = dict(_delete_=True, batch_size=4)', r'train_dataloader\.dataset is missing'),
     ('model = dict(head=dict(_delete_=True, dim=8))', r'model\.head has no type, only the keys dim'),
@@ -143,6 +146,13 @@ def test_mistakes_in_a_file(tmp_path, text, message):
     config.write_text(f"_base_ = '{QUICKSTART}'\n{text}\n")
     with pytest.raises(ValueError, match=message):
         load_config(str(config))
+
+
+def test_a_config_without_a_model_has_its_data(tmp_path):
+    """Also with normalisation beside the model."""
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{QUICKSTART}'\nmodel, data_preprocessor = None, dict(mean=[1.0], std=[2.0])\n")
+    assert load_config(str(config)).model is None
 
 
 def test_a_base_that_does_not_exist(tmp_path):
@@ -528,3 +538,9 @@ def test_a_file_whose_accelerator_is_no_dict(tmp_path):
     config.write_text(f"_base_ = '{QUICKSTART}'\naccelerator = 'cuda'\n")
     with pytest.raises(ValueError, match="accelerator is 'cuda'; expected a dict"):
         load_config(str(config))
+
+
+def test_a_training_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'moco_digits.* has no model\. Set one'):
+        train([QUICKSTART, '--work-dir', str(tmp_path / 'run'), '--cfg-options', 'model=None'])
+    assert not (tmp_path / 'run').exists()

@@ -566,3 +566,24 @@ def test_both_encoders_start_from_the_weights(kind: str, tmp_path: Path) -> None
         model.init_weights()
     for encoder in (model.backbone, model.momentum_encoder.backbone):
         assert all(torch.equal(x, found.state[name]) for name, x in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('to', 'out', 'words'),
+    [
+        ('onnx', 'x.pth', r'--out is x\.pth; expected a file that ends in \.onnx for --to onnx'),
+        ('safetensors', 'x', r'--out is x; expected a file that ends in \.safetensors for --to safetensors'),
+        ('torchvision', './epoch_1.pth', r'--out is epoch_1\.pth, the checkpoint that is exported'),
+        ('mmpretrain', 'dir.pth', r'--out is dir\.pth, which cannot be written \(it is a folder\)'),
+    ],
+)
+def test_a_wrong_place_of_an_export_is_refused(
+    to: str, out: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file named like one of PyTorch was one, and said to be ONNX."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'dir.pth').mkdir()
+    (tmp_path / 'epoch_1.pth').write_bytes(b'a checkpoint')
+    with pytest.raises(ValueError, match=words):
+        export(['epoch_1.pth', '--to', to, '--out', out])
+    assert (tmp_path / 'epoch_1.pth').read_bytes() == b'a checkpoint'

@@ -221,6 +221,38 @@ def test_backslashes_of_windows_are_folders(tmp_path: Path, system: int) -> None
     assert ImageFolder(f'{path}@/a').paths.tolist() == [name.encode()[2:] for name in NAMES[:4]]
 
 
+@pytest.mark.parametrize('slash', ['a/', 'a/0.jpg', '__MACOSX/x'])
+def test_backslashes_beside_slashes_are_folders_or_refused(tmp_path: Path, slash: str) -> None:
+    """The images were without classes."""
+    members = images(tmp_path / 'x')
+
+    def packed(system: int, above: str = '') -> Path:
+        path = tmp_path / f'{system}{len(above)}.zip'
+        with zipfile.ZipFile(path, 'w') as file:
+            for name, data in [('a/', b''), *members]:
+                entry = zipfile.ZipInfo(name)
+                entry.filename, entry.create_system = (
+                    above + (name if name == slash else name.replace('/', '\\')),
+                    system,
+                )
+                file.writestr(entry, data)
+            if slash == '__MACOSX/x':
+                file.writestr(slash, b'')
+        return path
+
+    folder = ImageFolder(tmp_path / 'x')
+    for root in (packed(0), f'{packed(0, "in/")}@/in'):
+        found = ImageFolder(root)
+        assert found.labels is not None
+        assert (found.classes, found.labels.tolist()) == (folder.classes, folder.labels.tolist())
+        assert found.paths.tolist() == folder.paths.tolist()
+    for root in (packed(3), f'{packed(3, "in/")}@/in'):
+        with pytest.raises(
+            ValueError, match=r'dataset\.data_root: .* in .*\.zip.* has a backslash, and other names have'
+        ):
+            ImageFolder(root)
+
+
 def test_a_backslash_may_be_part_of_a_name(tmp_path: Path) -> None:
     """Where names have slashes; and as half of a letter of Shift-JIS."""
     data = images(tmp_path / 'x')[0][1]

@@ -62,6 +62,7 @@ def test_a_run_counts_and_names_what_it_skipped(tmp_path: Path) -> None:
     for index in BAD:
         assert text.count(f'The image {index}.png cannot be read (test). It is number {index} of the data set') == 1
     assert '3 images could not be read, and others took their places: 17.png (3 times), 3.png (3 times)' in text
+    assert 'Replace or delete the files; write an archive or a table again without them.' in text
     for batch in runner.model.seen:
         assert len(set(batch)) == 4  # the model sees the numbers of the images that it gets
         assert not set(BAD) & set(batch)

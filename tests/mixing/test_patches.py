@@ -1,6 +1,7 @@
 """Mixtures of which a ViT encodes some patches: which stay, their exact share, and the features of the rest."""
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -139,11 +140,41 @@ def test_crops_that_are_encoded_together_are_refused() -> None:
         model.check_unmix(UnMix(patch_drop=0.5))
 
 
-def test_mixtures_without_a_whole_patch_are_refused() -> None:
-    unmix = UnMix(patch_drop=0.5, size=0.2)
+@pytest.mark.parametrize(
+    ('size', 'heights', 'words'),
+    [
+        (0.2, (16,), r'16 px of a view become 3 px of .* patches of 4 px do not divide\. Set it to 0\.25\.'),
+        (0.6, (16,), r'Set it to 0\.5 or 0\.75\.'),
+        (0.6, (12,), r'12 px and 16 px of a view become 7 px and 10 px .*Set it to 1\.'),
+        (0.6, (16, 32, 24), r'Set it to 0\.5 or 1\.'),
+        (0.5, (13,), r'Make the crops of the pipeline multiples of 4 px'),
+    ],
+)
+@pytest.mark.parametrize('drop', [0, 0.5])
+def test_mixtures_of_no_whole_patches_are_refused(
+    size: float, heights: tuple[int, ...], words: str, drop: float
+) -> None:
+    """The sizes that the message names work."""
+    views = [images(height=height) for height in heights]
+    unmix = UnMix(patch_drop=drop, size=size)
     unmix.patch_size = 4
-    with pytest.raises(ValueError, match=r'3 x 3 pixels, and no whole patch of 4.*Raise model\.unmix\.size'):
-        unmix.mix(images(), generator(0))
+    with pytest.raises(ValueError, match=rf'model\.unmix\.size is {size}: .*{words}') as refused:
+        unmix.mix(views, generator(0))
+    for number in re.findall(r'Set it to ([\d.]+?)(?: or ([\d.]+))?\.$', str(refused.value)):
+        for named in filter(None, number):
+            unmix.size = float(named)
+            for mixture in unmix.mix(views, generator(0))[0]:
+                assert not any(side % 4 for side in getattr(mixture, 'images', mixture).shape[-2:])
+
+
+@VITS
+def test_the_message_of_a_vit_speaks_of_the_size(vit: dict) -> None:
+    method = METHODS['moco-v2']
+    model = method.build()
+    model.backbone, model.unmix = build(vit, None), UnMix(size=0.6)
+    model.unmix.patch_size = 4
+    with pytest.raises(ValueError, match=r'model\.unmix\.size is 0\.6: sides of 16 px'):
+        model.loss([images(), images()], torch.arange(3))
 
 
 @pytest.mark.parametrize('wrong', [1, -0.1, 1.5])

@@ -233,7 +233,8 @@ def test_a_digit_that_was_changed_by_hand_is_found(
     ('text', 'message'),
     [
         ('<!-- results: value nothing a b knn -->1<!-- /results -->', 'there is no nothing.json in results; known: '),
-        ('<!-- results: guess folders -->1<!-- /results -->', 'guess folders: .*guess.* is not there'),
+        ('<!-- results: guess folders -->1<!-- /results -->', r'page\.md: results: guess folders: expected a function'),
+        ('<!-- results: value -->1<!-- /results -->', r'page\.md: results: value: expected a .* and a file of results'),
         (
             '<!-- results: value bfloat16 moco float32 knn -->1<!-- /results -->',
             'no arm moco float32; known: unmix-moco',
@@ -246,3 +247,13 @@ def test_a_digit_that_was_changed_by_hand_is_found(
 def test_marks_that_name_nothing(tools: Any, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tools.results.render(text, '.md', 'page.md')
+
+
+@pytest.mark.parametrize('content', [b'', b'[]', b'null', b'{"arms": ', b'\xff'])
+def test_files_without_results_are_named(tools: Any, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / 'cut.json').write_bytes(content)
+    with pytest.raises(ValueError, match=r'results/cut\.json has no results .* make it by tools/reproduce\.py cut'):
+        tools.results.load('cut', tmp_path)
+    (tmp_path / 'README.md').write_bytes(b'\xff')
+    with pytest.raises(ValueError, match=r'README\.md is not in UTF-8'):
+        tools.results.stale(tmp_path)

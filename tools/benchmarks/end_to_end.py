@@ -179,7 +179,7 @@ class Lightly(nn.Module):
 
 def run(batches: Iterator[Any], step: Callable[[Any], object], steps: int, device: str) -> tuple[float, float]:
     """Take steps; return wall and CPU time of those after the first :data:`WARM`, until the device has finished."""
-    finish = (lambda: None) if device == 'cpu' else torch.accelerator.synchronize
+    finish: Callable[[], object] = (lambda: None) if device == 'cpu' else torch.accelerator.synchronize
     for _ in range(WARM):
         step(next(batches))
     finish()

@@ -122,7 +122,10 @@ def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunne
 
     Raises:
         PermissionError: If the work dir cannot be written to.
+        ValueError: If the config has no model.
     """
+    if cfg.get('model') is None:
+        raise ValueError(f"{cfg.filename} has no model. Set one, such as model=dict(type='MoCo', ...).")
     try:
         os.makedirs(cfg.work_dir, exist_ok=True)
         with tempfile.TemporaryFile(dir=cfg.work_dir):

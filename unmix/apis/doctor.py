@@ -22,7 +22,7 @@ from unmix.apis.command import Options
 from unmix.apis.doctor_page import page
 from unmix.apis.findings import Finding, Part, of_normalisation, of_pairs, of_part, summary
 from unmix.checkpoint.data import Items
-from unmix.config import load_config
+from unmix.config import find_config, load_config
 from unmix.config.check import find_type
 from unmix.datasets import ImageFolder
 from unmix.datasets.archive import ARCHIVES, INSIDE, archives_of, open_archive
@@ -33,7 +33,7 @@ from unmix.datasets.scan import Scan
 from unmix.datasets.survey import TESTED, TRAIN
 from unmix.engine.sizes import misfits_of
 from unmix.registry import DATA_SAMPLERS, DATASETS, MODELS
-from unmix.utils.files import atomic_path
+from unmix.utils.files import atomic_path, check_writable
 from unmix.utils.names import path_bytes, shown, text
 
 DESCRIPTION = """Examine the images of a folder or archive, or those that a config trains and tests on.
@@ -75,6 +75,11 @@ def doctor(arguments: Sequence[str] | None = None, prog: str | None = None) -> N
     parser.add_argument('--processes', type=int, default=1, help='of the training by the config (default: 1)')
     parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help='changes to the config')
     args = parser.parse_args(arguments)
+    outputs = {name: path for name, path in (('--json', args.json), ('--html', args.html)) if path is not None}
+    for name, path in outputs.items():
+        check_writable(name, path)
+    if len(outputs) == 2 and os.path.realpath(args.json) == os.path.realpath(args.html):
+        raise ValueError(f'--json and --html are both {shown(args.json)}. Give each a file of its own.')
     report = examine_data(args.data, args.test, args.cfg_options, args.workers, args.processes)
     _print(report)
     for path, content in ((args.json, _as_json), (args.html, page)):
@@ -108,11 +113,17 @@ def examine_data(
 
     Raises:
         FileNotFoundError: If there is neither a folder, archive nor config of the name, or no image.
+        ValueError: If options or processes of a config are given with a folder, or the config has no data.
     """
     findings: list[Finding] = []
+    if processes < 1:
+        raise ValueError(f'--processes is {processes}; expected the number of processes of the training, from 1.')
     cfg = None
     root = path_bytes(data)
     if os.path.isdir(root) or _names_archives(root):
+        given = ['--cfg-options'] * bool(options) + ['--processes'] * (processes > 1)
+        if given:
+            raise ValueError(f'{" and ".join(given)}: only for a config, and {shown(root)} is a folder or archive.')
         try:
             parts = list(_parts_of_root(root))
         except (FileNotFoundError, ValueError) as error:
@@ -120,9 +131,18 @@ def examine_data(
                 raise
             raise type(error)(f'{error} Videos, tables and the like need a config: unmix doctor CONFIG.') from error
     else:
+        try:
+            find_config(str(data))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'DATA: there is no folder, archive or config {shown(root)}. {error}') from error
         cfg = load_config(str(data), dict(options or {}))
         built: dict[str, Any] = {}
         parts = list(_parts_of_config(cfg, findings, built))
+        if not parts and not findings:
+            raise ValueError(
+                f'{shown(root)} has no data set to examine: set train_dataloader, val_dataloader or test_dataloader, '
+                'or give a folder of images.'
+            )
     if test is not None:
         parts = [part for part in parts if part.role == 'train'] + [_part('test', 'test', path_bytes(test))]
     for part in parts:

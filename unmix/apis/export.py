@@ -19,6 +19,7 @@ from unmix.converters.libraries import missing
 from unmix.converters.library_networks import library_of, side_of
 from unmix.converters.outward import compare_pooled, fits, recipe_of
 from unmix.converters.proof import compare
+from unmix.utils.files import check_writable
 from unmix.utils.names import shown
 from unmix.zoo import download
 
@@ -59,6 +60,8 @@ def export(arguments: Sequence[str] | None = None, prog: str | None = None) -> N
     parser.add_argument('--out', metavar='OUT', help='default: name of the network, and the suffix of the kind')
     args = parser.parse_args(arguments)
     source = checkpoint_of(args.run) if is_place(args.run) else download(args.run)
+    if args.out:
+        _check_out(Path(args.out).expanduser(), args.to, source)
     content = read(source)
     converted = without_heads(interpret(content, str(source), 'unmix'))
     target = Path(args.out or f'{network_name(converted.model["backbone"])}{SUFFIXES[args.to]}').expanduser()
@@ -68,6 +71,21 @@ def export(arguments: Sequence[str] | None = None, prog: str | None = None) -> N
     else:
         result = write_checkpoint(converted, target, _family(converted, args.to), meta)
     print(f'{shown(str(source))} -> {shown(str(target))} ({args.to})\n{describe(result)}')
+
+
+def _check_out(target: Path, to: str, source: Path) -> None:
+    """Check the place of the output.
+
+    Raises:
+        ValueError: If it is the checkpoint itself, is named like a file of another kind, or cannot be written.
+    """
+    suffix = SUFFIXES[to]
+    if to in ('safetensors', 'onnx') and target.suffix != suffix:
+        raise ValueError(f'--out is {shown(target)}; expected a file that ends in {suffix} for --to {to}.')
+    if target.resolve() == Path(source).resolve():
+        raise ValueError(f'--out is {shown(target)}, the checkpoint that is exported. Give another file.')
+    if to != 'huggingface':
+        check_writable('--out', target)
 
 
 def network_name(config: Mapping[str, Any]) -> str:

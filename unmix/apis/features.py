@@ -21,7 +21,7 @@ from unmix.datasets import ImageFolder, collate
 from unmix.engine.loops.feature_loop import eval_mode
 from unmix.evaluation.extraction import Encoder, collect_features
 from unmix.registry import DATASETS, MODELS
-from unmix.utils.files import atomic_path
+from unmix.utils.files import atomic_path, check_writable
 from unmix.utils.matching import check_match
 from unmix.utils.names import text
 from unmix.zoo.index import TRUST, find_model
@@ -86,6 +86,10 @@ def extract_features(
         ValueError: If an image cannot be read, there is no such model, a checkpoint does not fit, or the config has no
             pipeline for evaluation.
     """
+    for name, value in dict(size=size, batch_size=batch_size).items():
+        if value is not None and value < 1:
+            raise ValueError(f'{name} is {value}; expected a whole number from 1.')
+    _check_device(device)
     model, cfg = _located(model, config, trust)
     decode_size = evaluated(cfg).get('decode_size') if size is None else None
     decoder = evaluated(cfg).get('decoder', 'auto')
@@ -159,6 +163,22 @@ def _compute(
     rows = shards[''].whole()
     assert rows is not None
     return rows.features.float().numpy()
+
+
+def _check_device(device: str | None) -> None:
+    """Check that tensors can be on a device.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    try:
+        torch.empty(0, device=device or None)
+    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f'device is {device!r}, which cannot be used ({reason}). Leave it out, or give cpu, or an accelerator that '
+            'is here, such as cuda:0.'
+        ) from error
 
 
 def _encoder(network: Any, cfg: Config, stage: str, device: Any) -> Encoder:
@@ -239,6 +259,7 @@ def features(arguments: Sequence[str] | None = None, prog: str | None = None) ->
         raise ValueError(f'--out is {out}; expected a file that ends in {" or ".join(SUFFIXES)}.')
     if out.suffix == '.parquet' and importlib.util.find_spec('pyarrow') is None:
         raise ValueError(f"{out} needs pyarrow: pip install 'unmix[parquet]', or let --out end in .npz.")
+    check_writable('--out', out)
     found = extract_features(args.pop('model'), args.pop('folder'), **args)
     with atomic_path(out) as temporary:
         if out.suffix == '.npz':

@@ -42,7 +42,7 @@ def init_cfg(work_dir: str) -> dict[str, Any]:
 
 def named_start(cfg: Config) -> str | None:
     """Return the library's network that ``init_cfg`` of a backbone names, if it does."""
-    found = (cfg.model.get('backbone') or {}).get('init_cfg') or {}
+    found = ((cfg.get('model') or {}).get('backbone') or {}).get('init_cfg') or {}
     name = found.get('checkpoint') if isinstance(found, Mapping) else None
     return name if isinstance(name, str) and is_library(name) and '://' not in name else None
 

@@ -20,7 +20,7 @@ def is_place(name: str | Path) -> bool:
     """Return whether a name is a path of a checkpoint or of a run, there or not, and no name of the model zoo."""
     path = Path(name).expanduser()
     if path.is_dir():
-        return any(path.glob('*.pth')) or (path / LATEST).is_file() or len(path.parts) > 1
+        return any(path.glob('*.pth')) or (path / LATEST).is_file() or len(path.parts) > 1 or str(name).startswith('.')
     return path.is_file() or (not _SCHEME.match(str(name)) and (path.suffix in _SUFFIXES or len(path.parts) > 1))
 
 

@@ -221,7 +221,16 @@ def check_config(cfg: Mapping[str, Any]) -> None:
         if key.endswith('dataloader'):
             if used and node.get('dataset') is None:
                 raise ValueError(f"{path}.dataset is missing. Give one, e.g. dict(type='ImageFolder', data_root=DIR).")
+            dataset = node.get('dataset')
+            if isinstance(dataset, str | int | float | list | tuple):
+                raise ValueError(
+                    f'{path}.dataset is {dataset!r} ({type(dataset).__name__}); expected a dict, such as '
+                    "dict(type='ImageFolder', data_root=DIR)."
+                )
             check_arguments(path, node, DataLoader, 'dataloader')
+            size = node.get('batch_size')
+            if isinstance(size, int) and size < 1:
+                raise ValueError(f'{path}.batch_size is {size}; expected a whole number from 1.')
         elif 'type' in node and key not in LITERAL:
             function, registry_name = find_type(node['type'])
             if function is None:

@@ -108,7 +108,7 @@ def load_config(name: str, options: Mapping[str, Any] | None = None) -> Config:
         check_variables(before, options)
         if 'data_root' in options:
             _move_data(content, before.get('data_root'), options['data_root'])
-    if 'data_preprocessor' in cfg and 'model' in cfg:
+    if 'data_preprocessor' in cfg and isinstance(cfg.get('model'), Mapping):
         cfg.model.setdefault('data_preprocessor', cfg.pop('data_preprocessor'))
     for path, node in dicts(content):
         if path.endswith('dataloader'):
@@ -280,7 +280,8 @@ def complete_loader(name: str, loader: Any) -> None:
     divides the images among processes. A stream (``IterableDataset``) has no sampler.
     """
     loader.setdefault('collate_fn', dict(type='collate'))
-    kind = find_type((loader.get('dataset') or {}).get('type'))[0]
+    dataset = loader.get('dataset')
+    kind = find_type(dataset.get('type'))[0] if isinstance(dataset, Mapping) else None
     if inspect.isclass(kind) and issubclass(kind, IterableDataset):
         loader.setdefault('sampler', None)
     elif loader.get('batch_sampler') is None and not loader.get('sampler'):

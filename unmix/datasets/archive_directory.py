@@ -1,6 +1,6 @@
 """The directory of a zip or a tar: which members there are, and where. One that is not of honest data is refused.
 
-Where no name in a zip has a slash, backslashes are slashes: some tools of Windows write them.
+Where no name in a zip has a slash, and in what a tool of Windows has written, backslashes are slashes.
 
 The directory of a zip is at its end; a tar has none, so it is read once from end to end. What was found in a large
 archive is kept in ``archives`` of the folder of downloads (``UNMIX_HOME``), until the archive changes.
@@ -33,7 +33,7 @@ def read_directory(file: bytes) -> tuple[tuple[int, int], dict[str, np.ndarray]]
     """Return size and time of an archive, and the arrays of its members."""
     try:
         state = os.stat(file)
-        key = [text(os.path.realpath(file)), state.st_size, state.st_mtime_ns, 2]
+        key = [text(os.path.realpath(file)), state.st_size, state.st_mtime_ns, 3]
         kept = cache_directory() / 'archives' / f'{sha256(json.dumps(key).encode()).hexdigest()[:32]}.npz'
         with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(kept) as arrays:
             return (state.st_size, state.st_mtime_ns), {name: arrays[name] for name in _ARRAYS}
@@ -62,8 +62,9 @@ def _read_zip(file: bytes) -> list[Member]:
     slashes = any('/' in entry.orig_filename for entry in entries)
     for entry in entries:
         raw = entry.orig_filename.encode('utf-8' if entry.flag_bits & 0x800 else 'cp437', 'surrogateescape')
-        if not slashes and (raw.isascii() or entry.flag_bits & 0x800):  # in Shift-JIS it may be half of a letter
-            raw = raw.replace(b'\\', b'/')  # as some tools of Windows write it
+        windows = not slashes or entry.create_system == 0
+        if windows and (raw.isascii() or entry.flag_bits & 0x800):  # in Shift-JIS it may be half of a letter
+            raw = raw.replace(b'\\', b'/')
         name, kind = _safe(file, raw), entry.compress_type
         if raw.endswith(b'/'):
             kind = FOLDER

@@ -68,7 +68,7 @@ class TableFiles:
         """Return a digest of what ``datasets`` tells tables apart by, of the column, and of where its files are."""
         files = None if self.storage is None else (self.storage.kind, self.storage.args)
         told_apart = self.table._fingerprint  # noqa: SLF001  # which has no public name
-        return digest((told_apart, self.column, files), self.paths)
+        return digest((told_apart, self.column, files))  # names depend on the labels
 
     def sizes(self) -> np.ndarray:
         """Return the bytes of each image, (N,) int64; 0 where it cannot be read."""

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
 from unmix.datasets.archive import Archive, FolderFiles
-from unmix.datasets.archive_directory import FOLDER, LINK, OTHER
+from unmix.datasets.archive_directory import DEFLATED, FOLDER, LINK, OTHER, STORED
 from unmix.datasets.decode import readable_suffixes
 from unmix.datasets.storage import StoredFiles
 from unmix.utils.names import byte_array, few, shown, text
@@ -212,7 +212,7 @@ class ArchiveScan(Scan):
         folders: As for :class:`Scan`.
 
     Raises:
-        ValueError: If a member that is named like an image is a link.
+        ValueError: If a member that is named like an image is a link, or a backslash in its name may end its folder.
     """
 
     def __init__(self, root: bytes, archive: Archive | StoredFiles, folders: Collection[bytes] | None = None) -> None:
@@ -225,13 +225,15 @@ class ArchiveScan(Scan):
         for row, (path, kind) in enumerate(zip(self.archive.paths.tolist(), self.archive.kind.tolist(), strict=True)):
             place, _, name = path.rpartition(b'/')
             steps = path.split(b'/')
+            suffix = name[name.rfind(b'.') :].lower()
+            if b'\\' in steps[0] and kind in (STORED, DEFLATED) and suffix in self._suffixes:
+                self._refuse_backslash(path)
             if len(steps) > 1 or kind == FOLDER:
                 top = steps[0]
                 if top not in tops:
                     tops[top] = self._is_data(top)
                 if not tops[top]:
                     continue
-            suffix = name[name.rfind(b'.') :].lower()
             if kind == FOLDER:
                 continue
             if any(step[0] == HIDDEN or step.lower() in SYSTEM for step in steps[1:-1]) or name[0] == HIDDEN:
@@ -253,6 +255,16 @@ class ArchiveScan(Scan):
                 self.images.setdefault(place, []).append(name)
                 self.found[suffix] += 1
                 self._rows[path] = row
+
+    def _refuse_backslash(self, path: bytes) -> None:
+        """Refuse the name of an image in a zip, unless it may be half of a letter, as in Shift-JIS."""
+        if not isinstance(self.archive, Archive) or not text(path).isprintable():
+            return
+        raise ValueError(
+            f'dataset.data_root: {shown(path)} in {shown(self.root)} has a backslash, and other names have slashes, so '
+            'that its folder, and with that its class, is not known. Unpack the zip, rename such files, and pack them '
+            'again by tools/dataset_converters/zip_imagefolder.py.'
+        )
 
     def _is_data(self, top: bytes) -> bool:
         """Return whether a sub-folder is data; count it if it is passed over."""

@@ -1,7 +1,8 @@
 """Nearest neighbours and embedding of a run, from features that its evaluation has computed, if it has any."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from unmix.checkpoint.data import Items
-from unmix.datasets import BaseDataset
+from unmix.datasets import BaseDataset, BrokenImage
 from unmix.datasets.transforms import to_pil, to_tensor
 from unmix.engine.loops.feature_loop import eval_mode
 from unmix.evaluation.shard import Shard
@@ -36,8 +37,8 @@ class Seen:
     Attributes:
         features: (N, D) of some images of the test set, N at most 500, on the host.
         labels: (N,) of them, or None.
-        queries: (Q,) rows of the test set.
-        near: (Q, K) rows of the bank.
+        queries: (Q,) images of the test set, by their numbers there.
+        near: (Q, K) images of the bank, likewise.
         test: Data set of the queries.
         bank: Data set of the neighbours.
         searched: Number of images of the bank that were compared.
@@ -79,8 +80,9 @@ def look(test: Shard, bank: Shard, data: tuple[Any, Any]) -> Seen:
     rows, order = rows.sort(1)  # of equally near images the first comes first, on any number of ranks
     near, order = near.gather(1, order).sort(stable=True, dim=1, descending=True)
     number = min(NEIGHBOURS, len(among))
-    found = rows.gather(1, order)[:, :number].tolist()
-    return Seen(some.features.cpu().float(), labels[chosen], queries.tolist(), found, *data, len(among))
+    found = bank.numbers(rows.gather(1, order)[:, :number]).tolist()
+    asked_for = test.numbers(queries).tolist()
+    return Seen(some.features.cpu().float(), labels[chosen], asked_for, found, *data, len(among))
 
 
 @torch.no_grad()
@@ -93,29 +95,38 @@ def look_at_training(model: Any, dataset: Any, view: Tensor) -> Seen | None:
         view: (N, C, H, W) uint8, some views before the preprocessor.
 
     Returns:
-        None if the model or the data set is not of this package.
+        None if the model or the data set is not of this package, or none of these images can be read.
     """
     items = Items(dataset)
     if not isinstance(model, BaseAlgorithm) or not all(isinstance(leaf, BaseDataset) for leaf in items.leaves):
         return None
-    rows, size = _evenly(len(items), IMAGES), list(view.shape[-2:])
+    size = list(view.shape[-2:])
+    rows: list[int] = []
     found = []
     with eval_mode(model):
-        for part in rows.split(_BATCH):
-            images = [raw_image(items, int(row)).convert('L' if view.shape[1] == 1 else 'RGB') for row in part]
-            inputs = torch.stack([to_tensor(ImageOps.fit(image, (size[1], size[0]))) for image in images])
-            batch = model.data_preprocessor(dict(inputs=inputs.to(view.dtype)), False)
+        for part in _evenly(len(items), IMAGES).split(_BATCH):
+            images = _readable(items, part.tolist())
+            if not images:
+                continue
+            rows += images
+            kind = 'L' if view.shape[1] == 1 else 'RGB'
+            inputs = [to_tensor(ImageOps.fit(image.convert(kind), (size[1], size[0]))) for image in images.values()]
+            batch = model.data_preprocessor(dict(inputs=torch.stack(inputs).to(view.dtype)), False)
             found.append(model.extract_feat(batch['inputs']).flatten(1).float().cpu())
+    if not rows:
+        return None
     features = torch.cat(found)
     queries = _evenly(len(rows), QUERIES)
     _, near = nearest_with_similarity(features, features[queries], NEIGHBOURS + 1)
     others = [[n for n in own.tolist() if n != query][:NEIGHBOURS] for own, query in zip(near, queries, strict=True)]
-    shown_rows = [[int(rows[n]) for n in own] for own in others]
-    return Seen(features, None, rows[queries].tolist(), shown_rows, dataset, dataset, len(rows) - 1)
+    shown_rows = [[rows[n] for n in own] for own in others]
+    return Seen(features, None, [rows[n] for n in queries.tolist()], shown_rows, dataset, dataset, len(rows) - 1)
 
 
 def draw_seen(seen: Seen, out: Path, title: str) -> dict[str, Any]:
     """Draw the neighbours to a PNG, and return what the report says of them: nothing if the images are not known.
+
+    Images that cannot be read any more are left out.
 
     Args:
         seen: What the evaluation has left.
@@ -128,11 +139,14 @@ def draw_seen(seen: Seen, out: Path, title: str) -> dict[str, Any]:
     if not all(isinstance(leaf, BaseDataset) for leaf in [*tested.leaves, *known.leaves]):
         return {}
     rows, same = [], []
-    for query, near in zip(seen.queries, seen.near, strict=True):
+    for query, image in _readable(tested, seen.queries).items():
+        near = _readable(known, seen.near[seen.queries.index(query)])
         equal = None if own is None or labels is None else [bool(labels[row] == own[query]) for row in near]
         same += equal or []
         name = '' if own is None else _class(names, int(own[query]))
-        rows.append(Neighbourhood(raw_image(tested, query), [raw_image(known, row) for row in near], equal, name))
+        rows.append(Neighbourhood(image, list(near.values()), equal, name))
+    if not rows:
+        return {}
     draw_neighbours(rows, out, title)
     caption = f'{len(rows)} images on the left, and the nearest of {seen.searched} beside them, by cosine similarity.'
     if same:
@@ -144,6 +158,15 @@ def raw_image(items: Items, row: int) -> Image.Image:
     """Return an image of data sets of this package as it is stored."""
     leaf = items.leaves[items.leaf[row]]
     return to_pil(leaf.read(int(items.row[row]))[0])
+
+
+def _readable(items: Items, rows: Sequence[int]) -> dict[int, Image.Image]:
+    """Return the images of these rows by row, without those that cannot be read."""
+    images = {}
+    for row in rows:
+        with suppress(BrokenImage):
+            images[row] = raw_image(items, row)
+    return images
 
 
 def add_embeddings(embedding: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -4,15 +4,13 @@ import logging
 from typing import Any
 
 import numpy as np
-import torch
-from mmengine.dist import all_gather_object, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop
-from torch import Tensor
 
 from unmix.checkpoint.data import Items
 from unmix.datasets import BaseDataset, BrokenImage
-from unmix.evaluation.extraction import Encoder
+from unmix.evaluation.shard import Shard
 from unmix.utils.names import few
 
 INFO = 'skipped'  # in the message hub, and in results.json
@@ -40,7 +38,7 @@ def described(dataset: Any, index: int) -> str:
 
 
 class LeftOut:
-    """Notes which images of an evaluation were given, and names those that were not.
+    """Names the images that an evaluation was not given, and warns of them once.
 
     Args:
         dataset: The data set.
@@ -48,33 +46,18 @@ class LeftOut:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self._given: list[Tensor] = []
         self._warned = False
 
-    def watch(self, encoder: Encoder) -> Encoder:
-        """Return an encoder that notes the images of each batch."""
-        self._given.clear()
-
-        def encode(batch: dict[str, Any]) -> Tensor:
-            if skips(self.dataset) and batch.get('index') is not None:
-                self._given.append(torch.as_tensor(batch['index']).cpu())
-            return encoder(batch)
-
-        return encode
-
-    def names(self, key: str) -> dict[str, int]:
-        """Return the images left out, each with a 1, on all ranks; warn of them.
+    def names(self, key: str, features: Shard) -> dict[str, int]:
+        """Return the images left out, each with a 1; warn of them.
 
         Args:
             key: Of the loader in the config, for the warning.
+            features: Of the images that were given.
         """
-        if not skips(self.dataset):
+        if not skips(self.dataset) or features.images is None:
             return {}
-        own = torch.cat([*self._given, torch.empty(0, dtype=torch.long)]).numpy()  # a rank may have no batch
-        given = np.concatenate(all_gather_object(np.unique(own)))
-        if not len(given):  # no features were computed
-            return {}
-        missing = np.setdiff1d(np.arange(len(self.dataset)), given).tolist()
+        missing = np.setdiff1d(np.arange(len(self.dataset)), features.images.numpy()).tolist()
         names = [name_of(self.dataset, index) for index in missing]
         if names and not self._warned and is_main_process():
             self._warned = True
@@ -97,5 +80,5 @@ def refuse_skipping(loop: BaseLoop, stage: str) -> None:
         raise ValueError(
             f"{stage}_dataloader.dataset.broken='skip' would count other images twice in the place of those that "
             f"cannot be read, so the accuracy would be wrong. Set {stage}_dataloader.dataset.broken='error', and "
-            'delete the images that "unmix doctor CONFIG" lists.'
+            'delete the images that "unmix doctor CONFIG" lists, or write an archive or a table again without them.'
         )

@@ -57,8 +57,9 @@ def collect_features(batches: Iterable[Batch], encoders: Mapping[str, Encoder]) 
         raise ValueError('An evaluation data set is empty: its dataloader delivers no batch.')
     columns = {name: own.columns.get(name, form)[: own.number] for name, form in forms.items()}
     _check_finite({name: own.infinite.get(name, torch.tensor(0)) for name in encoders})
-    rows, order, labels = _first_of_each(columns['index'], columns['label'])
-    return {name: Shard(_ordered(columns[name], order), rows, labels, get_world_size() > 1) for name in encoders}
+    rows, order, labels, images = _first_of_each(columns['index'], columns['label'])
+    spread = get_world_size() > 1
+    return {name: Shard(_ordered(columns[name], order), rows, labels, spread, images) for name in encoders}
 
 
 def raw_pixels(batch: Batch) -> Tensor:
@@ -144,7 +145,7 @@ def _check_finite(counts: Mapping[str, Tensor]) -> None:
             )
 
 
-def _first_of_each(index: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _first_of_each(index: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Order images by index, each once: of several equal ones that of the first rank, and of its first place there.
 
     Args:
@@ -152,17 +153,18 @@ def _first_of_each(index: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tenso
         labels: Likewise.
 
     Returns:
-        Which images of all this rank has (m,), where they are among its rows (m,), and the labels (N,) of all.
+        Which images of all this rank has (m,), where they are among its rows (m,), and the labels (N,) and indices (N,)
+        of all.
     """
     counts = [int(count) for count in all_gather(torch.tensor([len(index)]))]
     pairs = torch.zeros(max(counts), 2, dtype=torch.long)
     pairs[: len(index), 0], pairs[: len(index), 1] = index, labels
     every = torch.cat([part[:count] for part, count in zip(all_gather(pairs), counts, strict=True)])
-    _, first = np.unique(every[:, 0].numpy(), return_index=True)
+    images, first = np.unique(every[:, 0].numpy(), return_index=True)
     place = torch.from_numpy(first)
     begin = sum(counts[: get_rank()])
     rows = ((place >= begin) & (place < begin + len(index))).nonzero()[:, 0]
-    return rows, place[rows] - begin, every[place, 1]
+    return rows, place[rows] - begin, every[place, 1], torch.from_numpy(images)
 
 
 def _ordered(features: Tensor, order: Tensor) -> Tensor:

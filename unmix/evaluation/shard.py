@@ -33,12 +33,15 @@ class Shard:
         rows: (n,) int64 on the host, which rows of the data set these are; each row is on one rank.
         all_labels: (N,) integers on the host, the same on all ranks.
         spread: Whether the other rows are on other ranks. Without it a rank has all rows, and nothing is sent.
+        images: (N,) int64 on the host, the number in the data set of each row's image; None: that of the row. They
+            differ where images were left out.
     """
 
     features: Tensor
     rows: Tensor
     all_labels: Tensor
     spread: bool = False
+    images: Tensor | None = None
 
     @classmethod
     def of(cls, features: 'Features | Shard') -> 'Shard':
@@ -78,12 +81,16 @@ class Shard:
         room = device.type != 'cuda' or self.features.nbytes + MARGIN <= _free(device)
         return replace(self, features=self.features.to(device)) if room else self
 
+    def numbers(self, chosen: Tensor) -> Tensor:
+        """Return the numbers in the data set of the images of rows ``chosen``, of any shape."""
+        return chosen if self.images is None else self.images[chosen]
+
     def take(self, chosen: Tensor) -> 'Shard':
         """Return the data set that consists of the rows ``chosen`` (M,), in that order; the own ones are copied."""
         place = self.local(chosen)
         own = (place >= 0).nonzero()[:, 0]
         features = self.features[place[own].to(self.features.device)]
-        return Shard(features, own, self.all_labels[chosen], self.spread)
+        return Shard(features, own, self.all_labels[chosen], self.spread, self.numbers(chosen))
 
     def local(self, chosen: Tensor) -> Tensor:
         """Return where rows ``chosen`` (M,) of the data set are among the own; -1 where another rank has the row."""

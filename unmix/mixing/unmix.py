@@ -75,7 +75,7 @@ class UnMix(BaseModule):
             patches, of which one stays at least.
 
     Attributes:
-        patch_size: Side of the network's patches in pixels, for ``patch_drop``; the method sets it.
+        patch_size: Side of the network's patches in pixels, for ``size`` and ``patch_drop``; the method sets it.
 
     Raises:
         ValueError: If an argument is none of its choices, or two of them exclude each other.
@@ -162,10 +162,11 @@ class UnMix(BaseModule):
             reversed batch is its own partner.
 
         Raises:
-            ValueError: If each sample has its share, but there are several crops; if a mixture has no whole patch.
+            ValueError: If each sample has its share, but there are several crops; if patches do not divide a mixture.
         """
         crops, other_crops = ([x] if isinstance(x, Tensor) else x for x in (view, view if others is None else others))
         partners = self.partners(lambda: rng)
+        self._check_patches({int(side) for crop in crops for side in crop.shape[-2:]})
         if self.shares == 'sample' and len(crops) > 1:
             raise ValueError(
                 f"model.unmix.shares is 'sample', but {len(crops)} crops are mixed, and their shares differ. Set it to "
@@ -209,11 +210,6 @@ class UnMix(BaseModule):
         """Draw the numbers of the patches that stay, rising."""
         height, width = mixture.shape[-2:]
         total = (height // self.patch_size) * (width // self.patch_size)
-        if not total:
-            raise ValueError(
-                f'A mixture has {height} x {width} pixels, and no whole patch of {self.patch_size}. '
-                f'Raise model.unmix.size, which is {self.size}, or the crop of the views.'
-            )
         stay = max(total - round(self.patch_drop * total), 1)
         return np.sort(rng.permutation(total)[:stay])
 
@@ -230,8 +226,32 @@ class UnMix(BaseModule):
         """Scale mixtures (M, C, H, W) by ``size``."""
         if self.size == 1:
             return mixture
-        size = [max(round(self.size * length), 1) for length in mixture.shape[-2:]]
+        size = [_side(self.size, length) for length in mixture.shape[-2:]]
         return F.interpolate(mixture, size, mode='bilinear', antialias=True)
+
+    def _check_patches(self, sides: set[int]) -> None:
+        """Check that patches divide the mixtures of views with these sides.
+
+        Raises:
+            ValueError: If they do not; it names the sizes next to ``size`` with which they do.
+        """
+        patch, least = self.patch_size, min(sides)
+
+        def fits(factor: float) -> bool:
+            return all(_side(factor, side) % patch == 0 for side in sides)
+
+        if fits(self.size) or (self.size == 1 and not self.patch_drop):
+            return
+        fitting = [x for x in (number * patch / least for number in range(1, least // patch + 1)) if fits(x)]
+        near = [x for x in fitting if x < self.size][-1:] + [x for x in fitting if x > self.size][:1]
+        views = ' and '.join(f'{side} px' for side in sorted(sides))
+        mixtures = ' and '.join(f'{_side(self.size, side)} px' for side in sorted(sides))
+        advice = f'Set it to {" or ".join(f"{x:.4g}" for x in near)}.'
+        raise ValueError(
+            f'model.unmix.size is {self.size}: sides of {views} of a view become {mixtures} of a mixture, which the '
+            f"network's patches of {patch} px do not divide. "
+            f'{advice if near else f"Make the crops of the pipeline multiples of {patch} px."}'
+        )
 
     def forward(self, lam: float | Tensor, terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """Return ``loss_weight * sum_t (lam * straight_t + (1 - lam) * reverse_t)``, a scalar.
@@ -245,3 +265,8 @@ class UnMix(BaseModule):
         if self.shares == 'sample':
             mixed = [losses.mean() for losses in mixed]
         return self.loss_weight * torch.stack(mixed).sum()
+
+
+def _side(factor: float, length: int) -> int:
+    """Return the side of a mixture of images with a side of ``length`` pixels."""
+    return max(round(factor * length), 1)

@@ -4,9 +4,12 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from unmix.utils.names import shown
 
 
 @contextmanager
@@ -26,6 +29,29 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def check_writable(option: str, path: str | Path) -> None:
+    """Check that a file can be written, before anything is computed for it; its folder is made.
+
+    Args:
+        option: What named it, for the message.
+        path: The file.
+
+    Raises:
+        ValueError: If it is a folder, or its folder cannot be written to.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, 'it is a folder')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f'{option} is {shown(path)}, which cannot be written ({error.strerror}). Name a file in a folder that can.'
+        ) from error
 
 
 def leftovers(directory: str | Path, suffix: str) -> list[Path]:

@@ -79,7 +79,7 @@ class SkipHook(Hook):
         more = f', and {len(total) - WARNINGS} more' if len(total) > WARNINGS else ''
         runner.logger.warning(
             f'{len(total)} images could not be read, and others took their places: {", ".join(names)}{more}. Replace '
-            'or delete them. results.json lists all of them.'
+            'or delete the files; write an archive or a table again without them. results.json lists all of them.'
         )
         add_to_results(Path(runner.work_dir, 'results.json'), dict(skipped=dict(train=total)))
 

@@ -111,14 +111,10 @@ class FeatureLoop(BaseLoop):
         watched = encoders | {'': self._watched(encoders[''])}
         with eval_mode(model), statistics_of_rank_zero(model):
             # The evaluation set comes first: hooks time its batches, and without labels the bank is not read.
-            tested, known = self._left_out
-            test = self._collect(self.dataloader, watched | {'': tested.watch(watched[''])}, self._data[0])
-            bank_encoders = encoders | {'': known.watch(encoders[''])}
-            bank = None if test is None else self._collect(self.bank_dataloader, bank_encoders, self._data[1])
-        left_out = {'test': tested.names(f'{self.mode}_dataloader'), 'bank': known.names('bank_dataloader')}
-        self.skipped = {name: names for name, names in left_out.items() if names}
+            test = self._collect(self.dataloader, watched, self._data[0])
+            bank = None if test is None else self._collect(self.bank_dataloader, encoders, self._data[1])
         names = list(encoders)
-        encoders = watched = bank_encoders = {}  # the network of a control is not needed any more
+        encoders = watched = {}  # the network of a control is not needed any more
         if test is None or bank is None:
             if not self._warned:
                 self.runner.logger.warning(
@@ -127,6 +123,12 @@ class FeatureLoop(BaseLoop):
                 )
                 self._warned = True
             return {}
+        tested, known = self._left_out
+        left_out = {
+            'test': tested.names(f'{self.mode}_dataloader', test['']),
+            'bank': known.names('bank_dataloader', bank['']),
+        }
+        self.skipped = {name: names for name, names in left_out.items() if names}
         self.runner.call_hook('after_features', test=test[''], bank=bank[''], loop=self)
         results: dict[str, float] = {}
         for name in names:  # one bank at a time is on the device
