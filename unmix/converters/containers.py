@@ -15,7 +15,7 @@ from unmix.checkpoint.allowed import ARRAYS
 from unmix.checkpoint.load import load_from_local
 from unmix.checkpoint.pickles import read_pickle
 from unmix.checkpoint.save import save_checkpoint
-from unmix.converters.family import Family
+from unmix.converters.family import Family, UnknownFamily
 
 META = 'unmix'  # the entry of a safetensors file's metadata that has our ``meta``, as JSON
 
@@ -57,7 +57,7 @@ def tensors_of(content: Any, family: Family, source: str) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by the names of a family, without the prefix of distributed training.
 
     Raises:
-        ValueError: If it has no tensors.
+        UnknownFamily: If it has no tensors there.
     """
     found: dict[str, Tensor] = {}
     for prefix, key in family.entries.items():
@@ -66,7 +66,7 @@ def tensors_of(content: Any, family: Family, source: str) -> dict[str, Tensor]:
         entry = next(filter(None, map(_tensors, entries)), None)
         if entry is None and not prefix:
             kinds = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-            raise ValueError(f'{source} has no tensors; it holds {kinds}. Expected a checkpoint with a state dict.')
+            raise UnknownFamily(f'{source} has no tensors; it holds {kinds}. Expected a checkpoint with a state dict.')
         found |= {prefix + name: tensor for name, tensor in (entry or {}).items()}
     if all(name.startswith('module.') for name in found):
         found = {name.removeprefix('module.'): tensor for name, tensor in found.items()}

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from unmix.converters.containers import tensors_of
-from unmix.converters.family import Family
+from unmix.converters.family import Family, UnknownFamily
 from unmix.converters.libraries import LIBRARIES
 from unmix.converters.published import PUBLISHED
 from unmix.converters.rules import Drop, Rule, compile_pattern
@@ -38,10 +38,6 @@ UNMIX = Family(
     suffixes=('.safetensors', '.onnx'),
 )
 FAMILIES = (*PUBLISHED, *LIBRARIES)
-
-
-class UnknownFamily(ValueError):
-    """The names of a checkpoint's tensors are those of no family."""
 
 
 def names() -> list[str]:

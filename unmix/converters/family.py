@@ -16,6 +16,10 @@ RESNET = ('bn1.*', 'conv1.*', *(f'layer{i}.#.{part}' for i in (1, 2, 3, 4) for p
 TORCH_SUFFIXES = ('.pth', '.pt', '.tar', '.ckpt')
 
 
+class UnknownFamily(ValueError):
+    """A checkpoint has no tensors where those of a family are, or the names of no family."""
+
+
 @dataclass(frozen=True)
 class Library:
     """An installable library that reads the files of a family.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unmix.checkpoint.of_run import checkpoint_of
 from unmix.converters.containers import read
-from unmix.converters.families import UnknownFamily
+from unmix.converters.family import UnknownFamily
 from unmix.converters.fetch import check_name, fetch
 from unmix.converters.fit import Start, check_network
 from unmix.converters.inward import interpret, written_backbone
@@ -128,8 +128,7 @@ def read_start(source: str, network: str | None = None) -> Start:
             'If it is of a network of timm or torchvision, name that by --backbone timm:NAME or torchvision:NAME, in '
             f"Python by get_model({str(path)!r}, backbone='timm:NAME')."
         )
-        if isinstance(error, UnknownFamily):
-            theirs = entry_of(content).tensors
+        if isinstance(error, UnknownFamily) and (theirs := entry_of(content).tensors):
             error = UnknownFamily(
                 f'{path} has {len(theirs)} tensors, {listed(theirs)}: names of no code that is known (unmix convert '
                 '--help lists the codes), and of no plain Vision Transformer.'
