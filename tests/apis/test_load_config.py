@@ -126,6 +126,8 @@ def test_preprocessing_of_the_data_becomes_the_models():
     ("optim_wrapper = dict(optimizer=dict(lr='0.03'))",
      r"optim_wrapper\.optimizer\.lr is '0\.03' \(str\); SGD expects a number, 0\.03 without quotes"),
     ('model = dict(momentum=(0, 2))', r'model\.momentum is \(0, 2\) \(tuple\); .* a number'),
+    ('model = dict(head=None)', r"model\.head is None .*; MoCo expects a dict, such as dict\(type='\.\.\.'\)"),
+    ('model = dict(backbone=18)', r'model\.backbone is 18 \(int\); MoCo expects a dict'),
     ("model = dict(neck=dict(norm='BN'))", r"model\.neck\.norm is 'BN' \(str\); MLPNeck expects True or False"),
     ("train_cfg = dict(max_epochs='ten')", r"train_cfg\.max_epochs is 'ten' \(str\); TrainLoop expects a whole number"),
     ('train_cfg = dict(max_epochs=1.5)', r'train_cfg\.max_epochs is 1\.5 \(float\); TrainLoop expects a whole number'),

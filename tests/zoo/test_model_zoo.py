@@ -149,6 +149,13 @@ def test_what_is_not_there(call: Callable[[], Any], message: str) -> None:
         call()
 
 
+def test_a_folder_without_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'runs').mkdir()
+    with pytest.raises(ValueError, match=r"no model 'runs'\. The folder runs has no checkpoint"):
+        unmix.get_model('runs')
+
+
 @pytest.mark.slow
 def test_the_functions_work_where_another_toolbox_has_run(tmp_path: Path) -> None:
     Image.new('L', (16, 16)).save(tmp_path / 'black.png')

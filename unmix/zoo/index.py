@@ -179,13 +179,14 @@ def find_model(name: str) -> Entry:
     """Return the entry of a model; ``unmix::`` may stand before its name.
 
     Raises:
-        ValueError: If there is none; names the nearest ones.
+        ValueError: If there is none; names the nearest ones, and a folder that is named so.
     """
     found, wanted = entries(), name.removeprefix('unmix::')
     if wanted in found:
         return found[wanted]
     hint = suggest(wanted, found, "unmix.list_models('*moco*') lists names.")
-    raise ValueError(f'The model zoo has no model {wanted!r}. {hint}')
+    folder = f'The folder {wanted} has no checkpoint (.pth). ' if Path(wanted).is_dir() else ''
+    raise ValueError(f'The model zoo has no model {wanted!r}. {folder}{hint}')
 
 
 def list_models(pattern: str = '*', pretrained: bool = False) -> list[str]:
