@@ -100,6 +100,12 @@ def test_links_lead_somewhere(text: Path) -> None:
 
 
 @pytest.mark.parametrize('text', TEXTS, ids=name_of)
+def test_no_line_begins_with_a_mark_before_text(text: Path) -> None:
+    """Markdown takes such a line for HTML as a whole: it ends the paragraph, and links and code in it stay as typed."""
+    assert re.findall(r'(?m)^ *<!-- results: [^>\n]*-->[^\n]*<!-- /results -->.*', text.read_text()) == []
+
+
+@pytest.mark.parametrize('text', TEXTS, ids=name_of)
 def test_commands_name_files_that_exist(text: Path) -> None:
     """The tool of each command, and the configs of this project that it is given."""
     content = re.sub(r'\\\n\s*', '', text.read_text(encoding='utf-8'))
