@@ -118,9 +118,9 @@ def arguments(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter
 def expected_instead(parameter: inspect.Parameter, value: Any) -> str | None:
     """Return what an argument expects instead of ``value``; None if ``value`` may be right.
 
-    Only arguments that are dicts, numbers or switches are checked, by annotation or, without one, by their default; None
-    and tensors may be allowed beside. Dicts take no other value of a config. The others take no texts, lists and dicts,
-    and a whole number no 0.5.
+    Only arguments that are dicts, numbers or switches are checked, by annotation or, without one, by their default;
+    None and tensors may be allowed beside. Dicts take no other value of a config. The others take no texts, lists and
+    dicts, and a whole number no 0.5.
     """
     kinds = _kinds(parameter)
     if kinds and all(get_origin(kind) is dict for kind in kinds):
