@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from unmix.config.options import parse_value
 from unmix.engine.launch import init_cpu_distributed
 from unmix.engine.runner import Runner
 from unmix.engine.sharding import FlexibleRunner
+from unmix.utils.files import try_folder
 from unmix.utils.streams import run_tool
 
 __all__ = ['Options', 'argument_parser', 'build_runner', 'configure', 'picture_file', 'run_tool']
@@ -127,9 +127,7 @@ def build_runner(cfg: Config, pretrained: bool = True) -> Runner | FlexibleRunne
     if cfg.get('model') is None:
         raise ValueError(f"{cfg.filename} has no model. Set one, such as model=dict(type='MoCo', ...).")
     try:
-        os.makedirs(cfg.work_dir, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cfg.work_dir):
-            pass
+        try_folder(cfg.work_dir)
     except OSError as error:
         raise PermissionError(
             f'The work dir {cfg.work_dir} cannot be written to ({error.strerror}). Give another one by --work-dir.'

@@ -66,7 +66,6 @@ DICTS = (
     *(f'{stage}_{part}' for stage in ('train', 'val', 'test') for part in ('dataloader', 'cfg')),
 )
 MISSPELT = 0.9  # similarity from which an unknown name is taken for a known one, misspelt
-FOLLOWED = {'data_root', 'data_preprocessor'}  # variables whose change by an option load_config carries to their uses
 VIEWS = {'MultiView', 'SingleView', 'MultiCrop'}  # pipelines that can normalise
 KINDS: dict[type, str] = {bool: 'True or False', int: 'a whole number', float: 'a number'}
 
@@ -329,80 +328,4 @@ def check_stages(cfg: Mapping[str, Any]) -> None:
             raise ValueError(
                 f'The config has {" and ".join(given)}, but not {" and ".join(missing)}. Give all three, or set them '
                 'to None.'
-            )
-
-
-def check_options(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '', typed: bool = False) -> None:
-    """Refuse keys that ``--cfg-options`` added where nothing reads them; what reads a dict below a type is up to it.
-
-    Args:
-        before: The config without the options.
-        after: The config with the options; :func:`check_config` checks the arguments of types.
-        path: Dotted path of both, for the message.
-        typed: Whether they are below a dict with a type.
-
-    Raises:
-        ValueError: It names the key and the nearest valid ones.
-    """
-    typed = typed or 'type' in after
-    for key, value in after.items():
-        place = f'{path}.{key}' if path else str(key)
-        if key in before:
-            if isinstance(value, Mapping) and isinstance(before[key], Mapping):
-                check_options(before[key], value, place, typed)
-            _check_kind(place, before[key], value)
-            continue
-        if typed or (isinstance(value, Mapping) and 'type' in value and path):
-            continue
-        valid = set(before)
-        if not path:
-            valid = valid | RUNNER_KEYS
-        elif path in UNTYPED:
-            valid = valid | UNTYPED[path]
-        elif path.endswith('dataloader'):
-            valid = valid | arguments(DataLoader)[0].keys() | BUILDER_KEYS['dataloader']
-        if key not in valid:
-            raise ValueError(f'--cfg-options {place}: the config has no such key. {suggest(str(key), valid)}')
-
-
-def _check_kind(place: str, before: Any, after: Any) -> None:
-    """Refuse a number or text where the config has a dict, or a list of dicts."""
-    if isinstance(before, Mapping) and not isinstance(after, Mapping) and after is not None and not callable(after):
-        example = f'{place}.{next(iter(before), "type")}=..., or {place}="dict(type=\'Name\', ...)"'
-        raise ValueError(f'--cfg-options {place} is {after!r} ({type(after).__name__}); expected a dict: {example}.')
-    if isinstance(before, list) and before and all(isinstance(item, Mapping) for item in before):
-        items = after if isinstance(after, list | tuple) else [after]
-        if after is not None and any(not isinstance(item, Mapping) for item in items):
-            raise ValueError(
-                f'--cfg-options {place} is {after!r} ({type(after).__name__}); expected a list of dicts: '
-                f'{place}="[dict(type=\'Name\'), ...]", or one entry: {place}.0.type=Name.'
-            )
-
-
-def check_variables(before: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse to change a variable of a config file, such as ``max_epochs``: the file used it when it was read.
-
-    Args:
-        before: The config without the options.
-        options: Values by dotted key.
-
-    Raises:
-        ValueError: It names the keys whose values came from the variable.
-    """
-    for option in options:
-        name, _, rest = option.partition('.')
-        if name not in before or name in RUNNER_KEYS | FOLLOWED:
-            continue
-        value = before[name]
-        places = [
-            path
-            for path, node in walk(before)
-            if path.partition('.')[0] not in ('', name) and type(node) is type(value) and node == value
-        ]
-        places = [path for path in places if path.rpartition('.')[2] == name] or places
-        if places:
-            keys = ' '.join(f'{path}.{rest}' if rest else path for path in places[:4])
-            raise ValueError(
-                f'--cfg-options {option}: {name} is a variable of the config file, which has used it already, so that '
-                f'a change has no effect. Set where it was used: {keys}'
             )

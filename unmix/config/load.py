@@ -21,14 +21,12 @@ import unmix
 from unmix.config.check import (
     check_config,
     check_kinds,
-    check_options,
     check_stages,
-    check_variables,
     dicts,
     find_type,
 )
 from unmix.config.combinations import check_combinations, drop_options_of_workers
-from unmix.config.options import merge_options
+from unmix.config.options import check_options, check_variables, merge_options
 from unmix.utils.run_files import leaves
 
 

@@ -31,6 +31,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def try_folder(folder: str | Path) -> None:
+    """Make a folder if it is not there, and a file in it that is gone at once.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def check_writable(option: str, path: str | Path) -> None:
     """Check that a file can be written, before anything is computed for it; its folder is made.
 
@@ -45,9 +56,7 @@ def check_writable(option: str, path: str | Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, 'it is a folder')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        try_folder(path.parent)
     except OSError as error:
         raise ValueError(
             f'{option} is {shown(path)}, which cannot be written ({error.strerror}). Name a file in a folder that can.'
